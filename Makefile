@@ -1,0 +1,48 @@
+# Everything lives in .venv, made once from constraints.txt. The two commands to know: make run, make test.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: run test test-all check lint bench clean
+
+run: $(VENV)/.ready  ## baselines and 8 candidates at the micro preset, in ./lab
+	$(BIN)/asi-lab --no-tui --preset micro --experiments 8
+
+test: $(VENV)/.ready-dev  ## the fast tests, under 10 minutes on two cores
+	$(BIN)/python -m pytest -q
+
+test-all: $(VENV)/.ready-dev  ## slow ones too
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+check: lint test  ## before each commit
+
+lint: $(VENV)/.ready-dev  ## lint, format, types, who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.ready-dev  ## the measurements of docs/benchmarks.md that take minutes, as tables
+	$(BIN)/python benchmarks/delta_rule.py
+	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/startup.py
+
+clean:  ## remove the environment and caches; labs stay
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# torch first and alone: pinned exactly, pip finds a local wheel where one is configured.
+# Annoy has no wheel and needs a C++ compiler; without it search is exact (asi-lab doctor says so).
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); the first time takes a few minutes." >&2
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) --editable .
+	@$(PIP) annoy >$(VENV)/annoy.log 2>&1 || echo "Annoy could not be built; search will be exact." >&2
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) --editable ".[dev]"
+	@touch $@

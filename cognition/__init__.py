@@ -1,0 +1,1 @@
+"""One entry per paper of the field. There are none in this version."""

@@ -1,0 +1,1 @@
+"""One prompt template per agent role. There are none while the grammar fills the roles."""

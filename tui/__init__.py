@@ -1,0 +1,1 @@
+"""The Textual app. It is not part of this version."""
