@@ -1,0 +1,276 @@
+"""The values that flow through the loop, one per arrow. All are immutable.
+
+    pool.draw -> Draw -> researcher.propose -> Proposal -> engineer.run -> Evidence
+    -> fitness.score -> Score -> analyst.explain -> Analysis -> store, lineage
+
+A `Candidate` is the record that collects them; `Candidate.state` says how far it came.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+SEED_ID = 0
+"""Candidate 0 is the seed architecture (DeltaNet), the root of the lineage."""
+
+
+class CandidateState(StrEnum):
+    """How far a candidate came. The first nine are steps of the way, the others are ends."""
+
+    PROPOSED = "proposed"
+    CHECKED = "checked"
+    PREFLIGHTED = "preflighted"
+    TRAINING = "training"
+    TRAINED = "trained"
+    EVALUATED = "evaluated"
+    JUDGED = "judged"
+    ANALYSED = "analysed"
+    DONE = "done"
+
+    DUPLICATE = "duplicate"
+    REJECTED = "rejected"
+    BROKEN = "broken"
+    LEAKING = "leaking"
+    DIVERGED = "diverged"
+    SLOW = "slow"
+    PRUNED = "pruned"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_failure(self) -> bool:
+        """True for the states in which a candidate ends without a score."""
+        return self in _FAILURES
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when nothing more will happen to the candidate."""
+        return self is CandidateState.DONE or self in _FAILURES
+
+
+_STEPS = list(CandidateState)[: list(CandidateState).index(CandidateState.DONE) + 1]
+_FAILURES = frozenset(CandidateState) - frozenset(_STEPS)
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """What the pool gave for one candidate.
+
+    `references` may hold fewer than `references_wanted` ids while the pool is young.
+    """
+
+    generation: int
+    parent: int
+    parent_rank: int
+    references: tuple[int, ...] = ()
+    references_wanted: int = 4
+
+
+class Neighbour(msgspec.Struct, frozen=True):
+    """A candidate with a similar motivation; `similarity` is a cosine in [-1, 1]."""
+
+    id: int
+    similarity: float
+
+
+class Proposal(msgspec.Struct, frozen=True):
+    """A new architecture: why, and the whole source of `architecture.py`.
+
+    `researcher` and `model` say who wrote it. `genome` is the grammar's own description of the
+    code, None for code that was not written by the grammar. `change` is the difference from the
+    parent in a few words. `rejected` counts the near-duplicates thrown away before this proposal.
+    """
+
+    name: str
+    motivation: str
+    change: str
+    code: str
+    researcher: str
+    model: str = ""
+    genome: dict[str, Any] | None = None
+    code_hash: str = ""
+    nearest: tuple[Neighbour, ...] = ()
+    rejected: int = 0
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One verdict of the checks before training, with the number behind it."""
+
+    name: str
+    passed: bool
+    value: float | None = None
+    tolerance: float | None = None
+    detail: str = ""
+
+
+class TaskResult(msgspec.Struct, frozen=True):
+    """One evaluation task.
+
+    `score` is the strictly positive figure that enters the fitness (`score_name`, for example
+    `choice_probability` or `bits_per_byte`); `higher_is_better` gives its sign. `chance` is what
+    `score` would be for a model that knows nothing. `metrics` are lm-eval's own figures.
+    """
+
+    task: str
+    score: float
+    score_name: str
+    higher_is_better: bool
+    chance: float
+    samples: int
+    metrics: dict[str, float] = {}
+
+
+class Training(msgspec.Struct, frozen=True):
+    """What training a model gave. Losses are nats per token; `seconds` is wall time."""
+
+    params: int
+    body_params: int
+    steps: int
+    tokens: int
+    train_loss: float
+    seconds: float
+    tokens_per_second: float
+    peak_memory_mb: float
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """What the scoring process measured: held-out loss in nats per token, and the tasks.
+
+    `prefix_error` is the largest deviation between a hidden state of a full pass and that of the
+    bare prefix, relative to the RMS of the hidden states; it is near zero for a causal model.
+    """
+
+    loss: float
+    loss_tokens: int
+    tasks: tuple[TaskResult, ...]
+    prefix_error: float
+    prefix_positions: int
+    seconds: float
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """Everything the engineer measured. `failure` is the state to end in, None when all went well."""
+
+    checks: tuple[Check, ...] = ()
+    training: Training | None = None
+    evaluation: Evaluation | None = None
+    failure: CandidateState | None = None
+    error: str = ""
+
+
+class BaselineRun(msgspec.Struct, frozen=True):
+    """One seed of a baseline architecture, measured in this lab like a candidate."""
+
+    architecture: str
+    seed_index: int
+    evidence: Evidence
+
+
+class Noise(msgspec.Struct, frozen=True):
+    """The noise floor: standard deviations over seeds, pooled over the baselines.
+
+    `loss_low` and `loss_high` bound the loss sd at 95 % (chi-square); `freedom` are the degrees
+    of freedom of the pool; `runs` is the number of runs of the seed architecture, which is the
+    `n` of the prediction interval sd * sqrt(1 + 1/n).
+    """
+
+    loss: float
+    benchmark: float
+    fitness: float
+    freedom: int
+    runs: int
+    loss_low: float
+    loss_high: float
+
+
+class RubricPart(msgspec.Struct, frozen=True):
+    """One part of the judge's rubric: points added to DeltaNet's five, and why."""
+
+    name: str
+    points: float
+    reason: str
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """The judge's mark in [1, 10]: DeltaNet is 5 and Gated DeltaNet is 10."""
+
+    mark: float
+    parts: tuple[RubricPart, ...]
+    judge: str
+
+
+class Score(msgspec.Struct, frozen=True):
+    """Fitness and its three parts, each in [0, 1] (paper sections 2.1 and 3.1).
+
+    The gains are relative improvements over the seed baseline, before clamping.
+    """
+
+    fitness: float
+    loss_part: float
+    benchmark_part: float
+    judge_part: float
+    loss_gain: float
+    benchmark_gain: float
+    judgement: Judgement
+    noise: Noise
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One row of the ablation table: this candidate minus another, in units of the noise floor.
+
+    `loss` is in nats (negative is better), `benchmark` and `fitness` are positive when better.
+    """
+
+    against: str
+    relation: str
+    loss: float
+    benchmark: float
+    fitness: float
+    loss_in_noise: float
+    benchmark_in_noise: float
+    fitness_in_noise: float
+
+
+class Analysis(msgspec.Struct, frozen=True):
+    """The analyst's text (markdown) with the table it rests on and the weaknesses it names."""
+
+    text: str
+    summary: str
+    ablation: tuple[Difference, ...]
+    weaknesses: tuple[str, ...]
+    analyst: str
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One architecture from draw to commit. Times are seconds since the epoch, UTC."""
+
+    id: int
+    state: CandidateState
+    created: float
+    updated: float
+    draw: Draw | None = None
+    proposal: Proposal | None = None
+    evidence: Evidence | None = None
+    score: Score | None = None
+    analysis: Analysis | None = None
+    commit: str | None = None
+    starts: int = 0
+
+    @property
+    def name(self) -> str:
+        """The architecture's name, or a dash before it has one."""
+        return self.proposal.name if self.proposal else "-"
+
+    @property
+    def parent(self) -> int | None:
+        """Id of the parent architecture; None for the seed."""
+        return self.draw.parent if self.draw else None
+
+    @property
+    def loss(self) -> float | None:
+        """Held-out loss in nats per token, once evaluated."""
+        evaluation = self.evidence.evaluation if self.evidence else None
+        return evaluation.loss if evaluation else None

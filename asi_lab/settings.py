@@ -1,0 +1,179 @@
+"""The settings of a lab as frozen structs: what `lab.toml` and the presets may say.
+
+Each field carries its own description, from which `config.py` writes the comments of `lab.toml` and
+its error messages. A default stands here only where it is the same for every preset; the rest is
+given by `presets/*.toml`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+NonNegativeFloat = Annotated[float, Meta(ge=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+def about(text: str) -> Meta:
+    """The description of a setting, shown in `lab.toml` and in messages."""
+    return Meta(description=text)
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all sections: frozen, and strict about unknown keys."""
+
+
+class Search(Section, frozen=True, kw_only=True):
+    """The candidate pool and the two-level draw (paper, section 2.2 and A.1)."""
+
+    pool: Annotated[Positive, about("Best architectures kept in the pool.")] = 50
+    cold_start: Annotated[Positive, about("Candidates made before the pool is first updated.")] = 200
+    update_every: Annotated[
+        Positive, about("After that, the pool is updated after every so many candidates.")
+    ] = 50
+    parent_ranks: Annotated[
+        Positive, about("A parent is drawn uniformly from this many best of the pool.")
+    ] = 10
+    references: Annotated[
+        NonNegative, about("References drawn from the ranks below; fewer where absent.")
+    ] = 4
+    novelty_retries: Annotated[NonNegative, about("New proposals asked for after a near-duplicate.")] = 8
+    duplicate_similarity: Annotated[
+        Fraction, about("Motivations at least this similar (cosine) count as duplicates.")
+    ] = 0.985
+    max_starts: Annotated[
+        Positive, about("A trial that was cut off this often is given up as interrupted.")
+    ] = 3
+
+
+class Data(Section, frozen=True, kw_only=True):
+    """Text and tokenizer. Every candidate of a lab sees the same tokens in the same order."""
+
+    source: Annotated[
+        str, about("`builtin` (documentation installed here), `text:GLOB` or `hf:NAME[:CONFIG]` (streamed).")
+    ]
+    tokenizer: Annotated[str, about("`byte`, `bpe:N` (trained on the training split) or `gpt2`.")]
+    max_tokens: Annotated[Positive, about("Most tokens of the training shard.")] = 50_000_000
+
+
+class Model(Section, frozen=True, kw_only=True):
+    """The plain pre-norm language model around the candidate's layer."""
+
+    layers: Annotated[Positive, about("Blocks.")]
+    width: Annotated[Positive, about("Width of the residual stream.")]
+    heads: Annotated[Positive, about("Heads of the candidate's layer; must divide the width.")]
+    mlp_ratio: Annotated[
+        NonNegativeFloat, about("Hidden size of the MLP over the width; 0 leaves it out.")
+    ] = 8 / 3
+    mlp: Annotated[Literal["swiglu", "gelu"], about("Kind of the MLP.")] = "swiglu"
+    norm: Annotated[Literal["rms", "layer"], about("Pre-norm of every block and of the output.")] = "rms"
+    tie_embeddings: Annotated[bool, about("Output head shares the token embedding.")] = True
+    norm_eps: Annotated[PositiveFloat, about("Epsilon of the norms.")] = 1e-6
+    init_std: Annotated[
+        PositiveFloat, about("Standard deviation of embeddings and MLP weights at the start.")
+    ] = 0.02
+
+
+class Train(Section, frozen=True, kw_only=True):
+    """Optimisation with AdamW."""
+
+    steps: Annotated[Positive, about("Optimizer steps.")]
+    batch: Annotated[Positive, about("Sequences in a step.")]
+    context: Annotated[Positive, about("Tokens in a sequence.")]
+    micro_batch: Annotated[Positive, about("Sequences in one forward pass; gradients are accumulated.")]
+    learning_rate: Annotated[PositiveFloat, about("Peak learning rate.")]
+    schedule: Annotated[Literal["wsd", "cosine"], about("Warm-up, stable, decay; or warm-up and cosine.")] = (
+        "wsd"
+    )
+    warmup_steps: Annotated[NonNegative, about("Steps of linear warm-up.")]
+    decay_fraction: Annotated[Fraction, about("Share of the steps in which wsd decays.")] = 0.2
+    minimum_lr_fraction: Annotated[Fraction, about("Learning rate at the end, over the peak.")] = 0.1
+    adam_beta1: Annotated[Fraction, about("AdamW beta 1.")] = 0.9
+    adam_beta2: Annotated[Fraction, about("AdamW beta 2.")] = 0.95
+    adam_eps: Annotated[PositiveFloat, about("AdamW epsilon.")] = 1e-8
+    weight_decay: Annotated[NonNegativeFloat, about("Decoupled weight decay of matrices.")] = 0.1
+    gradient_clip: Annotated[PositiveFloat, about("Largest norm of the gradient.")] = 1.0
+    precision: Annotated[
+        Literal["fp32", "bf16", "auto"], about("Arithmetic of matrix products; auto is bf16 on a GPU.")
+    ] = "auto"
+    threads: Annotated[NonNegative, about("CPU threads of a trial; 0 takes the physical cores.")] = 0
+
+
+class Evaluate(Section, frozen=True, kw_only=True):
+    """What the scoring process measures, through lm-eval."""
+
+    tasks: Annotated[
+        tuple[str, ...],
+        about("Offline tasks (`asi_*`), any lm-eval task name, or a folder of task YAML."),
+    ]
+    limit: Annotated[Positive, about("Most samples of a task.")] = 500
+    batch: Annotated[Positive, about("Sequences in one forward pass.")] = 64
+    loss_tokens: Annotated[Positive, about("Held-out tokens for the loss.")] = 65_536
+    max_length: Annotated[Positive, about("Longest sequence; contexts are cut on the left.")] = 4096
+    prefix_checks: Annotated[
+        Positive, about("Positions whose hidden state is recomputed from the bare prefix.")
+    ] = 16
+    prefix_tolerance: Annotated[
+        PositiveFloat, about("Largest deviation allowed there, relative to the RMS.")
+    ] = 1e-3
+
+
+class Baselines(Section, frozen=True, kw_only=True):
+    """DeltaNet and Gated DeltaNet, measured in this lab; their spread is the noise floor."""
+
+    seeds: Annotated[int, Meta(ge=2), about("Seeds of each baseline before the search starts.")] = 3
+    max_seeds: Annotated[int, Meta(ge=2), about("Seeds of each baseline in a long run.")] = 8
+    grow_every: Annotated[Positive, about("One more seed of each after so many candidates.")] = 10
+
+
+class Judge(Section, frozen=True, kw_only=True):
+    """The judge's mark from 1 to 10."""
+
+    timing: Annotated[
+        bool, about("Let measured speed enter the mark. Without it a search repeats exactly from its seed.")
+    ] = True
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    """Hard limits of one trial."""
+
+    trial_seconds: Annotated[PositiveFloat, about("Wall time of checks, training and scoring together.")]
+    stall_seconds: Annotated[PositiveFloat, about("Silence after which a trial counts as hanging.")] = 120.0
+    memory_gb: Annotated[PositiveFloat, about("Resident memory of a trial.")] = 16.0
+    parameter_ratio: Annotated[
+        PositiveFloat, about("Most parameters, over those of the seed architecture.")
+    ] = 1.5
+    log_mb: Annotated[PositiveFloat, about("Log kept of what a trial prints.")] = 16.0
+
+
+class Agents(Section, frozen=True, kw_only=True):
+    """Who fills the roles."""
+
+    researcher: Annotated[
+        Literal["grammar"],
+        about("`grammar` recombines known mechanisms into source code, without a language model."),
+    ] = "grammar"
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """A whole lab."""
+
+    preset: Annotated[str, about("Where keys that are missing here come from.")]
+    seed: Annotated[NonNegative, about("Seed of everything random in this lab.")] = 0
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], about("Where candidates train; auto takes a GPU if any.")
+    ] = "auto"
+    search: Search = Search()
+    data: Data
+    model: Model
+    train: Train
+    evaluate: Evaluate
+    baselines: Baselines = Baselines()
+    judge: Judge = Judge()
+    limits: Limits
+    agents: Agents = Agents()

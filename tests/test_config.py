@@ -1,0 +1,84 @@
+"""Presets, lab.toml and the messages about what is wrong in it."""
+
+import pytest
+
+from asi_lab import config
+from asi_lab.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", config.preset_names())
+def test_written_lab_toml_reads_back_the_same(name):
+    settings = config.from_preset(name, seed=7)
+    text = config.render(settings)
+    assert config.parse(text) == settings
+    uncommented = [line for line in text.splitlines() if line and not line.startswith(("#", "["))]
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    assert len(comments) > len(uncommented)  # every key has one, and every section
+
+
+def test_presets_small_to_large():
+    assert config.preset_names() == ["micro", "mini", "20m", "340m", "1.3b"]
+
+
+def test_paper_presets_hold_the_papers_numbers():
+    small, medium, large = (config.from_preset(name) for name in ("20m", "340m", "1.3b"))
+    assert [(s.model.layers, s.model.width, s.model.heads) for s in (small, medium, large)] == [
+        (8, 256, 8),
+        (24, 1024, 8),
+        (24, 2048, 16),
+    ]
+    assert [(s.train.steps, s.train.batch, s.train.warmup_steps) for s in (small, medium, large)] == [
+        (2000, 256, 1000),
+        (2000, 256, 1000),
+        (50_000, 1024, 1000),
+    ]
+    for settings in (small, medium, large):
+        assert settings.train.context == 2048
+        assert settings.train.learning_rate == 3e-4
+        assert settings.train.adam_eps == 1e-8
+        assert settings.train.precision == "bf16"
+        assert settings.data.tokenizer == "gpt2"
+        assert settings.search.pool == 50
+        assert settings.search.cold_start == 200
+        assert settings.search.update_every == 50
+        assert settings.search.parent_ranks == 10
+        assert settings.search.references == 4
+    assert [s.model.tie_embeddings for s in (small, medium, large)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("preset='micro'\n[train]\nstepz=3\n", ["lab.toml:3", "'stepz'", "[train]", "steps, batch"]),
+        ("preset='micro'\n[train]\nsteps=0\n", ["lab.toml:3", "train.steps", ">= 1", "found 0"]),
+        ("preset='micro'\n\n[train]\nschedule='x'\n", ["lab.toml:4", "'wsd' | 'cosine'", "found 'x'"]),
+        ("preset='huge'\n", ["lab.toml:1", "micro, mini, 20m, 340m, 1.3b", "'huge'"]),
+        ("seed=3\n", ["preset", "found None"]),
+        ("preset='micro'\n[model]\nheads=3\n", ["lab.toml:3", "model.heads", "divisor of model.width = 64"]),
+        ("preset='micro'\nmodel=3\n", ["lab.toml:2", "model", "a table", "found 3"]),
+        ("preset='micro'\n[colour]\na=1\n", ["lab.toml:2", "'colour'", "at the top level", "search"]),
+        ("preset='micro'\n[judge]\ntiming=1\n", ["lab.toml:3", "true | false", "found 1"]),
+        ("preset='micro'\n[evaluate]\ntasks=[]\n", ["lab.toml:3", "evaluate.tasks", "at least one"]),
+        ("preset='micro'\n[data]\ntokenizer='bpe'\n", ["lab.toml:3", "byte, bpe:N or gpt2", "'bpe'"]),
+        ("preset='micro'\n[data]\nsource='http:x'\n", ["lab.toml:3", "builtin, text:GLOB"]),
+        ("preset=\n", ["lab.toml", "not valid TOML"]),
+        ("preset='micro'\ntrain.steps = 'many'\n", ["lab.toml:2", "train.steps", "integer", "'many'"]),
+    ],
+)
+def test_mistakes_name_file_key_line_and_accepted_values(text, words):
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text)
+    for word in words:
+        assert word in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_removed_keys_come_from_the_preset():
+    settings = config.parse("preset = 'mini'\n[train]\nsteps = 9\nwarmup_steps = 2\n")
+    assert settings.train.steps == 9
+    assert settings.train.batch == config.from_preset("mini").train.batch
+
+
+def test_missing_file_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(ConfigError, match="init"):
+        config.load(tmp_path / "lab.toml")
