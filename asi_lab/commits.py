@@ -1,0 +1,216 @@
+"""A candidate's record as a git commit: a pure function, so re-making gives the same object id.
+
+Everything in a commit is derived from the record: dates are those of `Candidate.created`, and what
+changes after the commit was made (`state` analysed or done, `commit`, `updated`, `starts`) is left
+out. Ids are those git computes: the SHA-1 of blob, tree and commit objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+from collections.abc import Mapping
+
+import msgspec
+
+from asi_lab.records import SEED_ID, Candidate, CandidateState, Proposal
+from asi_lab.text import plain
+
+MAIN = "refs/heads/main"
+BEST = "refs/heads/best"
+ARCHITECTURES = "refs/heads/arch/"
+FAILURES = "refs/failed/"
+REFERENCES = "refs/heads/reference/"
+
+_SUBJECT = 72
+_SUMMARY = 600
+_VALUE = 200
+_IDENTITY = "asi-lab <asi-lab@localhost>"
+_TRAILER = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*\s*:", re.MULTILINE)
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """One commit to be: `files` by name, `time` in seconds since the epoch (UTC)."""
+
+    ref: str
+    parent: str | None
+    time: int
+    message: str
+    files: Mapping[str, bytes]
+
+    @property
+    def sha(self) -> str:
+        """The object id git gives to this commit (40 hexadecimal digits)."""
+        tree = b"".join(
+            b"100644 %s\0%s" % (name.encode(), bytes.fromhex(_object_id("blob", content)))
+            for name, content in sorted(self.files.items())
+        )
+        parent = f"parent {self.parent}\n" if self.parent else ""
+        who = f"{_IDENTITY} {self.time} +0000"
+        head = f"tree {_object_id('tree', tree)}\n{parent}author {who}\ncommitter {who}\n\n"
+        return _object_id("commit", (head + self.message).encode())
+
+    def stream(self, mark: int, marks: Mapping[str, int]) -> bytes:
+        """Return the commit in the input language of `git fast-import`.
+
+        `mark` numbers it within the stream; `marks` are those of the commits before it, by id.
+        """
+        head = f"commit {self.ref}\nmark :{mark}\ncommitter {_IDENTITY} {self.time} +0000\n"
+        parts = [head.encode(), _data(self.message.encode())]
+        if self.parent:
+            known = marks.get(self.parent)
+            parts.append(f"from {self.parent if known is None else f':{known}'}\n".encode())
+        parts.append(b"deleteall\n")
+        for name, content in sorted(self.files.items()):
+            parts += [f"M 100644 inline {name}\n".encode(), _data(content)]
+        return b"".join([*parts, b"\n"])
+
+
+def is_published(candidate: Candidate) -> bool:
+    """Whether the lineage keeps the candidate: it came to an end, and there is code to keep."""
+    return candidate.proposal is not None and candidate.state.is_terminal
+
+
+def ref_of(candidate: Candidate) -> str:
+    """Return the ref of a candidate: a branch when it is scored, hidden from branches when it failed."""
+    if candidate.id == SEED_ID:
+        return MAIN
+    if candidate.state.is_failure:
+        return f"{FAILURES}{candidate.id:04d}"
+    return f"{ARCHITECTURES}{candidate.id:04d}-{_slug(candidate.name)}"
+
+
+def seed_commit(seed: Candidate, config_text: str) -> Commit:
+    """Return the root commit: code and motivation of the seed, not what is measured later.
+
+    Raises ValueError when the seed has no proposal.
+    """
+    proposal = _proposal(seed)
+    trailers = [("Candidate", str(seed.id)), ("Status", "seed"), ("Researcher", proposal.researcher)]
+    files = _sources(proposal, config_text)
+    return Commit(MAIN, None, _seconds(seed), _message(proposal, trailers), files)
+
+
+def reference_commit(reference: Proposal, seed: Candidate, config_text: str) -> Commit:
+    """Return the commit of a reference baseline, a child of the root."""
+    trailers = [("Status", "reference"), ("Researcher", reference.researcher)]
+    return Commit(
+        ref=f"{REFERENCES}{_slug(reference.name)}",
+        parent=seed_commit(seed, config_text).sha,
+        time=_seconds(seed),
+        message=_message(reference, trailers),
+        files=_sources(reference, config_text),
+    )
+
+
+def candidate_commit(candidate: Candidate, config_text: str, parent: str) -> Commit:
+    """Return the commit of a scored or failed candidate on top of its parent's commit.
+
+    Raises ValueError when the candidate has no proposal.
+    """
+    proposal = _proposal(candidate)
+    files = _sources(proposal, config_text)
+    files["metrics.json"] = _metrics(candidate, proposal)
+    if candidate.analysis:
+        files["analysis.md"] = _document(candidate.analysis.text)
+    if candidate.state.is_failure and candidate.evidence and candidate.evidence.error:
+        files["error.txt"] = _document(candidate.evidence.error)
+    message = _message(proposal, _trailers(candidate, proposal))
+    return Commit(ref_of(candidate), parent, _seconds(candidate), message, files)
+
+
+def _trailers(candidate: Candidate, proposal: Proposal) -> list[tuple[str, str]]:
+    trailers = [("Candidate", str(candidate.id))]
+    if candidate.draw:
+        trailers.append(("Parent", str(candidate.draw.parent)))
+        trailers += [("Reference", str(reference)) for reference in candidate.draw.references]
+    score, loss = candidate.score, candidate.loss
+    if score:
+        trailers.append(("Fitness", f"{score.fitness:.4f} +- {score.noise.fitness:.4f}"))
+    if loss is not None:
+        trailers.append(("Loss", f"{loss:.4f} +- {score.noise.loss:.4f}" if score else f"{loss:.4f}"))
+    if score:
+        trailers.append(("Benchmark", f"{score.benchmark_gain:.4f} +- {score.noise.benchmark:.4f}"))
+        trailers.append(("Judge", f"{score.judgement.mark:.2f}"))
+    if candidate.evidence and candidate.evidence.training:
+        trailers.append(("Params", str(candidate.evidence.training.params)))
+    trailers.append(("Status", _status(candidate)))
+    trailers.append(("Researcher", proposal.researcher))
+    if proposal.model:
+        trailers.append(("Model", proposal.model))
+    return trailers
+
+
+def _message(proposal: Proposal, trailers: list[tuple[str, str]]) -> str:
+    subject = plain(f"{proposal.name}: {proposal.change}".rstrip(": "), limit=_SUBJECT) or "unnamed"
+    motivation = plain(proposal.motivation, multiline=True, limit=2 * _SUMMARY).strip()
+    summary = textwrap.shorten(motivation.split("\n\n")[0], _SUMMARY, placeholder=" ...")
+    body = "\n".join(textwrap.wrap(summary, 72, break_on_hyphens=False))
+    body = _TRAILER.sub(lambda match: "  " + match.group(), body)  # indented, git reads no trailer
+    lines = "\n".join(f"{key}: {plain(value, limit=_VALUE) or '-'}" for key, value in trailers)
+    return "\n\n".join(part for part in (subject, body, lines) if part) + "\n"
+
+
+def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
+    analysis = candidate.analysis
+    content = {
+        "candidate": candidate.id,
+        "status": _status(candidate),
+        "created": candidate.created,
+        "draw": candidate.draw,
+        "name": proposal.name,
+        "change": proposal.change,
+        "researcher": proposal.researcher,
+        "model": proposal.model,
+        "genome": proposal.genome,
+        "code_hash": proposal.code_hash,
+        "nearest": proposal.nearest,
+        "near_duplicates_rejected": proposal.rejected,
+        "evidence": candidate.evidence,
+        "score": candidate.score,
+        "ablation": analysis.ablation if analysis else None,
+        "weaknesses": analysis.weaknesses if analysis else None,
+        "analyst": analysis.analyst if analysis else None,
+    }
+    return msgspec.json.format(msgspec.json.encode(content, order="sorted"), indent=2) + b"\n"
+
+
+def _sources(proposal: Proposal, config_text: str) -> dict[str, bytes]:
+    return {
+        "architecture.py": proposal.code.encode(),
+        "motivation.md": _document(proposal.motivation),
+        "config.toml": config_text.encode(),
+    }
+
+
+def _document(text: str) -> bytes:
+    return (plain(text, multiline=True).rstrip() + "\n").encode()
+
+
+def _status(candidate: Candidate) -> str:
+    return candidate.state.value if candidate.state.is_failure else CandidateState.DONE.value
+
+
+def _seconds(candidate: Candidate) -> int:
+    return max(0, int(candidate.created))
+
+
+def _proposal(candidate: Candidate) -> Proposal:
+    if candidate.proposal is None:
+        raise ValueError(f"candidate {candidate.id} has no proposal to commit")
+    return candidate.proposal
+
+
+def _slug(name: str) -> str:
+    """Reduce a name to `[a-z0-9_]`, at most 60 characters: safe in a ref and in a shell."""
+    return re.sub(r"[^a-z0-9_]+", "_", name[:1000].lower()).strip("_")[:60].rstrip("_") or "unnamed"
+
+
+def _object_id(kind: str, content: bytes) -> str:
+    header = f"{kind} {len(content)}\0".encode()
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
+
+
+def _data(content: bytes) -> bytes:
+    return b"data %d\n%s\n" % (len(content), content)

@@ -1,0 +1,211 @@
+"""Does the lineage say what the store says? Finding out, and putting it right from the store.
+
+The store is the truth: every commit can be made again from it, to the same id. A repair never
+deletes anything: refs the store does not know go to `refs/quarantine/`, a damaged repository is set
+aside beside the new one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from asi_lab.commits import (
+    ARCHITECTURES,
+    BEST,
+    FAILURES,
+    Commit,
+    candidate_commit,
+    is_published,
+    ref_of,
+    reference_commit,
+    seed_commit,
+)
+from asi_lab.errors import LineageError, StoreError
+from asi_lab.lineage import Lineage
+from asi_lab.records import SEED_ID, Candidate, CandidateState, Proposal
+from asi_lab.store import Store
+from asi_lab.summary import summarise
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One disagreement. `subject` is a ref, `candidate 42` or a path; `repaired` says whether
+    `repair` put it right."""
+
+    subject: str
+    message: str
+    repaired: bool = False
+
+
+def check(
+    store: Store, path: Path, config_text: str, references: Sequence[Proposal] = (), *, thorough: bool = True
+) -> list[Finding]:
+    """Compare the lineage at `path` and the store's own tables with the records.
+
+    A thorough check makes every commit again to compare its id, and has git read every object (seconds
+    for thousands). A quick one believes a commit that the record and the ref agree on.
+    `references` and `config_text` are those the lineage was created with. Raises `LineageError` when
+    git is missing.
+    """
+    return _Examination(store, path, config_text, references, repair=False).run(thorough)
+
+
+def repair(
+    store: Store, path: Path, config_text: str, references: Sequence[Proposal] = (), *, thorough: bool = True
+) -> list[Finding]:
+    """Like `check`, and put right what is found. Hold the lab's lock and a writable store. Returns
+    the findings as they were, marked with whether they are repaired."""
+    return _Examination(store, path, config_text, references, repair=True).run(thorough)
+
+
+class _Examination:
+    def __init__(
+        self, store: Store, path: Path, config_text: str, references: Sequence[Proposal], repair: bool
+    ) -> None:
+        self.store, self.path, self.config_text, self.references = store, path, config_text, references
+        self.repair = repair
+        self.findings: list[Finding] = []
+
+    def run(self, thorough: bool) -> list[Finding]:
+        self._store_tables()
+        seed = self.store.get(SEED_ID)
+        if seed is None or seed.proposal is None:
+            if self.store.count():
+                self._found("candidate 0", "the seed is missing, so the lineage has no root", fixed=False)
+            return self.findings
+        lineage = self._opened(seed, thorough)
+        if lineage is not None:
+            self._lineage(lineage, seed, thorough)
+        return self.findings
+
+    def _store_tables(self) -> None:
+        summaries = {summary.id: summary for summary in self.store.summaries()}
+        for candidate in self.store.candidates():
+            if summaries.pop(candidate.id, None) != summarise(candidate):
+                if self.repair:
+                    self.store.put(candidate)
+                self._found(f"candidate {candidate.id}", "its summary differs from its record", self.repair)
+        for unknown in summaries:
+            self._found(f"candidate {unknown}", "has a summary but no record", fixed=False)
+        for run in self.store.series_runs():
+            try:
+                rising = bool(np.all(np.diff(self.store.series(run)[:, 0]) > 0))
+                message = "" if rising else "the steps of its loss curve do not rise"
+            except ValueError:
+                message = "its loss curve is cut in the middle of a point"
+            if message:
+                self._found(f"series {run}", message, fixed=False)
+        try:
+            self.store.vectors()
+        except StoreError as error:
+            self._found("vectors", str(error), fixed=False)
+
+    def _opened(self, seed: Candidate, thorough: bool) -> Lineage | None:
+        """Open the lineage; a missing or damaged one is set aside and begun anew when repairing."""
+        try:
+            lineage = Lineage.open(self.path)
+            if self.repair:
+                lineage.recover()
+            complaints = lineage.verify() if thorough else []
+            if not complaints:
+                return lineage
+            trouble = f"git finds it damaged: {'; '.join(complaints[:3])}"
+        except LineageError as error:
+            trouble = str(error)
+        self._found(str(self.path), trouble, self.repair)
+        if not self.repair:
+            return None
+        fresh = self.path.with_name(f"{self.path.name}.new")
+        Lineage.create(fresh, seed, self.config_text, self.references)  # before anything is moved
+        if self.path.exists():
+            self.path.rename(_free_name(self.path))
+        fresh.rename(self.path)
+        return Lineage.open(self.path)
+
+    def _lineage(self, lineage: Lineage, seed: Candidate, thorough: bool) -> None:
+        actual = lineage.refs()
+        root = seed_commit(seed, self.config_text)
+        known, shas, missing = {root.ref}, {SEED_ID: root.sha}, list[int]()
+        self._record(seed, root.sha)
+        roots = [root, *(reference_commit(r, seed, self.config_text) for r in self.references)]
+        if lost := [commit for commit in roots if not self._agrees(lineage, actual, commit)]:
+            self._publish(lineage, lost)
+        for candidate in self.store.candidates(SEED_ID + 1):
+            if not is_published(candidate) and candidate.state is not CandidateState.ANALYSED:
+                continue
+            ref = ref_of(candidate)
+            if not thorough and candidate.commit is not None and actual.get(ref) == candidate.commit:
+                known.add(ref)
+                shas[candidate.id] = candidate.commit
+                continue
+            parent = shas.get(candidate.parent or SEED_ID)
+            if parent is None or candidate.proposal is None:
+                message = f"cannot be published: its parent {candidate.parent} is not in the lineage"
+                self._found(f"candidate {candidate.id}", message, fixed=False)
+                continue
+            commit = candidate_commit(candidate, self.config_text, parent)
+            known.add(commit.ref)
+            shas[candidate.id] = commit.sha
+            if is_published(candidate):
+                self._record(candidate, commit.sha)
+            elif commit.ref not in actual:
+                continue  # not due before the engine has finished it
+            if not self._agrees(lineage, actual, commit):
+                missing.append(candidate.id)
+        self._publish(lineage, self._remade(missing, shas))
+        for ref, sha in actual.items():
+            if ref.startswith((ARCHITECTURES, FAILURES)) and ref not in known:
+                self._set_aside(lineage, ref, sha, "is not in the store")
+        self._best(lineage, actual.get(BEST), shas)
+
+    def _remade(self, candidates: list[int], shas: dict[int, str]) -> Iterator[Commit]:
+        for candidate in map(self.store.get, candidates):
+            if candidate is not None:
+                yield candidate_commit(candidate, self.config_text, shas[candidate.parent or SEED_ID])
+
+    def _agrees(self, lineage: Lineage, actual: dict[str, str], commit: Commit) -> bool:
+        found, expected = actual.get(commit.ref), commit.sha
+        if found is None:
+            self._found(commit.ref, f"is missing; it is commit {expected[:12]}", self.repair)
+        elif found != expected:
+            self._set_aside(lineage, commit.ref, found, f"is {found[:12]}, not {expected[:12]}")
+        return found == expected
+
+    def _publish(self, lineage: Lineage, commits: Iterable[Commit]) -> None:
+        if self.repair:
+            lineage.publish(commits)
+
+    def _set_aside(self, lineage: Lineage, ref: str, sha: str, message: str) -> None:
+        if self.repair:
+            message += f"; kept as {lineage.quarantine(ref, sha)}"
+        self._found(ref, message, self.repair)
+
+    def _record(self, candidate: Candidate, sha: str) -> None:
+        if candidate.commit == sha:
+            return
+        message = f"its record names commit {candidate.commit}; it is {sha[:12]}"
+        if self.repair:
+            corrected = msgspec.structs.replace(candidate, commit=sha)
+            self.store.put(corrected, ("repair", message, {"sha": sha}))
+        self._found(f"candidate {candidate.id}", message, self.repair)
+
+    def _best(self, lineage: Lineage, found: str | None, shas: dict[int, str]) -> None:
+        best = self.store.best_id()
+        if best is None or best not in shas or found == shas[best]:
+            return
+        candidate = self.store.get(best)
+        if self.repair and candidate is not None:
+            lineage.update_best(candidate)
+        self._found(BEST, f"is {found and found[:12]}; candidate {best} is the best", self.repair)
+
+    def _found(self, subject: str, message: str, fixed: bool) -> None:
+        self.findings.append(Finding(subject, message, fixed))
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())

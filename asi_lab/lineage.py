@@ -1,0 +1,276 @@
+"""The published record: one git commit per finished candidate, on top of its parent's commit.
+
+    main                          the seed               best            the best candidate so far
+    arch/0042-delta_net_<name>    a scored candidate     reference/<x>   a reference baseline
+    refs/failed/0043              a candidate that failed: kept, out of `git log --branches`
+    refs/quarantine/...           what the store does not know; moved there by `asi-lab fsck --repair`
+
+Commits are made by `git fast-import`: one durable process for one commit, and the same path for
+thousands. Text of candidates reaches git on its standard input only, never as ref, option or path.
+The user's git configuration and environment have no influence, except on `log`, which is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+from asi_lab.commits import (
+    ARCHITECTURES,
+    BEST,
+    FAILURES,
+    MAIN,
+    Commit,
+    candidate_commit,
+    reference_commit,
+    seed_commit,
+)
+from asi_lab.errors import LineageError
+from asi_lab.records import SEED_ID, Candidate, Proposal
+from asi_lab.text import plain
+
+FILES = ("architecture.py", "motivation.md", "analysis.md", "metrics.json", "config.toml", "error.txt")
+_ISOLATED = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "HOME": os.devnull,
+    "XDG_CONFIG_HOME": os.devnull,
+}
+_SETTINGS = {
+    "core.fsync": "all",
+    "core.hooksPath": os.devnull,
+    "core.autocrlf": "false",
+    "core.logAllRefUpdates": "false",
+    "commit.gpgSign": "false",
+    "gc.auto": "0",  # this class packs
+    "maintenance.auto": "false",
+}
+_STREAM_COMMITS = 200
+_PACK_REFS = 256
+_SHA = re.compile(r"[0-9a-f]{40}")
+_COLOURS = {"@": "\x1b[36m", "+": "\x1b[32m", "-": "\x1b[31m"}
+
+
+class Lineage:
+    """A lab's git repository. Holds no descriptor and no process between calls.
+
+    `keep_open` are descriptors that git processes inherit: given the lab's lock, a git process that
+    outlives a killed engine still holds the lab. Every method raises `LineageError` when git is
+    missing or refuses.
+    """
+
+    def __init__(self, path: Path, keep_open: Sequence[int] = ()) -> None:
+        try:
+            from git import Git  # looks for the git program when imported
+        except ImportError as error:
+            raise LineageError("git was not found: install it (apt install git) and try again") from error
+        self.path = path.absolute()
+        self._git = Git(str(self.path))
+        self._keep_open = tuple(keep_open)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        seed: Candidate,
+        config_text: str,
+        references: Sequence[Proposal] = (),
+        keep_open: Sequence[int] = (),
+    ) -> Self:
+        """Make the repository with its root commit (the seed) and reference baselines; go on with one
+        that was begun. The work tree shows the seed."""
+        path.mkdir(parents=True, exist_ok=True)
+        lineage = cls(path, keep_open)
+        lineage._run("init", "--quiet", "--template=", "--object-format=sha1")
+        lineage.recover()
+        for key, value in _SETTINGS.items():
+            lineage._run("config", key, value)
+        lineage._run("symbolic-ref", "HEAD", MAIN)
+        lineage.publish(
+            [seed_commit(seed, config_text), *(reference_commit(r, seed, config_text) for r in references)]
+        )
+        lineage._run("read-tree", "--reset", "-u", MAIN)
+        return lineage
+
+    @classmethod
+    def open(cls, path: Path, keep_open: Sequence[int] = ()) -> Self:
+        """Open an existing lineage."""
+        lineage = cls(path, keep_open)
+        if not (path / ".git").is_dir() or MAIN not in lineage.refs(MAIN):
+            raise LineageError(
+                f"no lineage at {path}: expected a git repository with a branch main. "
+                "`asi-lab fsck --repair` rebuilds it from the store"
+            )
+        return lineage
+
+    def commit(self, candidate: Candidate, config_text: str, parent_sha: str) -> str:
+        """Publish a finished or failed candidate and return the commit's id. Publishing it again gives
+        the same id; another commit under the candidate's ref is an error."""
+        commit = candidate_commit(candidate, config_text, parent_sha)
+        self.publish([commit])
+        return commit.sha
+
+    def publish(self, commits: Iterable[Commit]) -> None:
+        """Create commits and their refs, parents before children. Refs are created or advanced, never
+        turned back."""
+        waiting = iter(commits)
+        while batch := list(islice(waiting, _STREAM_COMMITS)):
+            marks: dict[str, int] = {}
+            stream = bytearray()
+            for mark, commit in enumerate(batch, start=1):
+                stream += commit.stream(mark, marks)
+                marks[commit.sha] = mark
+            self._run("fast-import", "--quiet", "--date-format=raw", stdin=bytes(stream))
+            self._pack_when_due()
+
+    def refs(self, *patterns: str) -> dict[str, str]:
+        """Return {full name: commit id} of the refs under the given prefixes, of all without any."""
+        lines = self._run("for-each-ref", "--format=%(refname) %(objectname)", *patterns).splitlines()
+        return dict(line.rsplit(" ", 1) for line in lines)
+
+    def sha_of(self, candidate: int) -> str | None:
+        """Return the commit id of a candidate, None when it is not published."""
+        if candidate == SEED_ID:
+            return self.refs(MAIN).get(MAIN)
+        found = self.refs(f"{ARCHITECTURES}{candidate:04d}-*", f"{FAILURES}{candidate:04d}")
+        return next(iter(found.values()), None)
+
+    def best(self) -> str | None:
+        """Return the commit id of branch `best`, None before any."""
+        return self.refs(BEST).get(BEST)
+
+    def update_best(self, candidate: Candidate) -> None:
+        """Move branch `best` to a published candidate.
+
+        Where the user has checked `best` out, the work tree is first detached at the old commit, so
+        that it does not look modified.
+        """
+        if candidate.commit is None:
+            raise LineageError(
+                f"candidate {candidate.id} has no commit yet: publish it before making it best"
+            )
+        old = self.best()
+        if old and (self.path / ".git/HEAD").read_text().strip() == f"ref: {BEST}":
+            self._run("update-ref", "--no-deref", "HEAD", old)
+        self.set_ref(BEST, candidate.commit)
+
+    def set_ref(self, ref: str, sha: str) -> None:
+        """Point a ref at a commit wherever it points now."""
+        self._run("update-ref", ref, _checked(sha))
+
+    def quarantine(self, ref: str, sha: str) -> str:
+        """Move a ref out of the way, keeping its commit; returns the new name."""
+        kept = f"refs/quarantine/{ref.removeprefix('refs/').removeprefix('heads/')}/{_checked(sha)[:12]}"
+        self._run("update-ref", kept, sha)
+        self._run("update-ref", "--no-deref", "-d", ref)
+        return kept
+
+    def recover(self) -> list[str]:
+        """Remove lock files that a killed git left behind, and refs that a power cut left empty;
+        returns their names. Call it only while holding the lab's lock."""
+        folder = self.path / ".git"
+        places = ("*.lock", "refs/**/*.lock", "objects/**/*.lock")
+        locks = {lock for place in places for lock in folder.glob(place)}
+        loose = {ref for ref in folder.glob("refs/**/*") if ref.is_file()} - locks
+        stale = sorted([*locks, *(ref for ref in loose if not ref.read_bytes().strip(b"\0\n"))])
+        for file in stale:
+            file.unlink()
+        return [str(file.relative_to(folder)) for file in stale]
+
+    def pack(self) -> None:
+        """Gather loose refs and objects: keeps `git log` fast over thousands of branches."""
+        self._run("pack-refs", "--all")
+        self._run("repack", "-d", "-l", "-q")
+
+    def _pack_when_due(self) -> None:
+        folders = [self.path / ".git" / ref for ref in (ARCHITECTURES, FAILURES)]
+        if sum(1 for folder in folders if folder.is_dir() for _ in folder.iterdir()) >= _PACK_REFS:
+            self.pack()
+
+    def verify(self) -> list[str]:
+        """Check every object and link; returns git's complaints, none when all is well."""
+        status, out, err = self._git_process("fsck", "--full", "--no-dangling", "--no-progress")
+        return (_lines(err + "\n" + out) or [f"git fsck ended with status {status}"]) if status else []
+
+    def read(self, sha: str, file: str) -> str:
+        """Return one of `FILES` as it stands in a commit."""
+        if file not in FILES:
+            raise LineageError(f"expected one of {', '.join(FILES)}, found {file!r}")
+        return self._run("cat-file", "blob", f"{_checked(sha)}:{file}")
+
+    def diff(self, before: str, after: str, color: bool = False) -> str:
+        """Return the unified diff of `architecture.py` between two commits, safe to print."""
+        commits = (_checked(before), _checked(after))
+        options = ("--no-color", "--no-ext-diff", "--no-textconv", "--text")
+        text = plain(self._run("diff", *options, *commits, "--", "architecture.py"), multiline=True)
+        if not color:
+            return text
+        return "\n".join(_coloured(line) for line in text.split("\n"))
+
+    def log(self, args: Sequence[str]) -> int:
+        """Run `git log` with `args` in the terminal, with the user's colours and pager; returns its
+        exit status."""
+        foreign = _foreign()
+        environment = {key: value for key, value in os.environ.items() if key not in foreign}
+        command = ["git", *self._where(), "log", *args]
+        return subprocess.run(command, env=environment, check=False).returncode
+
+    def _where(self) -> tuple[str, str]:
+        return f"--git-dir={self.path / '.git'}", f"--work-tree={self.path}"
+
+    def _run(self, *args: str, stdin: bytes = b"") -> str:
+        status, out, err = self._git_process(*args, stdin=stdin)
+        if status:
+            lines = _lines(err)
+            reasons = [line for line in lines if line.startswith(("error:", "fatal:"))] or lines
+            told = "; ".join(reasons[-3:]) or f"status {status}"
+            raise LineageError(f"git {args[0]} failed in {self.path}: {told}. See `asi-lab fsck`")
+        return out
+
+    def _git_process(self, *args: str, stdin: bytes = b"") -> tuple[int, str, str]:
+        from git.exc import GitCommandNotFound
+
+        scrub = [part for name in sorted(_foreign()) for part in ("-u", name)]
+        command = ["env", *scrub, "git"] if scrub else ["git"]
+        try:
+            process: Any = self._git.execute(
+                [*command, *self._where(), *args],
+                istream=subprocess.PIPE,
+                as_process=True,
+                env=_ISOLATED,
+                pass_fds=self._keep_open,
+                start_new_session=True,  # Ctrl+C is for the engine, not for git in mid-commit
+            )
+        except GitCommandNotFound as error:
+            raise LineageError("git was not found: install it (apt install git) and try again") from error
+        out, err = process.communicate(stdin)
+        return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def _foreign() -> set[str]:
+    """Names of the environment variables that would turn git to another repository or behaviour."""
+    return {name for name in os.environ if name.startswith("GIT_")} - {*_ISOLATED, "GIT_EXEC_PATH"}
+
+
+def _checked(sha: str) -> str:
+    if not _SHA.fullmatch(sha):
+        raise LineageError(f"expected a commit id of 40 hexadecimal digits, found {sha[:60]!r}")
+    return sha
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in plain(text, multiline=True).split("\n") if line.strip()]
+
+
+def _coloured(line: str) -> str:
+    header = line.startswith(("diff ", "index ", "--- ", "+++ "))
+    colour = "\x1b[1m" if header else _COLOURS.get(line[:1])
+    return f"{colour}{line}\x1b[0m" if colour else line

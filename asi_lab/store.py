@@ -1,0 +1,347 @@
+"""The lab's truth while it runs: candidates, events, curves and engine state in one LMDB environment.
+
+The engine is the only writer; viewers open it read-only. Every change is one durable transaction
+that carries its events, so a killed engine finds either all of a step or nothing of it. No method
+keeps a transaction open between calls.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_lab.database import INITIAL_MAP, Database
+from asi_lab.errors import StoreError
+from asi_lab.events import EVENT_KINDS, Event, NewEvent
+from asi_lab.records import BaselineRun, Candidate, CandidateState
+from asi_lab.summary import Summary, summarise
+
+T = TypeVar("T")
+FORMAT = 1
+SERIES_COLUMNS = ("step", "tokens", "loss", "learning_rate", "tokens_per_second", "memory_mb", "seconds")
+"""Columns of a loss curve; `seconds` count from the start of training."""
+
+_TABLES = (
+    "candidates",
+    "summaries",
+    "baselines",
+    "series",
+    "events",
+    "vectors",
+    "ledger",
+    "commands",
+    "meta",
+)
+_FORMAT_KEY = b"\0format"
+_BATCH = 64
+_CHUNK_ROWS = 256
+
+
+_encoder = msgspec.msgpack.Encoder()
+_candidates = msgspec.msgpack.Decoder(Candidate)
+_summaries = msgspec.msgpack.Decoder(Summary)
+_baselines = msgspec.msgpack.Decoder(BaselineRun)
+_events = msgspec.msgpack.Decoder(Event)
+_anything = msgspec.msgpack.Decoder()
+
+
+class Store:
+    """One lab's store. Usable from several threads, not across a fork. Close it, or use `with`.
+
+    Every method raises `StoreError` when LMDB refuses (full disk, damaged file, foreign format).
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True, map_size: int = INITIAL_MAP) -> Self:
+        """Open for writing: the engine, or a repair that holds the lab's lock. `map_size` in bytes
+        is where the sparse map starts; it doubles when full."""
+        store = cls(Database(path, _TABLES, readonly=False, create=create, map_size=map_size))
+        store._checked(create)
+        return store
+
+    @classmethod
+    def open_readonly(cls, path: Path) -> Self:
+        """Open for viewing beside a running engine; each call sees one consistent moment."""
+        store = cls(Database(path, _TABLES, readonly=True, map_size=INITIAL_MAP))
+        store._checked(create=False)
+        return store
+
+    def _checked(self, create: bool) -> None:
+        try:
+            found = self._db.read(lambda txn: txn.get(_FORMAT_KEY, db=self._db.table("meta")))
+            if found is None and create and self.last_id() < 0:
+                found = str(FORMAT).encode()
+                self._write("meta", _FORMAT_KEY, found)
+            if found != str(FORMAT).encode():
+                shown = "none" if found is None else found.decode(errors="replace")
+                raise StoreError(
+                    f"the store at {self._db.path} has format {shown}, this asi-lab reads format {FORMAT}: "
+                    "use the asi-lab version that made the lab, or start a new lab"
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the store. Closing twice is harmless."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Candidates
+
+    def put(
+        self, candidate: Candidate, *events: NewEvent, vector: NDArray[np.float32] | None = None
+    ) -> list[Event]:
+        """Record a candidate with its events, and its motivation's embedding `[D]` when given, in one
+        transaction. Returns the events as numbered."""
+        key, record, summary = _key(candidate.id), _pack(candidate), _pack(summarise(candidate))
+        embedding = None if vector is None else np.ascontiguousarray(vector, np.float32).tobytes()
+
+        def work(txn: Any) -> list[Event]:
+            txn.put(key, record, db=self._db.table("candidates"))
+            txn.put(key, summary, db=self._db.table("summaries"))
+            if embedding is not None:
+                txn.put(key, embedding, db=self._db.table("vectors"))
+            return self._number_events(txn, candidate.id, events)
+
+        return self._db.write(work)
+
+    def get(self, candidate: int) -> Candidate | None:
+        """Return a candidate by id, None when there is none."""
+        raw = self._read("candidates", _key(candidate))
+        return None if raw is None else _unpack(_candidates, raw, f"candidate {candidate}")
+
+    def candidates(self, start: int = 0) -> Iterator[Candidate]:
+        """Yield all candidates from id `start` in order of id, read in batches as they stand then."""
+        while True:
+            batch = self._rows("candidates", start=_key(start), limit=_BATCH)
+            for key, raw in batch:
+                yield _unpack(_candidates, raw, f"candidate {_number(key)}")
+            if len(batch) < _BATCH:
+                return
+            start = _number(batch[-1][0]) + 1
+
+    def summaries(self) -> list[Summary]:
+        """Return the summaries of all candidates in order of id."""
+        return [_unpack(_summaries, raw, f"summary {_number(k)}") for k, raw in self._rows("summaries")]
+
+    def count(self) -> int:
+        """Return the number of candidates."""
+        return int(self._db.read(lambda txn: txn.stat(self._db.table("candidates"))["entries"]))
+
+    def last_id(self) -> int:
+        """Return the largest candidate id, -1 in an empty store."""
+        last = self._db.read(lambda txn: self._db.last(txn, "candidates"))
+        return -1 if last is None else _number(last[0])
+
+    def unfinished(self) -> list[Candidate]:
+        """Return the candidates that are on their way, in order of id."""
+        found = (self.get(summary.id) for summary in self.summaries() if not summary.state.is_terminal)
+        return [candidate for candidate in found if candidate is not None]
+
+    def best_id(self) -> int | None:
+        """Return the finished candidate of the highest fitness, the first of equals; None before any."""
+        done = [s for s in self.summaries() if s.state is CandidateState.DONE]
+        scored = [(s.fitness, -s.id) for s in done if s.fitness is not None]
+        return -max(scored)[1] if scored else None
+
+    def code_hashes(self) -> dict[str, int]:
+        """Return the first candidate's id for every code hash."""
+        return {s.code_hash: s.id for s in reversed(self.summaries()) if s.code_hash}
+
+    def vector(self, candidate: int) -> NDArray[np.float32] | None:
+        """Return a candidate's embedding `[D]`, None when it has none."""
+        raw = self._read("vectors", _key(candidate))
+        return None if raw is None else np.frombuffer(raw, np.float32)
+
+    def vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return ids `[N]` and embeddings `[N, D]` of all candidates that have one."""
+        rows = self._rows("vectors")
+        ids = np.array([_number(key) for key, _ in rows], np.int64)
+        if len({len(raw) for _, raw in rows}) > 1:
+            raise StoreError(f"embeddings in {self._db.path} differ in length: run `asi-lab fsck`")
+        matrix = np.frombuffer(b"".join(raw for _, raw in rows), np.float32)
+        return ids, matrix.reshape(len(rows), -1 if rows else 0)
+
+    # Baselines and loss curves
+
+    def put_baseline(self, run: BaselineRun, *events: NewEvent) -> list[Event]:
+        """Record one seed of a baseline with its events."""
+        key = run.architecture.encode() + b"\0" + _key(run.seed_index)
+        return self._write("baselines", key, _pack(run), *events)
+
+    def baselines(self) -> list[BaselineRun]:
+        """Return all baseline runs, by architecture and seed index."""
+        return [_unpack(_baselines, raw, f"baseline {key!r}") for key, raw in self._rows("baselines")]
+
+    def append_series(self, run: str, rows: NDArray[np.float32]) -> None:
+        """Append points `[n, 7]` to a run's loss curve; columns are `SERIES_COLUMNS`.
+
+        Raises ValueError on another shape.
+        """
+        points = np.ascontiguousarray(rows, np.float32)
+        if points.ndim != 2 or points.shape[1] != len(SERIES_COLUMNS):
+            raise ValueError(f"expected points of shape [n, {len(SERIES_COLUMNS)}], found {points.shape}")
+        prefix, added = _run_prefix(run), points.tobytes()
+        table, full = self._db.table("series"), _CHUNK_ROWS * points.itemsize * points.shape[1]
+
+        def work(txn: Any) -> None:
+            chunk, head = 0, b""
+            with txn.cursor(db=table) as cursor:  # the last chunk of this run lies before its successor
+                behind = cursor.set_range(prefix + b"\xff" * 8)
+                if (cursor.prev() if behind else cursor.last()) and cursor.key().startswith(prefix):
+                    chunk, head = _number(cursor.key()[len(prefix) :]), cursor.value()
+            if len(head) >= full:
+                chunk, head = chunk + 1, b""
+            txn.put(prefix + _key(chunk), head + added, db=table)
+
+        if len(points):
+            self._db.write(work)
+
+    def series(self, run: str) -> NDArray[np.float32]:
+        """Return a run's loss curve `[N, 7]`; empty for an unknown run."""
+        raw = b"".join(value for _, value in self._rows("series", prefix=_run_prefix(run)))
+        return np.frombuffer(raw, np.float32).reshape(-1, len(SERIES_COLUMNS))
+
+    def drop_series(self, run: str) -> None:
+        """Forget a run's loss curve: a trial that starts again starts its curve anew."""
+
+        def work(txn: Any) -> None:
+            keys = [key for key, _ in self._db.rows(txn, "series", prefix=_run_prefix(run))]
+            for key in keys:
+                txn.delete(key, db=self._db.table("series"))
+
+        self._db.write(work)
+
+    def series_runs(self) -> list[str]:
+        """Return the names of all runs that have a loss curve."""
+        runs = self._db.read(lambda txn: {key[:-9] for key, _ in self._db.rows(txn, "series")})
+        return sorted(run.decode() for run in runs)
+
+    # Events, ledger, commands and engine state
+
+    def append_events(self, *events: NewEvent, candidate: int | None = None) -> list[Event]:
+        """Record events that change nothing else. Returns them as numbered."""
+        return self._db.write(lambda txn: self._number_events(txn, candidate, events))
+
+    def events(self, after_seq: int = 0, limit: int = 1000) -> list[Event]:
+        """Return at most `limit` events that follow `after_seq`, oldest first."""
+        rows = self._rows("events", start=_key(after_seq + 1), limit=limit)
+        return [_unpack(_events, raw, f"event {_number(key)}") for key, raw in rows]
+
+    def last_events(self, count: int) -> list[Event]:
+        """Return the last `count` events, oldest first."""
+        last = self._db.read(lambda txn: self._db.last(txn, "events"))
+        return [] if last is None else self.events(max(_number(last[0]) - count, 0), count)
+
+    def ledger_add(self, key: str, value: dict[str, Any]) -> bool:
+        """Record an expense under its own key. False when the key was recorded before: a replayed
+        call is not counted twice."""
+        return self._record("ledger", key, value)
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        """Return all ledger entries by key."""
+        return {key.decode(): _unpack(_anything, raw, f"ledger {key!r}") for key, raw in self._rows("ledger")}
+
+    def record_command(self, command: str, payload: dict[str, Any], *events: NewEvent) -> bool:
+        """Record an order by its id with the events that answer it. False, and no event, when the
+        id was recorded before."""
+        return self._record("commands", command, payload, *events)
+
+    def put_meta(self, key: str, value: Any, *events: NewEvent) -> list[Event]:
+        """Keep a piece of engine state (anything msgpack can hold) under a key."""
+        return self._write("meta", key.encode(), _pack(value), *events)
+
+    def get_meta(self, key: str, default: Any = None) -> Any:
+        """Return the engine state under a key as plain values, `default` when there is none."""
+        raw = self._read("meta", key.encode())
+        return default if raw is None else _unpack(_anything, raw, f"meta {key!r}")
+
+    # Shared steps
+
+    def _read(self, table: str, key: bytes) -> bytes | None:
+        raw: bytes | None = self._db.read(lambda txn: txn.get(key, db=self._db.table(table)))
+        return raw
+
+    def _rows(
+        self, table: str, *, start: bytes = b"", prefix: bytes = b"", limit: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        return self._db.read(
+            lambda txn: list(self._db.rows(txn, table, start=start, prefix=prefix, limit=limit))
+        )
+
+    def _write(self, table: str, key: bytes, value: bytes, *events: NewEvent) -> list[Event]:
+        def work(txn: Any) -> list[Event]:
+            txn.put(key, value, db=self._db.table(table))
+            return self._number_events(txn, None, events)
+
+        return self._db.write(work)
+
+    def _record(self, table: str, key: str, value: dict[str, Any], *events: NewEvent) -> bool:
+        packed = _pack(value)
+
+        def work(txn: Any) -> bool:
+            new = bool(txn.put(key.encode(), packed, overwrite=False, db=self._db.table(table)))
+            if new:
+                self._number_events(txn, None, events)
+            return new
+
+        return self._db.write(work)
+
+    def _number_events(self, txn: Any, candidate: int | None, events: tuple[NewEvent, ...]) -> list[Event]:
+        last = self._db.last(txn, "events") if events else None
+        first = 1 + (_number(last[0]) if last else 0)
+        now, written = time.time(), []
+        for seq, (kind, message, data) in enumerate(events, start=first):
+            if kind not in EVENT_KINDS:
+                raise ValueError(f"unknown kind of event {kind!r}; expected one of {sorted(EVENT_KINDS)}")
+            event = Event(seq, now, kind, candidate, message, data)
+            txn.put(_key(seq), _pack(event), append=True, db=self._db.table("events"))
+            written.append(event)
+        return written
+
+
+def _key(number: int) -> bytes:
+    return struct.pack(">Q", number)
+
+
+def _number(key: bytes) -> int:
+    return int.from_bytes(key, "big")
+
+
+def _run_prefix(run: str) -> bytes:
+    if not run or "\0" in run or len(run.encode()) > 400:
+        raise ValueError(f"expected a run name of 1 to 400 bytes without NUL, found {run[:80]!r}")
+    return run.encode() + b"\0"
+
+
+def _pack(value: Any) -> bytes:
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError as error:
+        raise StoreError(f"text that is not valid Unicode cannot be stored: {error}") from error
+
+
+def _unpack(decoder: msgspec.msgpack.Decoder[T], raw: bytes, what: str) -> T:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{what} in the store cannot be read: {error}. Run `asi-lab fsck`") from error
