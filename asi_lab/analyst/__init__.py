@@ -1,0 +1,165 @@
+"""The analyst: explains a result by an ablation table against parent, siblings and baseline.
+
+Every difference is given in units of the noise floor, so that luck does not read as progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asi_lab import fitness
+from asi_lab.baselines import Baselines, winning_margin
+from asi_lab.records import SEED_ID, Analysis, Candidate, Difference, Evaluation, Noise
+
+NAME = "ablation table"
+BEYOND = 2.0
+"""Differences of at least so many noise floors are called differences."""
+
+
+def explain(
+    candidate: Candidate, parent: Candidate, siblings: Sequence[Candidate], baselines: Baselines
+) -> Analysis:
+    """Explain a scored candidate. `siblings` are finished candidates with the same parent."""
+    noise = baselines.noise()
+    others = [(parent, "parent")] if parent.id != SEED_ID else []
+    others += [(sibling, "sibling") for sibling in siblings]
+    rows = [_difference(candidate, other, relation, baselines, noise) for other, relation in others]
+    seed = _against_baseline(candidate, baselines, noise)
+    table = (seed, *rows)
+    weak, strong = _tasks(candidate, baselines)
+    summary = _summary(candidate, seed, noise)
+    text = _text(candidate, table, weak, strong, summary, noise)
+    return Analysis(text=text, summary=summary, ablation=table, weaknesses=tuple(weak), analyst=NAME)
+
+
+def _evaluation(candidate: Candidate) -> Evaluation:
+    assert candidate.evidence is not None
+    assert candidate.evidence.evaluation is not None
+    return candidate.evidence.evaluation
+
+
+def _row(
+    against: str, relation: str, loss: float, benchmark: float, fit: float, noise: Noise, runs: float
+) -> Difference:
+    """`runs` is how many single-run spreads the difference carries: sqrt(2) between two single runs."""
+    return Difference(
+        against=against,
+        relation=relation,
+        loss=loss,
+        benchmark=benchmark,
+        fitness=fit,
+        loss_in_noise=_units(loss, noise.loss * runs),
+        benchmark_in_noise=_units(benchmark, noise.benchmark * runs),
+        fitness_in_noise=_units(fit, noise.fitness * runs),
+    )
+
+
+def _units(value: float, spread: float) -> float:
+    return value / spread if spread > 0 else 0.0
+
+
+def _difference(
+    candidate: Candidate, other: Candidate, relation: str, baselines: Baselines, noise: Noise
+) -> Difference:
+    mine, theirs = _evaluation(candidate), _evaluation(other)
+    assert candidate.score is not None
+    assert other.score is not None
+    reference = baselines.reference
+    return _row(
+        f"{other.id:04d} {other.name}",
+        relation,
+        mine.loss - theirs.loss,
+        fitness.benchmark_gain(mine, reference) - fitness.benchmark_gain(theirs, reference),
+        candidate.score.fitness - other.score.fitness,
+        noise,
+        2**0.5,
+    )
+
+
+def _against_baseline(candidate: Candidate, baselines: Baselines, noise: Noise) -> Difference:
+    mine, mean = _evaluation(candidate), baselines.mean
+    assert candidate.score is not None
+    seed_fitness = (0.5 + 0.5 + 4 / 9) / 3
+    return _row(
+        f"delta_net (mean of {noise.runs})",
+        "baseline",
+        mine.loss - mean.loss,
+        fitness.benchmark_gain(mine, mean),
+        candidate.score.fitness - seed_fitness,
+        noise,
+        (1 + 1 / noise.runs) ** 0.5,
+    )
+
+
+def _tasks(candidate: Candidate, baselines: Baselines) -> tuple[list[str], list[str]]:
+    """Tasks on which the candidate is worse and better than the baseline beyond noise."""
+    spread = baselines.task_noise()
+    weak, strong = [], []
+    for task in _evaluation(candidate).tasks:
+        gain = fitness.task_gain(task, baselines.mean)
+        units = _units(gain, spread[task.task])
+        line = f"{task.task}: {gain:+.1%} against the baseline ({units:+.1f} noise floors)"
+        if units <= -BEYOND:
+            weak.append(line)
+        elif units >= BEYOND:
+            strong.append(line)
+    return weak, strong
+
+
+def _summary(candidate: Candidate, seed: Difference, noise: Noise) -> str:
+    margin = winning_margin(noise)
+    if -seed.loss > margin:
+        verdict = "beats the baseline beyond noise"
+    elif seed.loss > margin:
+        verdict = "is worse than the baseline beyond noise"
+    else:
+        verdict = "is not told apart from the baseline by one run"
+    return (
+        f"{candidate.name} {verdict}: loss {seed.loss:+.4f} nats ({seed.loss_in_noise:+.1f} noise floors; "
+        f"one run needs {-margin:+.4f} to win at 5 %)."
+    )
+
+
+def _text(
+    candidate: Candidate,
+    table: Sequence[Difference],
+    weak: list[str],
+    strong: list[str],
+    summary: str,
+    noise: Noise,
+) -> str:
+    assert candidate.proposal is not None
+    assert candidate.score is not None
+    lines = [
+        f"# Analysis of candidate {candidate.id}",
+        "",
+        summary,
+        "",
+        "## What changed",
+        "",
+        f"Against its parent: {candidate.proposal.change}.",
+        "",
+        "## Ablation",
+        "",
+        "Differences are this candidate minus the other; in brackets in units of the noise floor of a",
+        f"difference (sd of the loss {noise.loss:.4f} nats, {noise.freedom} degrees of freedom).",
+        "",
+        "| against | relation | loss | benchmark | fitness |",
+        "|---|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row.against} | {row.relation} | {row.loss:+.4f} ({row.loss_in_noise:+.1f}) "
+        f"| {row.benchmark:+.2%} ({row.benchmark_in_noise:+.1f}) "
+        f"| {row.fitness:+.4f} ({row.fitness_in_noise:+.1f}) |"
+        for row in table
+    ]
+    lines += ["", "## Strengths", "", *_bullets(strong, "No task is better than the baseline beyond noise.")]
+    lines += ["", "## Weaknesses", "", *_bullets(weak, "No task is worse than the baseline beyond noise.")]
+    judgement = candidate.score.judgement
+    lines += ["", "## Judge", "", f"{judgement.mark:.1f} of 10 ({judgement.judge}).", ""]
+    lines += [f"- {part.name} {part.points:+.2f}: {part.reason}" for part in judgement.parts]
+    return "\n".join(lines) + "\n"
+
+
+def _bullets(items: list[str], otherwise: str) -> list[str]:
+    return [f"- {item}" for item in items] or [otherwise]

@@ -1,0 +1,145 @@
+"""The baselines of a lab and the noise floor they give.
+
+Both references, DeltaNet (the seed) and Gated DeltaNet, are trained with several initialisation
+seeds on the same data in the same order. The first `seeds` runs of DeltaNet are the baseline of
+record, which never changes, so that fitness is comparable over the whole lab; further seeds only
+sharpen the noise floor and the mean that claims of a gain are tested against.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, variance
+
+import msgspec
+
+from asi_lab import fitness
+from asi_lab.errors import UsageError
+from asi_lab.fitness import Reference
+from asi_lab.records import BaselineRun, Evaluation, Noise
+from asi_lab.settings import Baselines as BaselineSettings
+
+SEED_ARCHITECTURE = "delta_net"
+UPPER_REFERENCE = "gated_delta_net"
+ARCHITECTURES = (SEED_ARCHITECTURE, UPPER_REFERENCE)
+
+
+class Anchor(msgspec.Struct, frozen=True):
+    """Means of one baseline that the judge's marks hang on. Loss in nats per token."""
+
+    loss: float
+    params: int
+    tokens_per_second: float
+
+
+def due(settings: BaselineSettings, candidates: int, runs: Sequence[BaselineRun]) -> list[tuple[str, int]]:
+    """The runs (architecture, seed index) still missing once `candidates` candidates are finished.
+
+    Depends on counts alone, so a resumed search measures the same runs at the same places.
+    """
+    wanted = min(settings.max_seeds, settings.seeds + candidates // settings.grow_every)
+    have = {(run.architecture, run.seed_index) for run in runs}
+    return [(name, i) for i in range(wanted) for name in ARCHITECTURES if (name, i) not in have]
+
+
+class Baselines:
+    """What the finished baseline runs say."""
+
+    def __init__(self, settings: BaselineSettings, runs: Sequence[BaselineRun]) -> None:
+        self.settings = settings
+        self.runs = {
+            name: sorted((r for r in runs if r.architecture == name), key=lambda r: r.seed_index)
+            for name in ARCHITECTURES
+        }
+        missing = [name for name in ARCHITECTURES if len(self.runs[name]) < settings.seeds]
+        if missing:
+            raise UsageError(
+                f"Baselines: expected {settings.seeds} runs of each; {', '.join(missing)} has fewer. "
+                "Start the search: it measures them first."
+            )
+        self.reference: Reference = fitness.reference_of(self._record(SEED_ARCHITECTURE))
+        self.mean: Reference = fitness.reference_of(self.evaluations(SEED_ARCHITECTURE))
+
+    def evaluations(self, architecture: str) -> list[Evaluation]:
+        """All evaluated runs of one architecture, by seed index."""
+        found = [run.evidence.evaluation for run in self.runs[architecture]]
+        return [evaluation for evaluation in found if evaluation is not None]
+
+    def _record(self, architecture: str) -> list[Evaluation]:
+        return self.evaluations(architecture)[: self.settings.seeds]
+
+    def anchor(self, architecture: str) -> Anchor:
+        """Means over the runs of record."""
+        trainings = [r.evidence.training for r in self.runs[architecture][: self.settings.seeds]]
+        measured = [training for training in trainings if training is not None]
+        return Anchor(
+            loss=fmean(e.loss for e in self._record(architecture)),
+            params=measured[0].params,
+            tokens_per_second=fmean(training.tokens_per_second for training in measured),
+        )
+
+    def noise(self) -> Noise:
+        """The noise floor, pooled over both baselines and all their runs."""
+        groups = [self.evaluations(name) for name in ARCHITECTURES]
+        freedom = sum(len(group) - 1 for group in groups)
+        loss = pooled([[e.loss for e in group] for group in groups])
+        low, high = sd_interval(loss, freedom)
+        return Noise(
+            loss=loss,
+            benchmark=pooled([[fitness.benchmark_gain(e, self.reference) for e in g] for g in groups]),
+            fitness=pooled([[sum(fitness.parts(e, self.reference)) / 3 for e in g] for g in groups]),
+            freedom=freedom,
+            runs=len(groups[0]),
+            loss_low=low,
+            loss_high=high,
+        )
+
+    def task_noise(self) -> dict[str, float]:
+        """Pooled standard deviation of each task's relative gain."""
+        groups = [self.evaluations(name) for name in ARCHITECTURES]
+        return {
+            task: pooled(
+                [
+                    [fitness.task_gain(t, self.reference) for e in g for t in e.tasks if t.task == task]
+                    for g in groups
+                ]
+            )
+            for task in self.reference.tasks
+        }
+
+    def separated(self) -> bool:
+        """Whether the two baselines differ in loss beyond noise (two-sided t-test at 5 %)."""
+        low, high = (self.evaluations(name) for name in ARCHITECTURES)
+        noise = self.noise()
+        spread = noise.loss * math.sqrt(1 / len(low) + 1 / len(high))
+        difference = abs(fmean(e.loss for e in low) - fmean(e.loss for e in high))
+        return difference > t_quantile(0.975, noise.freedom) * spread
+
+
+def pooled(groups: Sequence[Sequence[float]]) -> float:
+    """Standard deviation within groups, pooled over them."""
+    freedom = sum(len(group) - 1 for group in groups)
+    return math.sqrt(sum((len(group) - 1) * variance(group) for group in groups) / freedom)
+
+
+def t_quantile(p: float, freedom: int) -> float:
+    """Quantile of Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, p))
+
+
+def sd_interval(sd: float, freedom: int) -> tuple[float, float]:
+    """95 % interval of a standard deviation that was estimated with `freedom` degrees of freedom."""
+    from scipy.special import chdtri
+
+    return sd * math.sqrt(freedom / chdtri(freedom, 0.025)), sd * math.sqrt(freedom / chdtri(freedom, 0.975))
+
+
+def winning_margin(noise: Noise, level: float = 0.05) -> float:
+    """How far (nats per token) under the baseline's mean a single run must be to win at `level`.
+
+    One-sided t quantile times sd * sqrt(1 + 1/n): a new single run against the mean of n runs.
+    """
+    return t_quantile(1 - level, noise.freedom) * noise.loss * math.sqrt(1 + 1 / noise.runs)

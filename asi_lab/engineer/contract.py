@@ -1,0 +1,66 @@
+"""The candidate contract as far as it can be read off the source, without running it.
+
+This is lint: it tells an author early what is wrong. What keeps code in bounds is the trial process.
+"""
+
+from __future__ import annotations
+
+import ast
+
+from asi_lab.records import Check
+
+CLASS_NAME = "DeltaNet"
+ALLOWED_IMPORTS = ("__future__", "torch", "einops", "math", "typing", "asi_lab.kernels", "fla")
+CONSTRUCTOR = [
+    *("mode", "d_model", "hidden_size", "expand_k", "expand_v", "num_heads", "use_beta", "use_gate"),
+    *("use_short_conv", "conv_size", "conv_bias", "allow_neg_eigval", "layer_idx", "qk_activation"),
+    *("qk_norm", "norm_eps"),
+]
+FORWARD = ["hidden_states", "attention_mask", "past_key_values", "use_cache", "output_attentions"]
+MAX_BYTES = 200_000
+
+
+def check_source(code: str) -> tuple[Check, ...]:
+    """Static verdicts on the source of an `architecture.py`, in the order in which they matter."""
+    if len(code.encode("utf-8", "replace")) > MAX_BYTES:
+        return (Check("size", False, len(code), MAX_BYTES, f"expected at most {MAX_BYTES} bytes"),)
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
+        return (Check("syntax", False, detail=f"{line}{error}"),)
+    return (Check("syntax", True), _imports(tree), *_contract_class(tree))
+
+
+def _imports(tree: ast.Module) -> Check:
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = ["." * node.level + (node.module or "")]
+        for name in names:
+            if not any(name == allowed or name.startswith(allowed + ".") for allowed in ALLOWED_IMPORTS):
+                detail = f"line {node.lineno}: import of {name}; allowed are {', '.join(ALLOWED_IMPORTS)}"  # type: ignore[attr-defined]
+                return Check("imports", False, detail=detail)
+    return Check("imports", True)
+
+
+def _contract_class(tree: ast.Module) -> list[Check]:
+    found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == CLASS_NAME]
+    if not found:
+        return [Check("class", False, detail=f"expected a top-level class {CLASS_NAME}")]
+    methods = {node.name: node for node in found[0].body if isinstance(node, ast.FunctionDef)}
+    checks = [Check("class", True)]
+    for method, wanted in (("__init__", CONSTRUCTOR), ("forward", FORWARD)):
+        if method not in methods:
+            checks.append(Check(method, False, detail=f"{CLASS_NAME} does not define {method}"))
+            continue
+        arguments = methods[method].args
+        names = {argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)}
+        missing = [name for name in wanted if name not in names]
+        detail = f"line {methods[method].lineno}: missing argument {', '.join(missing)}" if missing else ""
+        if not missing and arguments.kwarg is None:
+            detail = f"line {methods[method].lineno}: expected **kwargs"
+        checks.append(Check(method, not detail, detail=detail))
+    return checks

@@ -1,0 +1,104 @@
+"""Fitness (paper, sections 2.1 and 3.1). Pure functions.
+
+    gain g  = clamp((baseline - value) / (0.10 * baseline), -1, 1)      sign turned where higher is better
+    part    = sigmoid(6 g)
+    fitness = (part(loss) + part(mean over tasks of g) + judge) / 3,    judge = (mark - 1) / 9
+
+A gain of 10 % or more saturates; a loss more than 10 % under the baseline counts as a leak.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+import msgspec
+
+from asi_lab.records import Evaluation, Judgement, Noise, Score, TaskResult
+
+SCALE = 0.10
+STEEPNESS = 6.0
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """Baseline of record: mean held-out loss (nats per token) and mean score of each task."""
+
+    loss: float
+    tasks: Mapping[str, float]
+
+
+def reference_of(evaluations: Sequence[Evaluation]) -> Reference:
+    """Mean over the seeds of one architecture."""
+    names = [task.task for task in evaluations[0].tasks]
+    scores = {name: fmean(_by_name(e)[name].score for e in evaluations) for name in names}
+    return Reference(fmean(e.loss for e in evaluations), scores)
+
+
+def _by_name(evaluation: Evaluation) -> dict[str, TaskResult]:
+    return {task.task: task for task in evaluation.tasks}
+
+
+def relative_gain(value: float, baseline: float, higher_is_better: bool = False) -> float:
+    """Improvement over the baseline as a share of it; positive is better.
+
+    Raises:
+        ValueError: a figure is not finite or the baseline is not positive: such a thing never scores.
+    """
+    if not (math.isfinite(value) and math.isfinite(baseline)) or baseline <= 0:
+        raise ValueError(f"no gain of {value} over {baseline}")
+    return ((value - baseline) if higher_is_better else (baseline - value)) / baseline
+
+
+def clamped(gain: float) -> float:
+    """A relative gain in units of 10 %, clamped to [-1, 1]."""
+    return max(-1.0, min(1.0, gain / SCALE))
+
+
+def sigmoid_part(g: float) -> float:
+    """sigmoid(6 g) for g in [-1, 1]."""
+    return 1.0 / (1.0 + math.exp(-STEEPNESS * g))
+
+
+def task_gain(task: TaskResult, reference: Reference) -> float:
+    """Relative gain of one task over the baseline of record."""
+    return relative_gain(task.score, reference.tasks[task.task], task.higher_is_better)
+
+
+def loss_gain(evaluation: Evaluation, reference: Reference) -> float:
+    """Relative gain of the held-out loss."""
+    return relative_gain(evaluation.loss, reference.loss)
+
+
+def benchmark_gain(evaluation: Evaluation, reference: Reference) -> float:
+    """Mean over tasks of the relative gain, each clamped to 10 % either way."""
+    return fmean(clamped(task_gain(task, reference)) for task in evaluation.tasks) * SCALE
+
+
+def parts(evaluation: Evaluation, reference: Reference) -> tuple[float, float]:
+    """The two measured parts of the fitness, (loss, benchmark), each in (0, 1)."""
+    return (
+        sigmoid_part(clamped(loss_gain(evaluation, reference))),
+        sigmoid_part(clamped(benchmark_gain(evaluation, reference))),
+    )
+
+
+def is_implausible(evaluation: Evaluation, reference: Reference) -> bool:
+    """True for a loss more than 10 % under the baseline, which the paper discards as a leak."""
+    return loss_gain(evaluation, reference) > SCALE
+
+
+def score(evaluation: Evaluation, reference: Reference, judgement: Judgement, noise: Noise) -> Score:
+    """The composite fitness of an evaluated candidate."""
+    loss_part, benchmark_part = parts(evaluation, reference)
+    judge_part = (judgement.mark - 1) / 9
+    return Score(
+        fitness=(loss_part + benchmark_part + judge_part) / 3,
+        loss_part=loss_part,
+        benchmark_part=benchmark_part,
+        judge_part=judge_part,
+        loss_gain=loss_gain(evaluation, reference),
+        benchmark_gain=benchmark_gain(evaluation, reference),
+        judgement=judgement,
+        noise=noise,
+    )

@@ -1,0 +1,63 @@
+"""The candidate pool and the two-level draw (paper, section 2.2 and A.1).
+
+Pool generation k holds the best of the candidates with ids up to `boundary(k)`, and is only used
+once all of them have ended. So a draw is a function of the candidate's id and of finished records:
+a search that was killed and resumed draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from asi_lab.randomness import keyed_random
+from asi_lab.records import Draw
+from asi_lab.settings import Search
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A finished candidate as the pool sees it."""
+
+    id: int
+    fitness: float
+
+
+def generation_of(candidate_id: int, search: Search) -> int:
+    """The pool generation from which candidate `candidate_id` (1, 2, ...) is drawn."""
+    if candidate_id <= search.cold_start:
+        return 0
+    return 1 + (candidate_id - search.cold_start - 1) // search.update_every
+
+
+def boundary(generation: int, search: Search) -> int:
+    """Largest candidate id that may be in the pool of a generation; 0 is the seed alone."""
+    return 0 if generation == 0 else search.cold_start + (generation - 1) * search.update_every
+
+
+def members(generation: int, entries: Sequence[Entry], search: Search) -> list[Entry]:
+    """The pool of a generation, best first; equal fitness goes to the older candidate."""
+    last = boundary(generation, search)
+    eligible = [entry for entry in entries if entry.id <= last]
+    return sorted(eligible, key=lambda entry: (-entry.fitness, entry.id))[: search.pool]
+
+
+def draw(candidate_id: int, entries: Sequence[Entry], search: Search, lab_seed: int) -> Draw:
+    """Draw a parent from the best ranks and references from the ranks below.
+
+    `entries` are all finished candidates, the seed among them. While the pool is small there may be
+    fewer references than wanted, or none; the draw says how many were.
+    """
+    generation = generation_of(candidate_id, search)
+    pool = members(generation, entries, search)
+    rng = keyed_random(lab_seed, candidate_id, "draw")
+    rank = rng.randrange(min(search.parent_ranks, len(pool)))
+    below = pool[search.parent_ranks :]
+    chosen = rng.sample(below, min(search.references, len(below)))
+    return Draw(
+        generation=generation,
+        parent=pool[rank].id,
+        parent_rank=rank + 1,
+        references=tuple(entry.id for entry in chosen),
+        references_wanted=search.references,
+    )

@@ -1,0 +1,45 @@
+"""Is a proposal new? Decided before any compute is spent on it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+
+
+def code_hash(code: str) -> str:
+    """Hash of what the code does: comments, docstrings, formatting and local names left out.
+
+    Names that the contract or other modules fix (attributes, keyword arguments, imported names) stay.
+    Code that does not parse is hashed as text.
+    """
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
+        return hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()[:24]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            _drop_docstring(node)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                _rename_locals(node)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:24]
+
+
+def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    first = node.body[0] if node.body else None
+    if (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    ):
+        node.body = node.body[1:] or [ast.Pass()]
+
+
+def _rename_locals(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    """Number the names that a function assigns, in the order of their first assignment."""
+    numbers: dict[str, str] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            numbers.setdefault(node.id, f"_{len(numbers)}")
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and node.id in numbers:
+            node.id = numbers[node.id]

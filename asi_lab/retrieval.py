@@ -1,0 +1,105 @@
+"""Motivations as vectors, and the search for similar ones.
+
+The vectors live in the store; the index is built from them in memory and never written, so it can be
+neither stale nor corrupt. Below a few thousand vectors search is exact; above, Annoy serves the bulk
+and what came since is searched exactly. Without Annoy all of it is exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import itertools
+import math
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_lab.records import Neighbour
+
+DIMENSION = 384
+EXACT_BELOW = 4096
+"""Up to so many vectors exact search is as fast; see docs/benchmarks.md."""
+TREES = 10
+SEARCH_NODES = 5000
+
+Vector = NDArray[np.float32]
+
+
+def annoy_available() -> bool:
+    """Whether Annoy could be installed on this machine."""
+    return importlib.util.find_spec("annoy") is not None
+
+
+def embed(text: str) -> Vector:
+    """Lexical embedding [384] of unit length: hashed words, word pairs and character trigrams.
+
+    Weighted by 1 + log(count), with signed hashing. Needs no model and is the same everywhere.
+    """
+    words = re.findall(r"[a-z0-9_]+", text.lower())
+    counts: dict[str, int] = {}
+    for feature in [
+        *(f"w:{word}" for word in words),
+        *(f"p:{a} {b}" for a, b in itertools.pairwise(words)),
+        *(f"c:{word[i : i + 3]}" for word in words for i in range(len(word) - 2)),
+    ]:
+        counts[feature] = counts.get(feature, 0) + 1
+    vector = np.zeros(DIMENSION, dtype=np.float64)
+    for feature, count in counts.items():
+        digest = int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=8).digest(), "little")
+        weight = (0.3 if feature[0] == "c" else 1.0) * (1.0 + math.log(count))
+        vector[digest % DIMENSION] += weight if digest >> 63 else -weight
+    norm = float(np.linalg.norm(vector))
+    return (vector / norm if norm else vector).astype(np.float32)
+
+
+class Index:
+    """Nearest motivations by cosine similarity of unit vectors."""
+
+    def __init__(
+        self, ids: NDArray[np.int64], vectors: NDArray[np.float32], exact_below: int = EXACT_BELOW
+    ) -> None:
+        """`ids` [N] and unit `vectors` [N, 384] are all that the store holds, by ascending id."""
+        self._ids = [int(i) for i in ids]
+        self._matrix = np.array(vectors, dtype=np.float32).reshape(-1, DIMENSION)
+        self._pending: list[Vector] = []
+        self._annoy: Any = None
+        self._indexed = 0
+        self._exact_below = exact_below
+        self._build()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, candidate_id: int, vector: Vector) -> None:
+        """Make one more vector findable."""
+        self._ids.append(candidate_id)
+        self._pending.append(vector)
+
+    def nearest(self, vector: Vector, count: int = 5) -> list[Neighbour]:
+        """The most similar candidates, best first, ties to the older one."""
+        if self._pending:
+            self._matrix = np.concatenate([self._matrix, np.stack(self._pending)])
+            self._pending = []
+            self._build()
+        rows = list(range(self._indexed, len(self._ids)))
+        if self._annoy is not None:
+            rows = self._annoy.get_nns_by_vector(vector.tolist(), count, SEARCH_NODES) + rows
+        similarity = self._matrix[rows] @ vector
+        best = sorted(zip(-similarity, (self._ids[row] for row in rows), strict=True))[:count]
+        return [Neighbour(id=candidate_id, similarity=float(-value)) for value, candidate_id in best]
+
+    def _build(self) -> None:
+        """Bring the bulk into Annoy once the part that is searched exactly has grown too long."""
+        if len(self._matrix) - self._indexed <= self._exact_below or not annoy_available():
+            return
+        from annoy import AnnoyIndex
+
+        self._annoy = AnnoyIndex(DIMENSION, "dot")
+        self._annoy.set_seed(0)
+        for row, vector in enumerate(self._matrix):
+            self._annoy.add_item(row, vector.tolist())
+        self._annoy.build(TREES, n_jobs=1)
+        self._indexed = len(self._matrix)

@@ -1,0 +1,1 @@
+"""Trusted code that runs in the trial process: model, schedule, training, checkpoint."""

@@ -1,0 +1,149 @@
+"""A plain pre-norm language model around a candidate's layer.
+
+    x = embed(ids)                                  [B, L, D]
+    for each block:  x = x + mixer(norm(x));  x = x + mlp(norm(x))
+    hidden = norm(x)                                [B, L, D]
+    logits = hidden @ head.T                        [B, L, V]
+
+Only the mixer comes from the candidate; everything else is the same for all candidates of a lab.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asi_lab.kernels import rms_norm
+from asi_lab.settings import Model
+
+CLASS_NAME = "DeltaNet"
+"""The class every `architecture.py` defines, whatever it holds."""
+
+
+def load_architecture(path: Path) -> type[nn.Module]:
+    """Execute an `architecture.py` and return its layer class. Only ever called in a trial.
+
+    Raises:
+        AttributeError: the file does not define the class. Anything else the code raises.
+    """
+    spec = importlib.util.spec_from_file_location("architecture", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    layer: type[nn.Module] = getattr(module, CLASS_NAME)
+    return layer
+
+
+def build_layer(layer: type[nn.Module], settings: Model, index: int = 0) -> nn.Module:
+    """One candidate layer at the lab's width, as the language model builds it."""
+    return layer(
+        d_model=settings.width,
+        hidden_size=settings.width,
+        num_heads=settings.heads,
+        layer_idx=index,
+    )
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a gain, over the last axis."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]."""
+        return rms_norm(x, self.weight, self.eps)
+
+
+def build_norm(settings: Model) -> nn.Module:
+    """The preset's norm."""
+    if settings.norm == "rms":
+        return RMSNorm(settings.width, settings.norm_eps)
+    return nn.LayerNorm(settings.width, settings.norm_eps)
+
+
+class MLP(nn.Module):
+    """SwiGLU, or two matrices with GELU between them."""
+
+    def __init__(self, settings: Model) -> None:
+        super().__init__()
+        inner = max(8, round(settings.mlp_ratio * settings.width / 8) * 8)
+        self.gated = settings.mlp == "swiglu"
+        self.up = nn.Linear(settings.width, inner * (2 if self.gated else 1), bias=False)
+        self.down = nn.Linear(inner, settings.width, bias=False)
+        for linear in (self.up, self.down):
+            nn.init.normal_(linear.weight, std=settings.init_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        if not self.gated:
+            inner = F.gelu(self.up(x))
+        else:
+            gate, value = self.up(x).chunk(2, dim=-1)
+            inner = F.silu(gate) * value
+        down: Tensor = self.down(inner)
+        return down
+
+
+class Block(nn.Module):
+    """Candidate layer and MLP, each behind a norm and beside a residual."""
+
+    def __init__(self, layer: type[nn.Module], settings: Model, index: int) -> None:
+        super().__init__()
+        self.mixer_norm = build_norm(settings)
+        self.mixer = build_layer(layer, settings, index)
+        self.mlp_norm = build_norm(settings) if settings.mlp_ratio > 0 else None
+        self.mlp = MLP(settings) if settings.mlp_ratio > 0 else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[B, L, D] -> [B, L, D] and the layer's auxiliary loss, if it has one."""
+        mixed, aux, _ = self.mixer(self.mixer_norm(x))
+        x = x + mixed
+        if self.mlp is not None and self.mlp_norm is not None:
+            x = x + self.mlp(self.mlp_norm(x))
+        return x, aux
+
+
+class LanguageModel(nn.Module):
+    """The language model; see the module's docstring."""
+
+    def __init__(self, layer: type[nn.Module], settings: Model, vocab_size: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocab_size, settings.width)
+        self.blocks = nn.ModuleList(Block(layer, settings, i) for i in range(settings.layers))
+        self.norm = build_norm(settings)
+        self.head = nn.Linear(settings.width, vocab_size, bias=False)
+        nn.init.normal_(self.embed.weight, std=settings.init_std)
+        if settings.tie_embeddings:
+            self.head.weight = self.embed.weight
+        else:
+            nn.init.normal_(self.head.weight, std=settings.init_std)
+
+    def hidden(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids [B, L] -> hidden states [B, L, D] and the sum of auxiliary losses (a scalar)."""
+        x = self.embed(ids)
+        aux_total = x.new_zeros(())
+        for block in self.blocks:
+            x, aux = block(x)
+            if isinstance(aux, Tensor):
+                aux_total = aux_total + aux
+        return self.norm(x), aux_total
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [B, L + 1] -> next-token loss in nats (mean) and auxiliary loss, both scalars."""
+        hidden, aux = self.hidden(tokens[:, :-1])
+        logits = self.head(hidden).float()
+        return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()), aux
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """All parameters, and those outside embedding and head (tied ones counted once)."""
+        everything = sum(p.numel() for p in self.parameters())
+        outside = {id(self.embed.weight): self.embed.weight, id(self.head.weight): self.head.weight}
+        return everything, everything - sum(p.numel() for p in outside.values())

@@ -1,0 +1,151 @@
+"""The trial process: checks a candidate, trains it, then answers the scorer. Single use.
+
+    python -m asi_lab.train.trial --report-fd N --in-fd N --out-fd N
+
+It imports everything, says `Ready`, waits for one `TrialJob` on standard input and does it. A fault
+of the candidate becomes a `Failed` report; a fault of ours becomes a traceback and exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import traceback
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from asi_lab import process, protocol
+from asi_lab.data.manifest import load_manifest
+from asi_lab.data.shards import TokenStream
+from asi_lab.device import pick_device
+from asi_lab.engineer.preflight import preflight
+from asi_lab.evaluate.serve import serve
+from asi_lab.protocol import TrialJob
+from asi_lab.records import CandidateState, Check
+from asi_lab.train import trainer
+from asi_lab.train.model import LanguageModel, load_architecture
+
+ERROR_LINES = 40
+
+
+class CandidateFailed(Exception):
+    """The candidate ends in `state`."""
+
+    def __init__(self, state: CandidateState, error: str) -> None:
+        super().__init__(error)
+        self.state = state
+
+
+class Reporter:
+    """Writes reports as JSON lines to the engine's pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __call__(self, report: protocol.Report) -> None:
+        """Send one report."""
+        os.write(self.descriptor, protocol.encoder.encode(report) + b"\n")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator a candidate could draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def run(job: TrialJob, report: Reporter, reader: int, writer: int) -> None:
+    """Do the job and serve the scorer until it says goodbye.
+
+    Raises:
+        CandidateFailed: with the state in which the candidate ends.
+    """
+    torch.set_num_threads(job.train.threads or process.physical_cores())
+    directory, data = Path(job.directory), Path(job.data)
+    device = pick_device(job.device)
+    vocab_size = load_manifest(data).vocab_size
+    try:
+        seed_everything(job.seed)
+        layer = load_architecture(directory / "architecture.py")
+        if not job.resume:
+            _check(layer, job, vocab_size, report)
+        seed_everything(job.seed)
+        model = LanguageModel(layer, job.model, vocab_size).to(device)
+        if job.resume:
+            training = trainer.load_checkpoint(model, directory / "checkpoint.pt")
+        else:
+            report(protocol.Stage(CandidateState.TRAINING))
+            stream = TokenStream(data, job.train.context, job.train.batch, job.data_seed)
+            training = trainer.fit(model, stream, job.train, report)
+            trainer.save_checkpoint(model, training, directory / "checkpoint.pt")
+        report(protocol.Trained(training))
+        model.eval()
+        with os.fdopen(reader, "rb") as incoming, os.fdopen(writer, "wb") as outgoing:
+            serve(_hidden(model, device, job.train.precision), model.head.weight, incoming, outgoing)
+    except (CandidateFailed, BrokenPipeError):
+        raise
+    except trainer.Diverged as error:
+        raise CandidateFailed(CandidateState.DIVERGED, str(error)) from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise CandidateFailed(CandidateState.OUT_OF_MEMORY, _trace(error)) from error
+    except Exception as error:
+        out_of_memory = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+        state = CandidateState.OUT_OF_MEMORY if out_of_memory else CandidateState.BROKEN
+        raise CandidateFailed(state, _trace(error)) from error
+
+
+def _check(layer: type[nn.Module], job: TrialJob, vocab_size: int, report: Reporter) -> None:
+    checks: list[Check] = []
+    for check, state in preflight(layer, job, vocab_size):
+        checks.append(check)
+        if not check.passed:
+            report(protocol.Checked(tuple(checks)))
+            raise CandidateFailed(state, f"{check.name}: {check.detail} (measured {check.value})")
+    report(protocol.Checked(tuple(checks)))
+    report(protocol.Stage(CandidateState.PREFLIGHTED))
+
+
+def _hidden(model: LanguageModel, device: torch.device, precision: str):  # type: ignore[no-untyped-def]
+    def hidden(ids: Tensor) -> Tensor:
+        with torch.no_grad(), trainer.autocast(device, precision):
+            states, _ = model.hidden(ids.to(device))
+        return states.float()
+
+    return hidden
+
+
+def _trace(error: BaseException) -> str:
+    """The last lines of the traceback, which is what a debugger reads."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return "\n".join(lines[-ERROR_LINES:])
+
+
+def main() -> int:
+    """Entry point of the process; returns its exit status."""
+    parser = argparse.ArgumentParser(description="A trial process of asi-lab; started by the engine.")
+    for name in ("--report-fd", "--in-fd", "--out-fd"):
+        parser.add_argument(name, type=int, required=True)
+    arguments = parser.parse_args()
+    process.die_with_parent()
+    process.tune_allocator()
+    report = Reporter(arguments.report_fd)
+    report(protocol.Ready())
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 0
+    job = msgspec.json.decode(line, type=TrialJob)
+    try:
+        run(job, report, arguments.in_fd, arguments.out_fd)
+    except CandidateFailed as failure:
+        report(protocol.Failed(failure.state, str(failure)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The ablation table and the words around it."""
+
+import pytest
+
+from asi_lab import analyst, fitness
+from asi_lab.baselines import Baselines
+from asi_lab.records import (
+    BaselineRun,
+    Candidate,
+    CandidateState,
+    Draw,
+    Evaluation,
+    Evidence,
+    Judgement,
+    Proposal,
+    TaskResult,
+    Training,
+)
+from asi_lab.settings import Baselines as Settings
+
+TRAINING = Training(1000, 500, 10, 100, 4.0, 1.0, 100.0, 10.0)
+
+
+def evaluation(loss: float, recall: float) -> Evaluation:
+    return Evaluation(loss, 10, (TaskResult("recall", recall, "p", True, 0.25, 10),), 0.0, 1, 1.0)
+
+
+def known() -> Baselines:
+    runs = []
+    for name, middle in (("delta_net", 4.0), ("gated_delta_net", 3.9)):
+        for i, offset in enumerate((-0.01, 0.0, 0.01)):
+            result = evaluation(middle + offset, 0.5 + offset / 10)
+            runs.append(BaselineRun(name, i, Evidence((), TRAINING, result)))
+    return Baselines(Settings(seeds=3), runs)
+
+
+def candidate(number: int, loss: float, recall: float, parent: int | None = 0) -> Candidate:
+    result, base = evaluation(loss, recall), known()
+    score = fitness.score(result, base.reference, Judgement(5.0, (), "test"), base.noise())
+    draw = None if parent is None else Draw(0, parent, 1)
+    proposal = Proposal(f"net_{number}", "because", "+gate", "code", "grammar")
+    evidence = Evidence((), TRAINING, result)
+    return Candidate(number, CandidateState.JUDGED, 0, 0, draw, proposal, evidence, score)
+
+
+SEED = candidate(0, 4.0, 0.5, parent=None)
+
+
+def test_baseline_row_is_in_units_of_a_single_run_against_a_mean():
+    analysis = analyst.explain(candidate(3, 3.95, 0.5), SEED, [], known())
+    (row,) = analysis.ablation
+    assert row.relation == "baseline"
+    assert row.loss == pytest.approx(-0.05)
+    assert row.loss_in_noise == pytest.approx(-0.05 / (0.01 * (4 / 3) ** 0.5))
+    assert "beats the baseline beyond noise" in analysis.summary
+
+
+def test_parent_and_siblings_are_compared_as_two_single_runs():
+    parent, sibling = candidate(1, 3.98, 0.5), candidate(2, 4.02, 0.5, parent=1)
+    analysis = analyst.explain(candidate(3, 4.0, 0.5, parent=1), parent, [sibling], known())
+    relations = {row.relation: row for row in analysis.ablation}
+    assert set(relations) == {"baseline", "parent", "sibling"}
+    assert relations["parent"].loss == pytest.approx(0.02)
+    assert relations["parent"].loss_in_noise == pytest.approx(0.02 / (0.01 * 2**0.5))
+    assert relations["sibling"].loss == pytest.approx(-0.02)
+    assert "0002 net_2" in analysis.text
+    assert "not told apart" in analysis.summary
+
+
+def test_weaknesses_name_the_task_beyond_noise_only():
+    worse = analyst.explain(candidate(3, 4.2, 0.4), SEED, [], known())
+    assert len(worse.weaknesses) == 1
+    assert worse.weaknesses[0].startswith("recall: -20.0%")
+    assert "worse than the baseline beyond noise" in worse.summary
+    assert analyst.explain(candidate(3, 4.0, 0.4999), SEED, [], known()).weaknesses == ()

@@ -1,0 +1,65 @@
+"""The fitness formula against figures worked out by hand."""
+
+import math
+
+import pytest
+
+from asi_lab import fitness
+from asi_lab.records import Evaluation, Judgement, Noise, TaskResult
+
+NOISE = Noise(0.01, 0.01, 0.01, 4, 3, 0.005, 0.03)
+
+
+def evaluation(loss: float, recall: float = 0.5, bits: float = 2.0) -> Evaluation:
+    tasks = (
+        TaskResult("recall", recall, "choice_probability", True, 0.25, 100),
+        TaskResult("perplexity", bits, "bits_per_byte", False, 3.3, 50),
+    )
+    return Evaluation(loss, 1000, tasks, 0.0, 16, 1.0)
+
+
+REFERENCE = fitness.reference_of([evaluation(3.9, 0.4), evaluation(4.1, 0.6)])
+
+
+def test_reference_is_the_mean_over_seeds():
+    assert REFERENCE.loss == pytest.approx(4.0)
+    assert REFERENCE.tasks == {"recall": pytest.approx(0.5), "perplexity": pytest.approx(2.0)}
+
+
+def test_the_baseline_itself_with_mark_five():
+    score = fitness.score(evaluation(4.0), REFERENCE, Judgement(5.0, (), "test"), NOISE)
+    assert (score.loss_part, score.benchmark_part) == (0.5, 0.5)
+    assert score.judge_part == pytest.approx(4 / 9)
+    assert score.fitness == pytest.approx((1 + 4 / 9) / 3)
+
+
+def test_gains_worked_out_by_hand():
+    score = fitness.score(evaluation(3.8, 0.52, 1.9), REFERENCE, Judgement(10.0, (), "test"), NOISE)
+    assert score.loss_gain == pytest.approx(0.05)
+    assert score.loss_part == pytest.approx(1 / (1 + math.exp(-3.0)))
+    assert score.benchmark_gain == pytest.approx((0.04 + 0.05) / 2)
+    assert score.benchmark_part == pytest.approx(1 / (1 + math.exp(-6 * 0.45)))
+    assert score.judge_part == 1.0
+
+
+def test_each_task_is_clamped_before_the_mean():
+    wild = fitness.benchmark_gain(evaluation(4.0, recall=5.0, bits=2.0), REFERENCE)
+    assert wild == pytest.approx(0.05)  # 0.10 for recall, whatever it says, and 0 for perplexity
+
+
+@pytest.mark.parametrize(("loss", "part"), [(8.0, 1 / (1 + math.exp(6))), (0.1, 1 / (1 + math.exp(-6)))])
+def test_extreme_losses_saturate(loss, part):
+    assert fitness.parts(evaluation(loss), REFERENCE)[0] == pytest.approx(part)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_never_scores(value):
+    with pytest.raises(ValueError, match="no gain"):
+        fitness.parts(evaluation(value), REFERENCE)
+    with pytest.raises(ValueError, match="no gain"):
+        fitness.parts(evaluation(4.0, recall=value), REFERENCE)
+
+
+def test_implausible_is_more_than_ten_percent_under_the_baseline():
+    assert not fitness.is_implausible(evaluation(3.61), REFERENCE)
+    assert fitness.is_implausible(evaluation(3.59), REFERENCE)

@@ -1,0 +1,62 @@
+"""Generations, boundaries and the two-level draw."""
+
+from collections import Counter
+
+import pytest
+
+from asi_lab import pool
+from asi_lab.pool import Entry
+from asi_lab.settings import Search
+
+MICRO = Search(pool=10, cold_start=3, update_every=2, parent_ranks=3)
+PAPER = Search()
+
+
+def test_generations_of_the_micro_preset():
+    assert [pool.generation_of(i, MICRO) for i in range(1, 10)] == [0, 0, 0, 1, 1, 2, 2, 3, 3]
+    assert [pool.boundary(k, MICRO) for k in range(4)] == [0, 3, 5, 7]
+
+
+def test_generations_of_the_paper():
+    assert [pool.generation_of(i, PAPER) for i in (1, 200, 201, 250, 251)] == [0, 0, 1, 1, 2]
+    assert pool.boundary(1, PAPER) == 200
+    assert pool.boundary(2, PAPER) == 250
+
+
+@pytest.mark.parametrize("search", [MICRO, PAPER])
+def test_a_draw_only_sees_candidates_before_its_boundary(search):
+    for candidate in range(1, 400):
+        assert pool.boundary(pool.generation_of(candidate, search), search) < candidate
+
+
+def test_cold_start_draws_the_seed_and_records_that_references_are_missing():
+    draw = pool.draw(2, [Entry(0, 0.48)], MICRO, lab_seed=0)
+    assert (draw.generation, draw.parent, draw.parent_rank) == (0, 0, 1)
+    assert draw.references == ()
+    assert draw.references_wanted == 4
+
+
+def test_members_are_best_first_with_ties_to_the_older():
+    entries = [Entry(0, 0.5), Entry(1, 0.6), Entry(2, 0.6), Entry(3, 0.4), Entry(4, 0.9)]
+    assert [e.id for e in pool.members(1, entries, MICRO)] == [1, 2, 0, 3]  # 4 is beyond the boundary
+
+
+def test_parents_come_uniformly_from_the_first_ranks_and_references_from_the_rest():
+    entries = [Entry(i, 1 - i / 100) for i in range(60)]
+    search = Search(cold_start=59, update_every=1_000_000)
+    parents: Counter[int] = Counter()
+    for candidate in range(60, 2060):
+        draw = pool.draw(candidate, entries, search, lab_seed=1)
+        parents[draw.parent] += 1
+        assert draw.parent == draw.parent_rank - 1 < 10
+        assert len(set(draw.references)) == 4
+        assert all(10 <= reference < 50 for reference in draw.references)
+    assert set(parents) == set(range(10))
+    assert all(140 < count < 260 for count in parents.values())  # 200 each, 5 sigma
+
+
+def test_a_draw_depends_on_seed_and_id_alone():
+    entries = [Entry(i, (i * 37 % 11) / 11) for i in range(12)]
+    first = [pool.draw(i, entries, MICRO, 5) for i in range(4, 12)]
+    assert first == [pool.draw(i, list(reversed(entries)), MICRO, 5) for i in range(4, 12)]
+    assert first != [pool.draw(i, entries, MICRO, 6) for i in range(4, 12)]
