@@ -1,0 +1,198 @@
+"""The engine's life around the loop: lock, data, store, lineage, baselines, signals, goodbye."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import Protocol
+
+import msgspec
+
+from asi_lab import baselines, fitness, references
+from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
+from asi_lab.control import Control, StopNow
+from asi_lab.engineer.executor import Executor, LocalExecutor
+from asi_lab.errors import DataError
+from asi_lab.lab import Lab, check_unchanged
+from asi_lab.lineage import Lineage
+from asi_lab.loop import Loop
+from asi_lab.protocol import Progress
+from asi_lab.records import (
+    SEED_ID,
+    Candidate,
+    CandidateState,
+    Evidence,
+    Judgement,
+)
+from asi_lab.settings import Settings
+from asi_lab.store import Store
+from asi_lab.trials import Trials
+
+HEARTBEAT_SECONDS = 1.0
+
+
+class View(Protocol):
+    """Whoever shows the search while it runs: the headless console, or nobody."""
+
+    def say(self, text: str) -> None:
+        """One line of narration."""
+
+    def refresh(self, store: Store) -> None:
+        """Show what is new in the store; called a few times a second."""
+
+    def working(self, label: str, stage: str, progress: Progress | None) -> None:
+        """A trial is at work."""
+
+
+class Engine:
+    """One run of the search on one lab. `search` is its whole life."""
+
+    def __init__(self, lab: Lab, view: View, executor: Executor | None = None) -> None:
+        """`executor` runs the trials; by default they run on this machine."""
+        self.lab, self.view = lab, view
+        self.settings: Settings = lab.settings()
+        self.executor: Executor = executor or LocalExecutor(lab.trials / ".waiting")
+
+    def search(self, experiments: int | None, hours: float | None) -> int:
+        """Search until the lab holds `experiments` candidates, `hours` are over or someone stops it.
+
+        Returns:
+            0, or 128 + n when signal n ended it (130 for Ctrl+C).
+
+        Raises:
+            LabLocked: another engine runs on this lab.
+            LabError: data, store, lineage or the machinery of trials failed.
+        """
+        with self.lab.locked() as lock:
+            self._prepare_data()
+            with Store.open(self.lab.store) as store:
+                config_text = self._config_text(store)
+                control = Control(self.lab, store, self.view.say, hours)
+                control.listen()
+                return self._search(store, control, config_text, experiments, lock)
+
+    def _search(
+        self, store: Store, control: Control, config_text: str, experiments: int | None, lock: int
+    ) -> int:
+        store.append_events(("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()}))
+        watch = _Watch(store, control, self.view)
+        try:
+            self.executor.prepare()
+            trials = Trials(self.lab, self.settings, store, self.executor, watch)
+            self._measure_baselines(store, trials, control)
+            lineage = self._lineage(store, config_text, lock)
+            loop = Loop(self.settings, config_text, store, lineage, trials)
+            loop.run(experiments, control.may_go_on)
+        except StopNow:
+            self.view.say("Cut off. What is finished is kept; the running trial starts over next time.")
+        finally:
+            self.executor.close()
+            watch.beat("stopped")
+            store.append_events(("engine_stopped", f"engine {os.getpid()} stopped", {}))
+            self.view.refresh(store)
+        return 0 if control.signalled is None else 128 + control.signalled
+
+    def _prepare_data(self) -> None:
+        """Build tokenizer, shards and task files once, in processes of their own."""
+        data = msgspec.json.encode(self.settings.data).decode()
+        tasks = [str(self.lab.data), str(self.settings.seed), str(self.settings.evaluate.limit)]
+        if not (self.lab.data / "manifest.json").exists():
+            self.view.say(f"Preparing data: {self.settings.data.source}, {self.settings.data.tokenizer}")
+        for module, arguments in (
+            ("asi_lab.data.prepare", [str(self.lab.data), data]),
+            ("asi_lab.evaluate.tasks", tasks),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", module, *arguments], stderr=subprocess.PIPE, text=True, check=False
+            )
+            if done.returncode != 0:
+                raise DataError(done.stderr.strip() or f"{module} ended with status {done.returncode}")
+
+    def _config_text(self, store: Store) -> str:
+        """The configuration that the lab began with, after a look that it still fits."""
+        text = store.get_meta("config")
+        if text is None:
+            text = self.lab.config.read_text(encoding="utf-8")
+            store.put_meta("config", text)
+        check_unchanged(self.settings, text)
+        return str(text)
+
+    def _measure_baselines(self, store: Store, trials: Trials, control: Control) -> None:
+        for architecture, index in baselines.due(self.settings.baselines, 0, store.baselines()):
+            if not control.may_go_on():
+                raise StopNow
+            trials.baseline(architecture, index)
+        if store.get(SEED_ID) is None:
+            store.put(self._seed(store), ("note", f"seed architecture: {SEED_ARCHITECTURE}", {}))
+
+    def _seed(self, store: Store) -> Candidate:
+        """Candidate 0: the seed architecture, with the baseline of record as its result."""
+        runs = store.baselines()
+        known = Baselines(self.settings.baselines, runs)
+        first = known.runs[SEED_ARCHITECTURE][0].evidence
+        assert first.evaluation is not None
+        tasks = tuple(
+            msgspec.structs.replace(task, score=known.reference.tasks[task.task], metrics={})
+            for task in first.evaluation.tasks
+        )
+        mean = msgspec.structs.replace(first.evaluation, loss=known.reference.loss, tasks=tasks)
+        now = time.time()
+        return Candidate(
+            id=SEED_ID,
+            state=CandidateState.DONE,
+            created=now,
+            updated=now,
+            proposal=references.seed(),
+            evidence=Evidence(checks=first.checks, training=first.training, evaluation=mean),
+            score=fitness.score(
+                mean, known.reference, Judgement(5.0, (), "by definition of the scale"), known.noise()
+            ),
+        )
+
+    def _lineage(self, store: Store, config_text: str, lock: int) -> Lineage:
+        """The lineage with the seed in it; a new one where the lab has none yet."""
+        seed = store.get(SEED_ID)
+        assert seed is not None
+        if seed.commit is None:
+            lineage = Lineage.create(self.lab.lineage, seed, config_text, [references.upper()], [lock])
+            sha = lineage.sha_of(SEED_ID)
+            seed = msgspec.structs.replace(seed, commit=sha)
+            store.put(seed, ("commit", f"{seed.name}: the root of the lineage", {"sha": sha}))
+        lineage = Lineage.open(self.lab.lineage, [lock])
+        lineage.recover()
+        best_id = store.best_id()
+        best = None if best_id is None else store.get(best_id)
+        if best is not None and best.commit is not None:
+            lineage.update_best(best)
+        return lineage
+
+
+class _Watch:
+    """Keeps commands obeyed, the heartbeat going and the view fresh while a trial runs."""
+
+    def __init__(self, store: Store, control: Control, view: View) -> None:
+        self.store, self.control, self.view = store, control, view
+        self._doing: dict[str, object] = {}
+        self._last = 0.0
+
+    def working(self, label: str, stage: str, progress: Progress | None) -> None:
+        """Note what is being done, for the heartbeat and the view."""
+        self._doing = {"label": label, "stage": stage}
+        if progress is not None:
+            self._doing["progress"] = msgspec.to_builtins(progress)
+        self.view.working(label, stage, progress)
+
+    def tick(self) -> None:
+        """Obey commands, then show and beat."""
+        self.control.tick()
+        self.view.refresh(self.store)
+        if time.monotonic() - self._last >= HEARTBEAT_SECONDS:
+            self.beat("paused" if self.control.paused else "running")
+
+    def beat(self, state: str) -> None:
+        """Tell viewers that the engine lives, and what it does."""
+        self._last = time.monotonic()
+        doing = self._doing if state != "stopped" else {}
+        self.store.put_meta("engine", {"pid": os.getpid(), "time": time.time(), "state": state, **doing})

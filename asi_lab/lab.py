@@ -1,0 +1,132 @@
+"""A lab directory: where everything of one search lies, and the lock that allows one engine.
+
+lab.toml  commands/  lineage_repo/  store/  trials/0042/  data/  engine.lock
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from asi_lab import config
+from asi_lab.errors import ConfigError, LabLocked, UsageError
+from asi_lab.settings import Settings
+
+
+class Lab:
+    """Paths of a lab; nothing is opened or made by constructing it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.config = self.path / config.FILE_NAME
+        self.commands = self.path / "commands"
+        self.lineage = self.path / "lineage_repo"
+        self.store = self.path / "store"
+        self.trials = self.path / "trials"
+        self.data = self.path / "data"
+        self._lock_file = self.path / "engine.lock"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the directory holds a lab."""
+        return self.config.is_file()
+
+    def create(self, settings: Settings) -> None:
+        """Make the directory and write `lab.toml`.
+
+        Raises:
+            UsageError: there is a lab already, or the place cannot be written.
+        """
+        if self.exists:
+            raise UsageError(f"{self.path}: expected no lab here; found {config.FILE_NAME}. Use it as it is.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.config.write_text(config.render(settings), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{self.path}: a lab cannot be made here: {error.strerror}.") from None
+
+    def settings(self) -> Settings:
+        """The settings in `lab.toml`."""
+        return config.load(self.config)
+
+    def has_results(self) -> bool:
+        """Whether an engine has ever worked here."""
+        return (self.store / "data.mdb").exists()
+
+    def trial(self, label: str) -> Path:
+        """Directory of one trial, such as `trials/0042`."""
+        return self.trials / label
+
+    def engine_pid(self) -> int | None:
+        """Process id of the engine that runs on this lab now, None if none does."""
+        try:
+            with self._lock_file.open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            return self._written_pid()
+        return None
+
+    def _written_pid(self) -> int:
+        try:
+            return int(self._lock_file.read_text())
+        except (OSError, ValueError):
+            return 0
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[int]:
+        """Hold the lab for one engine; yields the lock's descriptor.
+
+        The lock goes with the last process that holds the descriptor. Git children may inherit it, so
+        that no second engine starts while one of a killed engine still writes; candidates never do.
+
+        Raises:
+            LabLocked: another engine holds it; the message names its process id.
+        """
+        try:
+            descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UsageError(f"{self.path}: the lab cannot be written: {error.strerror}.") from None
+        try:
+            self._lock(descriptor)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabLocked(
+                f"{self.path}: expected a free lab; an engine runs on it, process {self._written_pid()}. "
+                "Watch it with: asi-lab status. End it with: asi-lab stop."
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+
+
+FIXED = ("seed", "data", "model", "train", "evaluate")
+"""Settings that results of one lab must share."""
+
+
+def check_unchanged(now: Settings, then_text: str) -> None:
+    """Refuse settings under which new results would not compare with the old ones.
+
+    Raises:
+        ConfigError: one of `FIXED` differs from the text that the lab began with, or from its number
+            of baseline seeds.
+    """
+    then = config.parse(then_text, "the lab's first configuration")
+    changed = [name for name in FIXED if getattr(now, name) != getattr(then, name)]
+    if now.baselines.seeds != then.baselines.seeds:
+        changed.append("baselines.seeds")
+    if changed:
+        raise ConfigError(
+            f"lab.toml: {', '.join(changed)} changed since this lab began, so new results would not compare "
+            "with the old ones. Undo the change (asi-lab config show --first prints the old text), or make "
+            "another lab with --lab."
+        )

@@ -1,0 +1,231 @@
+"""The search, written as one page.
+
+    draw -> propose -> check -> measure -> score -> explain -> publish
+
+The loop alone joins the roles and is the only writer of the store. Each step takes a candidate as far
+as the next state and records it in one transaction, so a search that is cut off anywhere goes on with
+the step that is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from asi_lab import analyst, baselines, fitness, pool, researcher
+from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
+from asi_lab.engineer.contract import check_source
+from asi_lab.engineer.judge import judge
+from asi_lab.events import NewEvent
+from asi_lab.lineage import Lineage
+from asi_lab.records import Candidate, CandidateState, Evidence
+from asi_lab.retrieval import Index
+from asi_lab.settings import Settings
+from asi_lab.store import Store
+from asi_lab.trials import Trials
+
+S = CandidateState
+
+
+class Loop:
+    """One search over one lab."""
+
+    def __init__(
+        self, settings: Settings, config_text: str, store: Store, lineage: Lineage, trials: Trials
+    ) -> None:
+        self.settings, self.config_text = settings, config_text
+        self.store, self.lineage, self.trials = store, lineage, trials
+        self.index = Index(*store.vectors())
+        self.known_code = store.code_hashes()
+        self.baselines = Baselines(settings.baselines, store.baselines())
+
+    def run(self, experiments: int | None, may_go_on: Callable[[], bool]) -> None:
+        """Explore until the lab holds `experiments` candidates or `may_go_on` says no."""
+        while (candidate_id := self._next_id()) <= (experiments or candidate_id) and may_go_on():
+            self.explore(candidate_id)
+
+    def explore(self, candidate_id: int) -> None:
+        """Take one candidate from wherever it stands to its end."""
+        self._refresh_baselines(candidate_id)
+        candidate = self.store.get(candidate_id) or self.propose(candidate_id)
+        for step in (self.check, self.measure, self.score, self.explain, self.publish):
+            candidate = step(candidate)
+
+    def propose(self, candidate_id: int) -> Candidate:
+        """Draw a parent and references, and have the researcher write something new."""
+        search, seed = self.settings.search, self.settings.seed
+        draw = pool.draw(candidate_id, self._entries(), search, seed)
+        proposed = researcher.propose(
+            candidate_id,
+            self._get(draw.parent),
+            [self._get(reference) for reference in draw.references],
+            self.index,
+            self.known_code,
+            search,
+            seed,
+        )
+        now = time.time()
+        evidence = Evidence(failure=S.DUPLICATE, error=proposed.duplicate) if proposed.duplicate else None
+        candidate = Candidate(
+            id=candidate_id,
+            state=S.DUPLICATE if proposed.duplicate else S.PROPOSED,
+            created=now,
+            updated=now,
+            draw=draw,
+            proposal=proposed.proposal,
+            evidence=evidence,
+        )
+        change = f"from {draw.parent} ({proposed.proposal.change})"
+        data = {"generation": draw.generation, "parent": draw.parent, "references": list(draw.references)}
+        self.store.put(
+            candidate,
+            *self._pool_news(candidate_id, draw.generation),
+            ("candidate_proposed", f"{proposed.proposal.name} {change}", data),
+            vector=proposed.vector,
+        )
+        self.index.add(candidate_id, proposed.vector)
+        self.known_code.setdefault(proposed.proposal.code_hash, candidate_id)
+        return candidate
+
+    def check(self, candidate: Candidate) -> Candidate:
+        """Read the source against the contract."""
+        if candidate.state is not S.PROPOSED:
+            return candidate
+        assert candidate.proposal is not None
+        checks = check_source(candidate.proposal.code)
+        failed = [check for check in checks if not check.passed]
+        if failed:
+            evidence = Evidence(checks, failure=S.REJECTED, error=f"{failed[0].name}: {failed[0].detail}")
+            return self._end(candidate, evidence)
+        return self._advance(candidate, S.CHECKED, evidence=Evidence(checks))
+
+    def measure(self, candidate: Candidate) -> Candidate:
+        """Train and evaluate in a trial; what an earlier, cut-off trial has earned is kept."""
+        if candidate.state not in (S.CHECKED, S.PREFLIGHTED, S.TRAINING, S.TRAINED):
+            return candidate
+        if candidate.starts >= self.settings.search.max_starts:
+            error = f"its trial was cut off {candidate.starts} times"
+            return self._end(candidate, Evidence(failure=S.INTERRUPTED, error=error))
+        candidate, evidence = self.trials.candidate(candidate, self.baselines, self._advance)
+        if evidence.failure is not None:
+            return self._end(candidate, evidence)
+        assert evidence.evaluation is not None
+        if fitness.is_implausible(evidence.evaluation, self.baselines.reference):
+            error = (
+                f"held-out loss {evidence.evaluation.loss:.4f} is more than {fitness.SCALE:.0%} under the "
+                f"baseline's {self.baselines.reference.loss:.4f}: a leak as far as the paper's rule can tell"
+            )
+            leaking = msgspec.structs.replace(evidence, failure=S.LEAKING, error=error)
+            return self._end(candidate, leaking)
+        return self._advance(candidate, S.EVALUATED, evidence=evidence)
+
+    def score(self, candidate: Candidate) -> Candidate:
+        """Have the judge mark it, and compute the fitness."""
+        if candidate.state is not S.EVALUATED:
+            return candidate
+        assert candidate.proposal is not None
+        assert candidate.evidence is not None
+        assert candidate.evidence.evaluation is not None
+        judgement = judge(
+            candidate.proposal,
+            candidate.evidence,
+            (self.baselines.anchor(SEED_ARCHITECTURE), self.baselines.anchor(UPPER_REFERENCE)),
+            self.trials.reference_code,
+            self.baselines.separated(),
+            self.settings.judge.timing,
+        )
+        score = fitness.score(
+            candidate.evidence.evaluation, self.baselines.reference, judgement, self.baselines.noise()
+        )
+        return self._advance(candidate, S.JUDGED, score=score)
+
+    def explain(self, candidate: Candidate) -> Candidate:
+        """Have the analyst compare it with parent, siblings and baseline."""
+        if candidate.state is not S.JUDGED:
+            return candidate
+        assert candidate.parent is not None
+        siblings = [
+            self._get(s.id)
+            for s in self.store.summaries()
+            if s.parent == candidate.parent and s.id < candidate.id and s.state is S.DONE
+        ]
+        analysis = analyst.explain(candidate, self._get(candidate.parent), siblings, self.baselines)
+        return self._advance(candidate, S.ANALYSED, analysis=analysis)
+
+    def publish(self, candidate: Candidate) -> Candidate:
+        """Commit it to the lineage, under refs/failed if it failed. Committing again gives the same sha."""
+        if candidate.commit is not None:
+            return candidate
+        assert candidate.parent is not None
+        parent_commit = self._get(candidate.parent).commit
+        assert parent_commit is not None
+        if not candidate.state.is_failure:
+            candidate = msgspec.structs.replace(candidate, state=S.DONE)
+        sha = self.lineage.commit(candidate, self.config_text, parent_commit)
+        done = msgspec.structs.replace(candidate, commit=sha)
+        self.store.put(done, ("commit", f"{sha[:10]} {done.name}", {"sha": sha}), *self._best_news(done))
+        if self.store.best_id() == done.id:
+            self.lineage.update_best(done)
+        return done
+
+    def _best_news(self, done: Candidate) -> Sequence[NewEvent]:
+        best = max((e.fitness for e in self._entries() if e.id != done.id), default=0.0)
+        if done.score is None or done.score.fitness <= best:
+            return ()
+        return (("best", f"{done.name} is the best so far: fitness {done.score.fitness:.4f}", {}),)
+
+    def _advance(self, candidate: Candidate, state: CandidateState, **changes: Any) -> Candidate:
+        """Record that a candidate came further; only a new state is news."""
+        moved = msgspec.structs.replace(candidate, state=state, updated=time.time(), **changes)
+        news: NewEvent = ("candidate_state", f"{moved.name}: {state.value}", {"state": state.value})
+        self.store.put(moved, *([news] if state is not candidate.state else []))
+        return moved
+
+    def _end(self, candidate: Candidate, evidence: Evidence) -> Candidate:
+        """Record that a candidate failed, with its evidence."""
+        assert evidence.failure is not None
+        first_line = evidence.error.strip().splitlines()[-1] if evidence.error.strip() else ""
+        ended = msgspec.structs.replace(
+            candidate, state=evidence.failure, updated=time.time(), evidence=evidence
+        )
+        message = f"{ended.name}: {evidence.failure.value}: {first_line}"
+        self.store.put(ended, ("candidate_state", message, {"state": evidence.failure.value}))
+        return ended
+
+    def _refresh_baselines(self, candidate_id: int) -> None:
+        """Measure further seeds of the baselines where they are due."""
+        settings = self.settings.baselines
+        due = baselines.due(settings, candidate_id - 1, self.store.baselines())
+        for architecture, index in due:
+            self.trials.baseline(architecture, index)
+        if due:
+            self.baselines = Baselines(settings, self.store.baselines())
+
+    def _pool_news(self, candidate_id: int, generation: int) -> Sequence[NewEvent]:
+        if pool.generation_of(max(1, candidate_id - 1), self.settings.search) == generation:
+            return ()
+        ids = [entry.id for entry in pool.members(generation, self._entries(), self.settings.search)]
+        return (("pool_updated", f"generation {generation}: {len(ids)} in the pool", {"ids": ids}),)
+
+    def _entries(self) -> list[pool.Entry]:
+        return [
+            pool.Entry(s.id, s.fitness)
+            for s in self.store.summaries()
+            if s.state is S.DONE and s.fitness is not None
+        ]
+
+    def _get(self, candidate_id: int) -> Candidate:
+        candidate = self.store.get(candidate_id)
+        assert candidate is not None
+        return candidate
+
+    def _next_id(self) -> int:
+        """The candidate that is not finished, or the next new one."""
+        summaries = self.store.summaries()
+        for summary in summaries:
+            if summary.commit is None:
+                return summary.id
+        return summaries[-1].id + 1

@@ -1,0 +1,43 @@
+"""The packaged reference architectures: the seed of a lab, and the upper end of the judge's scale."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from asi_lab.baselines import ARCHITECTURES, SEED_ARCHITECTURE, UPPER_REFERENCE
+from asi_lab.records import Proposal
+
+
+def source(architecture: str) -> str:
+    """Source of a reference architecture."""
+    assert architecture in ARCHITECTURES
+    folder = resources.files("asi_lab.lineage_repo")
+    return (folder / architecture / "architecture.py").read_text(encoding="utf-8")
+
+
+def seed() -> Proposal:
+    """DeltaNet, candidate 0 of every lab."""
+    return Proposal(
+        name=SEED_ARCHITECTURE,
+        motivation=(
+            "The seed of the search: DeltaNet (arXiv 2406.06484), linear attention whose memory is corrected "
+            "by the delta rule. Its figures in this lab are means over several seeds."
+        ),
+        change="the seed architecture",
+        code=source(SEED_ARCHITECTURE),
+        researcher="reference",
+    )
+
+
+def upper() -> Proposal:
+    """Gated DeltaNet, the second baseline."""
+    return Proposal(
+        name=UPPER_REFERENCE,
+        motivation=(
+            "The upper reference: Gated DeltaNet (arXiv 2412.06464), the delta rule with a data-dependent "
+            "decay of the memory and a gated output."
+        ),
+        change="a decay of the memory and a gate of the output",
+        code=source(UPPER_REFERENCE),
+        researcher="reference",
+    )

@@ -1,0 +1,116 @@
+"""An engine whose trials are simulated; run by the tests as a process of its own, so that it can be killed.
+
+    python tests/simulated_engine.py LAB EXPERIMENTS [SECONDS_PER_STAGE]
+
+Store, lineage, locks, signals, commands and data are real. What a simulated trial reports is a
+function of code and seed alone; some candidates fail in each of the ways a trial can end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from asi_lab import protocol
+from asi_lab.engine import Engine
+from asi_lab.engineer.executor import Health, Source
+from asi_lab.errors import LabError
+from asi_lab.lab import Lab
+from asi_lab.protocol import Progress, Report, ScoreJob, TrialJob
+from asi_lab.records import CandidateState, Check, Evaluation, TaskResult, Training
+
+S = CandidateState
+
+
+class SimulatedPair:
+    """Reports what a trial and a scorer would, without doing anything."""
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
+        self.script: Iterator[tuple[Source, Report]] = iter(())
+
+    def start(self, trial: TrialJob, score: ScoreJob) -> None:
+        self.script = self._script(trial, score)
+
+    def _script(self, job: TrialJob, score: ScoreJob) -> Iterator[tuple[Source, Report]]:
+        directory = Path(job.directory)
+        code = (directory / "architecture.py").read_text()
+        digest = hashlib.sha256(f"{code}\n{job.seed}".encode()).digest()
+        loss = 4.0 + digest[0] / 2560
+        fails = job.baseline_params > 0 and digest[1] < 40
+        if not job.resume:
+            yield "trial", protocol.Checked((Check("causality", True, 0.0, 1e-4),))
+            yield "trial", protocol.Stage(S.PREFLIGHTED)
+            yield "trial", protocol.Stage(S.TRAINING)
+            for step in range(1, 4):
+                yield "trial", Progress(step, 3, step * 10, loss + 1 / step, 1e-3, 100.0, 10.0)
+            if fails:
+                yield "trial", protocol.Failed(S.DIVERGED if digest[2] % 2 else S.LEAKING, "simulated\nfault")
+                return
+            (directory / "checkpoint.pt").write_bytes(b"simulated")
+        yield "trial", protocol.Trained(Training(1000 + digest[3], 500, 3, 30, loss, 1.0, 100.0, 10.0))
+        tasks = tuple(
+            TaskResult(name, 0.3 + digest[4 + i] / 2560, "choice_probability", True, 0.25, 10)
+            for i, name in enumerate(score.evaluate.tasks)
+        )
+        yield "scorer", protocol.Scored(Evaluation(loss, 100, tasks, 0.0, 4, 0.1))
+
+    def poll(self, seconds: float) -> list[tuple[Source, Report]]:
+        time.sleep(self.delay)
+        report = next(self.script, None)
+        return [report] if report else []
+
+    def health(self) -> Health:
+        return Health(None, None, 0, 0)
+
+    def said(self, source: Source) -> str:
+        return ""
+
+    def finish(self, directory: Path) -> None:
+        pass
+
+
+class SimulatedExecutor:
+    """Gives simulated pairs."""
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
+
+    def prepare(self) -> None:
+        pass
+
+    def take(self) -> SimulatedPair:
+        return SimulatedPair(self.delay)
+
+    def close(self) -> None:
+        pass
+
+
+class Silent:
+    """A view that only speaks when the engine has something to say."""
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def refresh(self, store: object) -> None:
+        pass
+
+    def working(self, label: str, stage: str, progress: Progress | None) -> None:
+        pass
+
+
+def main() -> int:
+    lab, experiments = Lab(Path(sys.argv[1])), int(sys.argv[2])
+    delay = float(sys.argv[3]) if len(sys.argv) > 3 else 0.001
+    try:
+        return Engine(lab, Silent(), SimulatedExecutor(delay)).search(experiments, None)
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,304 @@
+"""The engine's life: resuming after kills, stopping, pausing, locking. Only the trials are simulated."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asi_lab import commands, fsck, references
+from asi_lab.errors import StoreError
+from asi_lab.lab import Lab
+from asi_lab.lineage import Lineage
+from asi_lab.pool import boundary, generation_of
+from asi_lab.records import CandidateState
+from asi_lab.store import Store
+
+ENGINE = Path(__file__).with_name("simulated_engine.py")
+WORDS = [
+    "linear",
+    "attention",
+    "keeps",
+    "a",
+    "matrix",
+    "of",
+    "fast",
+    "weights",
+    "the",
+    "delta",
+    "rule",
+    "holds",
+]
+
+LAB_TOML = """preset = "micro"
+[search]
+max_starts = 1000
+[data]
+source = "text:{text}"
+tokenizer = "byte"
+[evaluate]
+tasks = ["asi_recall", "asi_copy"]
+limit = 4
+[baselines]
+seeds = 2
+max_seeds = 3
+grow_every = 5
+[judge]
+timing = false
+"""
+
+
+def make_lab(folder: Path) -> Lab:
+    """A lab with its own small text, ready for an engine."""
+    rng = random.Random(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = folder / "text.txt"
+    paragraphs = [" ".join(rng.choice(WORDS) for _ in range(400)) + "." for _ in range(60)]
+    text.write_text("\n\n".join(paragraphs))
+    lab = Lab(folder / "lab")
+    lab.path.mkdir()
+    lab.config.write_text(LAB_TOML.format(text=text))
+    return lab
+
+
+def start(lab: Lab, experiments: int, delay: float = 0.001) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ENGINE), str(lab.path), str(experiments), str(delay)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(engine: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str]:
+    _, err = engine.communicate(timeout=seconds)
+    return engine.returncode, err
+
+
+def run(lab: Lab, experiments: int) -> None:
+    code, err = finish(start(lab, experiments))
+    assert code == 0, err
+
+
+def wait_for(condition, seconds: float = 60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(StoreError):  # the store may be just being created
+            if condition():
+                return
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+def results(lab: Lab) -> list[tuple]:
+    """Everything about a finished search that must not depend on kills."""
+    with Store.open_readonly(lab.store) as store:
+        return [
+            (
+                c.id,
+                c.state,
+                c.draw,
+                c.proposal,
+                c.loss,
+                c.evidence and c.evidence.failure,
+                c.score and c.score.fitness,
+            )
+            for c in store.candidates()
+        ]
+
+
+def lineage_findings(lab: Lab) -> list:
+    with Store.open(lab.store) as store:
+        return fsck.check(store, lab.lineage, store.get_meta("config"), [references.upper()])
+
+
+def events(lab: Lab):
+    with Store.open_readonly(lab.store) as store:
+        return store.events(0, 100_000)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Lab:
+    lab = make_lab(tmp_path_factory.mktemp("undisturbed"))
+    run(lab, 16)
+    return lab
+
+
+def test_an_undisturbed_search_is_whole(undisturbed):
+    found = results(undisturbed)
+    assert [row[0] for row in found] == list(range(17))
+    assert all(row[1].is_terminal for row in found)
+    assert sum(row[1] is CandidateState.DONE for row in found) >= 8
+    assert any(row[1].is_failure for row in found)
+    assert lineage_findings(undisturbed) == []
+    with Store.open_readonly(undisturbed.store) as store:
+        assert len(store.baselines()) == 6  # two seeds each, and a third after five candidates
+    numbers = [event.seq for event in events(undisturbed)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_draws_keep_to_their_generation(undisturbed):
+    search = undisturbed.settings().search
+    for number, _, draw, *_ in results(undisturbed)[1:]:
+        assert draw.generation == generation_of(number, search)
+        assert {draw.parent, *draw.references} <= set(range(boundary(draw.generation, search) + 1))
+
+
+def test_the_git_tree_mirrors_the_draws(undisturbed):
+    lineage = Lineage.open(undisturbed.lineage)
+    with Store.open_readonly(undisturbed.store) as store:
+        known = {c.id: c for c in store.candidates()}
+    for candidate in known.values():
+        if candidate.parent is None:
+            continue
+        assert lineage.sha_of(candidate.id) == candidate.commit
+        parents = subprocess.run(
+            ["git", "-C", str(undisturbed.lineage), "rev-parse", f"{candidate.commit}^"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        assert parents == known[candidate.parent].commit
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_random_moments_it_ends_the_same(undisturbed, tmp_path, seed):
+    """SIGKILL at ten random moments a run, twenty in all: same candidates, nothing lost or doubled."""
+    lab = make_lab(tmp_path / "killed")
+    # the same text lies elsewhere; results must not depend on where
+    rng = random.Random(seed)
+    kills = 0
+    while kills < 10:
+        engine = start(lab, 16, delay=0.01)
+        time.sleep(rng.uniform(0.4, 2.2))
+        engine.kill()
+        code, err = finish(engine)
+        assert code in (0, -signal.SIGKILL), err
+        kills += 1
+    run(lab, 16)
+    assert results(lab) == results(undisturbed)
+    assert lineage_findings(lab) == []
+    commits = [e.candidate for e in events(lab) if e.kind == "commit"]
+    assert len(commits) == len(set(commits))
+    numbers = [event.seq for event in events(lab)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_second_run_with_the_same_budget_does_nothing(undisturbed):
+    before = results(undisturbed)
+    run(undisturbed, 16)
+    assert results(undisturbed) == before
+
+
+def test_a_second_engine_is_refused_with_the_first_ones_pid(tmp_path):
+    lab = make_lab(tmp_path)
+    first = start(lab, 1000, delay=0.02)
+    try:
+        wait_for(lambda: lab.engine_pid() == first.pid)
+        code, err = finish(start(lab, 5))
+        assert code == 3
+        assert f"process {first.pid}" in err
+    finally:
+        first.kill()
+        finish(first)
+    assert lab.engine_pid() is None
+
+
+def test_one_ctrl_c_lets_the_candidate_finish(tmp_path):
+    lab = make_lab(tmp_path)
+    engine = start(lab, 1000, delay=0.03)
+    wait_for(lambda: lab.has_results() and any(e.kind == "candidate_proposed" for e in events(lab)))
+    engine.send_signal(signal.SIGINT)
+    code, err = finish(engine)
+    assert code == 130
+    assert "Ending after this candidate" in err
+    assert all(row[1].is_terminal for row in results(lab))
+    assert lineage_findings(lab) == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"), [((signal.SIGINT, signal.SIGINT), 130), ((signal.SIGTERM,), 143)]
+)
+def test_cut_off_leaves_a_candidate_that_goes_on_next_time(tmp_path, numbers, code):
+    lab = make_lab(tmp_path)
+    engine = start(lab, 1000, delay=0.5)
+    wait_for(lambda: lab.has_results() and any(e.kind == "engine_started" for e in events(lab)))
+    for number in numbers:
+        engine.send_signal(number)
+        time.sleep(0.3)
+    returned, _ = finish(engine, 20)
+    assert returned == code
+    run(lab, 2)
+    assert [row[0] for row in results(lab)] == [0, 1, 2]
+    assert all(row[1].is_terminal for row in results(lab))
+
+
+def test_pause_resume_and_stop_by_command(tmp_path):
+    lab = make_lab(tmp_path)
+    engine = start(lab, 1000, delay=0.01)
+
+    def answered(action: str) -> bool:
+        return any(e.kind == "command" and action in e.message for e in events(lab))
+
+    wait_for(lambda: lab.has_results() and any(e.kind == "commit" for e in events(lab)))
+    commands.send(lab.commands, "pause")
+    wait_for(lambda: answered("pause"))
+    time.sleep(0.5)
+    quiet = len(events(lab))
+    time.sleep(0.5)
+    assert len(events(lab)) == quiet
+    (lab.commands / "0-junk.json").write_text("{")
+    commands.send(lab.commands, "resume")
+    wait_for(lambda: answered("resume") and len(events(lab)) > quiet + 3)
+    assert any(e.kind == "warning" and "0-junk.json" in e.message for e in events(lab))
+    commands.send(lab.commands, "stop")
+    code, _ = finish(engine, 30)
+    assert code == 0
+    assert all(row[1].is_terminal for row in results(lab))
+    assert list(lab.commands.iterdir()) == []
+
+
+def test_a_trial_that_is_cut_off_too_often_is_given_up(tmp_path):
+    lab = make_lab(tmp_path)
+    lab.config.write_text(lab.config.read_text().replace("max_starts = 1000", "max_starts = 2"))
+    run(lab, 1)
+    for expected in (1, 2):
+        engine = start(lab, 2, delay=0.5)
+        wait_for(lambda expected=expected: _starts(lab) == expected)
+        engine.kill()
+        finish(engine)
+    run(lab, 3)
+    states = {row[0]: row[1] for row in results(lab)}
+    assert states[2] is CandidateState.INTERRUPTED
+    assert states[3].is_terminal
+    assert states[3] is not CandidateState.INTERRUPTED
+
+
+def _starts(lab: Lab) -> int:
+    """How often the trial of candidate 2 was started."""
+    with Store.open_readonly(lab.store) as store:
+        candidate = store.get(2)
+    return candidate.starts if candidate else 0
+
+
+def test_settings_that_results_depend_on_cannot_change(tmp_path):
+    lab = make_lab(tmp_path)
+    run(lab, 1)
+    lab.config.write_text(lab.config.read_text().replace("limit = 4", "limit = 5"))
+    code, err = finish(start(lab, 2))
+    assert code == 2
+    assert "evaluate changed since this lab began" in err
+
+
+def test_missing_text_is_told_before_anything_runs(tmp_path):
+    lab = make_lab(tmp_path)
+    (tmp_path / "text.txt").unlink()
+    code, err = finish(start(lab, 2))
+    assert code == 1
+    assert "text.txt" in err
+    assert "Traceback" not in err
