@@ -19,6 +19,7 @@ from asi_lab.errors import UsageError
 from asi_lab.fitness import Reference
 from asi_lab.records import BaselineRun, Evaluation, Noise
 from asi_lab.settings import Baselines as BaselineSettings
+from asi_lab.settings import Settings
 
 SEED_ARCHITECTURE = "delta_net"
 UPPER_REFERENCE = "gated_delta_net"
@@ -46,20 +47,24 @@ def due(settings: BaselineSettings, candidates: int, runs: Sequence[BaselineRun]
 class Baselines:
     """What the finished baseline runs say."""
 
-    def __init__(self, settings: BaselineSettings, runs: Sequence[BaselineRun]) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, runs: Sequence[BaselineRun]) -> None:
+        self.settings = settings.baselines
         self.runs = {
             name: sorted((r for r in runs if r.architecture == name), key=lambda r: r.seed_index)
             for name in ARCHITECTURES
         }
-        missing = [name for name in ARCHITECTURES if len(self.runs[name]) < settings.seeds]
+        missing = [name for name in ARCHITECTURES if len(self.runs[name]) < self.settings.seeds]
         if missing:
             raise UsageError(
-                f"Baselines: expected {settings.seeds} runs of each; {', '.join(missing)} has fewer. "
+                f"Baselines: expected {self.settings.seeds} runs of each; {', '.join(missing)} has fewer. "
                 "Start the search: it measures them first."
             )
-        self.reference: Reference = fitness.reference_of(self._record(SEED_ARCHITECTURE))
-        self.mean: Reference = fitness.reference_of(self.evaluations(SEED_ARCHITECTURE))
+        self.reference: Reference = fitness.reference_of(
+            self._record(SEED_ARCHITECTURE), settings.fitness.scale
+        )
+        self.mean: Reference = fitness.reference_of(
+            self.evaluations(SEED_ARCHITECTURE), settings.fitness.scale
+        )
 
     def evaluations(self, architecture: str) -> list[Evaluation]:
         """All evaluated runs of one architecture, by seed index."""

@@ -130,7 +130,7 @@ class Engine:
     def _seed(self, store: Store) -> Candidate:
         """Candidate 0: the seed architecture, with the baseline of record as its result."""
         runs = store.baselines()
-        known = Baselines(self.settings.baselines, runs)
+        known = Baselines(self.settings, runs)
         first = known.runs[SEED_ARCHITECTURE][0].evidence
         assert first.evaluation is not None
         tasks = tuple(

@@ -1,10 +1,10 @@
 """Fitness (paper, sections 2.1 and 3.1). Pure functions.
 
-    gain g  = clamp((baseline - value) / (0.10 * baseline), -1, 1)      sign turned where higher is better
+    gain g  = clamp((baseline - value) / (scale * baseline), -1, 1)     sign turned where higher is better
     part    = sigmoid(6 g)
     fitness = (part(loss) + part(mean over tasks of g) + judge) / 3,    judge = (mark - 1) / 9
 
-A gain of 10 % or more saturates; a loss more than 10 % under the baseline counts as a leak.
+`scale` is 10 % in the paper. A loss too far under the baseline (10 % there) counts as a leak.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ import msgspec
 
 from asi_lab.records import Evaluation, Judgement, Noise, Score, TaskResult
 
-SCALE = 0.10
 STEEPNESS = 6.0
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """Baseline of record: mean held-out loss (nats per token) and mean score of each task."""
+    """What gains are measured against: mean held-out loss (nats per token) and mean score of each task.
+
+    `scale` is the relative gain that counts as one.
+    """
 
     loss: float
     tasks: Mapping[str, float]
+    scale: float
 
 
-def reference_of(evaluations: Sequence[Evaluation]) -> Reference:
+def reference_of(evaluations: Sequence[Evaluation], scale: float) -> Reference:
     """Mean over the seeds of one architecture."""
     names = [task.task for task in evaluations[0].tasks]
     scores = {name: fmean(_by_name(e)[name].score for e in evaluations) for name in names}
-    return Reference(fmean(e.loss for e in evaluations), scores)
+    return Reference(fmean(e.loss for e in evaluations), scores, scale)
 
 
 def _by_name(evaluation: Evaluation) -> dict[str, TaskResult]:
@@ -50,9 +53,9 @@ def relative_gain(value: float, baseline: float, higher_is_better: bool = False)
     return ((value - baseline) if higher_is_better else (baseline - value)) / baseline
 
 
-def clamped(gain: float) -> float:
-    """A relative gain in units of 10 %, clamped to [-1, 1]."""
-    return max(-1.0, min(1.0, gain / SCALE))
+def clamped(gain: float, scale: float) -> float:
+    """A relative gain in units of the scale, clamped to [-1, 1]."""
+    return max(-1.0, min(1.0, gain / scale))
 
 
 def sigmoid_part(g: float) -> float:
@@ -71,21 +74,21 @@ def loss_gain(evaluation: Evaluation, reference: Reference) -> float:
 
 
 def benchmark_gain(evaluation: Evaluation, reference: Reference) -> float:
-    """Mean over tasks of the relative gain, each clamped to 10 % either way."""
-    return fmean(clamped(task_gain(task, reference)) for task in evaluation.tasks) * SCALE
+    """Mean over tasks of the relative gain, each clamped to the scale either way."""
+    scale = reference.scale
+    return fmean(clamped(task_gain(task, reference), scale) for task in evaluation.tasks) * scale
 
 
 def parts(evaluation: Evaluation, reference: Reference) -> tuple[float, float]:
     """The two measured parts of the fitness, (loss, benchmark), each in (0, 1)."""
-    return (
-        sigmoid_part(clamped(loss_gain(evaluation, reference))),
-        sigmoid_part(clamped(benchmark_gain(evaluation, reference))),
-    )
+    gains = loss_gain(evaluation, reference), benchmark_gain(evaluation, reference)
+    loss, benchmark = (sigmoid_part(clamped(gain, reference.scale)) for gain in gains)
+    return loss, benchmark
 
 
-def is_implausible(evaluation: Evaluation, reference: Reference) -> bool:
-    """True for a loss more than 10 % under the baseline, which the paper discards as a leak."""
-    return loss_gain(evaluation, reference) > SCALE
+def is_implausible(evaluation: Evaluation, reference: Reference, leak: float) -> bool:
+    """True for a loss more than `leak` under the baseline, which the paper discards as a leak."""
+    return loss_gain(evaluation, reference) > leak
 
 
 def score(evaluation: Evaluation, reference: Reference, judgement: Judgement, noise: Noise) -> Score:

@@ -109,7 +109,7 @@ class Lab:
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
 
 
-FIXED = ("seed", "data", "model", "train", "evaluate")
+FIXED = ("seed", "data", "model", "train", "evaluate", "fitness")
 """Settings that results of one lab must share."""
 
 

@@ -40,7 +40,7 @@ class Loop:
         self.store, self.lineage, self.trials = store, lineage, trials
         self.index = Index(*store.vectors())
         self.known_code = store.code_hashes()
-        self.baselines = Baselines(settings.baselines, store.baselines())
+        self.baselines = Baselines(settings, store.baselines())
 
     def run(self, experiments: int | None, may_go_on: Callable[[], bool]) -> None:
         """Explore until the lab holds `experiments` candidates or `may_go_on` says no."""
@@ -113,9 +113,10 @@ class Loop:
         if evidence.failure is not None:
             return self._end(candidate, evidence)
         assert evidence.evaluation is not None
-        if fitness.is_implausible(evidence.evaluation, self.baselines.reference):
+        leak = self.settings.fitness.leak
+        if fitness.is_implausible(evidence.evaluation, self.baselines.reference, leak):
             error = (
-                f"held-out loss {evidence.evaluation.loss:.4f} is more than {fitness.SCALE:.0%} under the "
+                f"held-out loss {evidence.evaluation.loss:.4f} is more than {leak:.0%} under the "
                 f"baseline's {self.baselines.reference.loss:.4f}: a leak as far as the paper's rule can tell"
             )
             leaking = msgspec.structs.replace(evidence, failure=S.LEAKING, error=error)
@@ -197,12 +198,11 @@ class Loop:
 
     def _refresh_baselines(self, candidate_id: int) -> None:
         """Measure further seeds of the baselines where they are due."""
-        settings = self.settings.baselines
-        due = baselines.due(settings, candidate_id - 1, self.store.baselines())
+        due = baselines.due(self.settings.baselines, candidate_id - 1, self.store.baselines())
         for architecture, index in due:
             self.trials.baseline(architecture, index)
         if due:
-            self.baselines = Baselines(settings, self.store.baselines())
+            self.baselines = Baselines(self.settings, self.store.baselines())
 
     def _pool_news(self, candidate_id: int, generation: int) -> Sequence[NewEvent]:
         if pool.generation_of(max(1, candidate_id - 1), self.settings.search) == generation:

@@ -131,6 +131,15 @@ class Baselines(Section, frozen=True, kw_only=True):
     grow_every: Annotated[Positive, about("One more seed of each after so many candidates.")] = 10
 
 
+class Fitness(Section, frozen=True, kw_only=True):
+    """How differences from the baseline become fitness (paper, section 3.1)."""
+
+    scale: Annotated[PositiveFloat, about("Relative gain at which loss and benchmark parts saturate.")] = 0.10
+    leak: Annotated[
+        PositiveFloat, about("A loss this much under the baseline, relative to it, is discarded as a leak.")
+    ] = 0.10
+
+
 class Judge(Section, frozen=True, kw_only=True):
     """The judge's mark from 1 to 10."""
 
@@ -174,6 +183,7 @@ class Settings(Section, frozen=True, kw_only=True):
     train: Train
     evaluate: Evaluate
     baselines: Baselines = Baselines()
+    fitness: Fitness = Fitness()
     judge: Judge = Judge()
     limits: Limits
     agents: Agents = Agents()

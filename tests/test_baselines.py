@@ -7,11 +7,12 @@ import pytest
 
 from asi_lab import baselines
 from asi_lab.baselines import Baselines
+from asi_lab.config import parse
 from asi_lab.errors import UsageError
 from asi_lab.records import BaselineRun, Evaluation, Evidence, TaskResult, Training
-from asi_lab.settings import Baselines as Settings
 
-SETTINGS = Settings(seeds=3, max_seeds=5, grow_every=10)
+LAB = parse("preset = '20m'\n[baselines]\nseeds = 3\nmax_seeds = 5\ngrow_every = 10\n")
+SETTINGS = LAB.baselines
 
 
 def run(architecture: str, index: int, loss: float, speed: float = 1000.0) -> BaselineRun:
@@ -23,7 +24,7 @@ def run(architecture: str, index: int, loss: float, speed: float = 1000.0) -> Ba
 def lab(delta: list[float], gated: list[float]) -> Baselines:
     runs = [run("delta_net", i, loss) for i, loss in enumerate(delta)]
     runs += [run("gated_delta_net", i, loss) for i, loss in enumerate(gated)]
-    return Baselines(SETTINGS, runs)
+    return Baselines(LAB, runs)
 
 
 def test_due_runs_grow_with_finished_candidates():

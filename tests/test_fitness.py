@@ -18,7 +18,7 @@ def evaluation(loss: float, recall: float = 0.5, bits: float = 2.0) -> Evaluatio
     return Evaluation(loss, 1000, tasks, 0.0, 16, 1.0)
 
 
-REFERENCE = fitness.reference_of([evaluation(3.9, 0.4), evaluation(4.1, 0.6)])
+REFERENCE = fitness.reference_of([evaluation(3.9, 0.4), evaluation(4.1, 0.6)], scale=0.10)
 
 
 def test_reference_is_the_mean_over_seeds():
@@ -61,5 +61,5 @@ def test_what_is_not_finite_never_scores(value):
 
 
 def test_implausible_is_more_than_ten_percent_under_the_baseline():
-    assert not fitness.is_implausible(evaluation(3.61), REFERENCE)
-    assert fitness.is_implausible(evaluation(3.59), REFERENCE)
+    assert not fitness.is_implausible(evaluation(3.61), REFERENCE, 0.10)
+    assert fitness.is_implausible(evaluation(3.59), REFERENCE, 0.10)

@@ -13,6 +13,7 @@ import os
 import random
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from asi_lab.data.shards import TokenStream
 from asi_lab.device import pick_device
 from asi_lab.engineer.preflight import preflight
 from asi_lab.evaluate.serve import serve
+from asi_lab.evaluate.wire import WireError
 from asi_lab.protocol import TrialJob
 from asi_lab.records import CandidateState, Check
 from asi_lab.train import trainer
@@ -87,8 +89,8 @@ def run(job: TrialJob, report: Reporter, reader: int, writer: int) -> None:
         report(protocol.Trained(training))
         model.eval()
         with os.fdopen(reader, "rb") as incoming, os.fdopen(writer, "wb") as outgoing:
-            serve(_hidden(model, device, job.train.precision), model.head.weight, incoming, outgoing)
-    except (CandidateFailed, BrokenPipeError):
+            serve(_hidden(model, device), model.head.weight, incoming, outgoing)
+    except (CandidateFailed, WireError):
         raise
     except trainer.Diverged as error:
         raise CandidateFailed(CandidateState.DIVERGED, str(error)) from error
@@ -111,9 +113,12 @@ def _check(layer: type[nn.Module], job: TrialJob, vocab_size: int, report: Repor
     report(protocol.Stage(CandidateState.PREFLIGHTED))
 
 
-def _hidden(model: LanguageModel, device: torch.device, precision: str):  # type: ignore[no-untyped-def]
+def _hidden(model: LanguageModel, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Token ids [B, L] -> hidden states [B, L, D] in float32: in bf16 the length of a batch alone moves
+    them by more than the prefix checks allow."""
+
     def hidden(ids: Tensor) -> Tensor:
-        with torch.no_grad(), trainer.autocast(device, precision):
+        with torch.no_grad():
             states, _ = model.hidden(ids.to(device))
         return states.float()
 

@@ -4,6 +4,7 @@ import pytest
 
 from asi_lab import analyst, fitness
 from asi_lab.baselines import Baselines
+from asi_lab.config import from_preset
 from asi_lab.records import (
     BaselineRun,
     Candidate,
@@ -16,7 +17,6 @@ from asi_lab.records import (
     TaskResult,
     Training,
 )
-from asi_lab.settings import Baselines as Settings
 
 TRAINING = Training(1000, 500, 10, 100, 4.0, 1.0, 100.0, 10.0)
 
@@ -31,7 +31,7 @@ def known() -> Baselines:
         for i, offset in enumerate((-0.01, 0.0, 0.01)):
             result = evaluation(middle + offset, 0.5 + offset / 10)
             runs.append(BaselineRun(name, i, Evidence((), TRAINING, result)))
-    return Baselines(Settings(seeds=3), runs)
+    return Baselines(from_preset("20m"), runs)
 
 
 def candidate(number: int, loss: float, recall: float, parent: int | None = 0) -> Candidate:

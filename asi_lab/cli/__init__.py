@@ -1,0 +1,142 @@
+"""The command line `asi-lab`. Results go to stdout, narration to stderr.
+
+Only click, the standard library and the errors are imported here; each command imports what it
+needs, so that the program starts at once.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from asi_lab import __version__
+from asi_lab.cli import care, look, steer
+from asi_lab.cli.shared import create, current_lab, lab_option, preset_option, seed_option
+from asi_lab.errors import LabError, UsageError
+
+if TYPE_CHECKING:
+    from asi_lab.lab import Lab
+
+_EPILOG = (
+    "Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 the lab is locked by another "
+    "engine, 130 interrupted. NO_COLOR switches colours off."
+)
+
+
+class _Commands(click.Group):
+    """The one place where errors become messages and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LabError as error:
+            click.echo(f"Error: {error}", err=True)
+            raise click.exceptions.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(130) from None
+
+
+def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"expected a number of hours, found {value}.")
+    return value
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@lab_option(envvar="ASI_LAB")
+@click.option("--no-tui", is_flag=True, help="Search here and now, without the terminal UI.")
+@click.option(
+    "--experiments", type=click.IntRange(min=1), help="Search until the lab holds so many candidates."
+)
+@click.option(
+    "--hours", type=click.FloatRange(min=0, min_open=True), callback=_finite, help="Search for so long."
+)
+@preset_option
+@seed_option
+@click.version_option(__version__, prog_name="asi-lab")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    no_tui: bool,
+    experiments: int | None,
+    hours: float | None,
+    preset: str | None,
+    seed: int | None,
+) -> None:
+    """Discover linear-attention architectures: propose, train, evaluate, score, commit, repeat.
+
+    `asi-lab --no-tui` searches; the commands below look at a lab and steer its engine. With neither
+    --experiments nor --hours a search goes on until it is stopped.
+    """
+    if ctx.invoked_subcommand is not None:
+        given: dict[str, Any] = {"--no-tui": no_tui, "--experiments": experiments, "--hours": hours}
+        given |= {"--preset": preset, "--seed": seed is not None}
+        if wrong := [name for name, value in given.items() if value]:
+            raise UsageError(f"{', '.join(wrong)}: goes with asi-lab --no-tui, not before a command.")
+        return
+    if not no_tui:
+        raise UsageError("The terminal UI comes with a later version. Search without it: asi-lab --no-tui")
+    from asi_lab import headless
+
+    lab = current_lab()
+    _prepare(lab, preset, seed)
+    ctx.exit(headless.search(lab, experiments, hours))
+
+
+for _command in (
+    care.init,
+    look.status,
+    look.top,
+    look.show,
+    look.diff,
+    look.log,
+    steer.pause,
+    steer.resume,
+    steer.stop,
+    care.config,
+    care.doctor,
+    care.fsck,
+    care.completion,
+):
+    cli.add_command(_command)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? for a sign it lacks
+    try:
+        code: Any = 0
+        try:
+            cli(prog_name="asi-lab")
+        except SystemExit as end:
+            code = end.code
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _prepare(lab: Lab, preset: str | None, seed: int | None) -> None:
+    """Make the lab where there is none; an existing one must be what was asked for."""
+    if not lab.exists:
+        create(lab, preset, seed)
+        return
+    settings = lab.settings()
+    for name, asked, found in (("preset", preset, settings.preset), ("seed", seed, settings.seed)):
+        if asked is not None and asked != found:
+            raise UsageError(
+                f"--{name} {asked}: the lab at {lab.path} has {name} {found}. Leave the option out, or make "
+                "another lab with --lab."
+            )

@@ -1,0 +1,136 @@
+"""Commands that look at a lab: status, top, show, diff, log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import click
+
+from asi_lab.cli.shared import existing, json_option, lab_option, nothing_yet
+from asi_lab.errors import UsageError
+
+
+@click.command()
+@lab_option()
+@json_option
+@click.option("--once", is_flag=True, help="Print once instead of refreshing until Ctrl+C.")
+def status(as_json: bool, once: bool) -> None:
+    """What the lab is doing, and how far it came."""
+    from asi_lab import status, viewer, views
+
+    lab = existing()
+    settings, console = lab.settings(), views.console()
+
+    def look() -> status.Status:
+        with viewer.results(lab) as store:
+            return status.read(lab, settings, store)
+
+    if as_json:
+        click.echo(views.to_json(look()))
+    elif once or not console.is_terminal:
+        console.print(views.status(look()))
+    else:
+        from rich.live import Live
+
+        try:
+            with Live(views.status(look()), console=console, auto_refresh=False) as live:
+                while True:
+                    time.sleep(1)
+                    live.update(views.status(look()), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+@click.command()
+@lab_option()
+@click.option("-n", "count", type=click.IntRange(min=1), default=10, show_default=True, help="Rows.")
+@json_option
+def top(count: int, as_json: bool) -> None:
+    """The leaderboard, with its noise."""
+    from asi_lab import leaderboard, viewer, views
+
+    lab = existing()
+    settings, console = lab.settings(), views.console()
+    with viewer.results(lab) as store:
+        board = leaderboard.read(store, settings) if store else None
+    if as_json:
+        click.echo(views.board_json(board, count))
+    elif board is None:
+        nothing_yet(lab)
+    else:
+        console.print(views.leaderboard(board, count, console.width))
+
+
+@click.command()
+@lab_option()
+@click.argument("candidate")
+@json_option
+@click.option("--code", is_flag=True, help="Include the source of architecture.py.")
+def show(candidate: str, as_json: bool, code: bool) -> None:
+    """All about CANDIDATE: an id such as 42, or best."""
+    from asi_lab import leaderboard, page, viewer, views
+
+    lab = existing()
+    settings, console = lab.settings(), views.console()
+    with viewer.results(lab) as store:
+        found = viewer.find(lab, store, candidate)
+        baselines = leaderboard.measured(settings, store.baselines()) if store else None
+    if as_json:
+        click.echo(page.as_json(found, code))
+        return
+    console.print(page.page(found, baselines, views.shown(lab.lineage)))
+    if code and found.proposal is not None:
+        console.print(page.code(found.proposal.code, console), soft_wrap=True)
+
+
+@click.command()
+@lab_option()
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="[B]", required=False)
+def diff(before: str, after: str | None) -> None:
+    """The code's change from A to B.
+
+    A and B are ids or best. With A alone: the change from its parent to A.
+    """
+    from asi_lab import viewer, views
+    from asi_lab.lineage import Lineage
+
+    lab = existing()
+    with viewer.results(lab) as store:
+        old = viewer.find(lab, store, before)
+        if after is None and old.parent is None:
+            raise UsageError(f"candidate {old.id} is the seed and has no parent: name two candidates.")
+        new = old if after is None else viewer.find(lab, store, after)
+        old = viewer.find(lab, store, str(old.parent)) if after is None else old
+    for candidate in (old, new):
+        if candidate.commit is None:
+            state = candidate.state.value
+            code = views.command(lab, f"show {candidate.id} --code")
+            raise UsageError(
+                f"candidate {candidate.id} is not committed ({state}). Read its code with: {code}"
+            )
+    assert old.commit is not None
+    assert new.commit is not None
+    console = views.console()
+    coloured = console.is_terminal and not console.no_color
+    click.echo(Lineage.open(lab.lineage).diff(old.commit, new.commit, coloured).rstrip("\n"), color=coloured)
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lab_option()
+@click.argument("arguments", metavar="[GIT LOG ARGUMENTS]...", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def log(ctx: click.Context, arguments: Sequence[str]) -> None:
+    """The lineage, through git log.
+
+    Arguments go to git; by default it draws a graph of all branches.
+    """
+    from asi_lab.lineage import Lineage
+
+    lab = existing()
+    if not lab.lineage.exists():
+        nothing_yet(lab)
+        return
+    status = Lineage.open(lab.lineage).log(arguments or ("--graph", "--branches", "--oneline", "--decorate"))
+    ctx.exit(1 if status else 0)

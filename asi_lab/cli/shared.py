@@ -1,0 +1,73 @@
+"""Options and first steps that commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asi_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from asi_lab.lab import Lab
+
+DEFAULT_PRESET = "micro"
+_LAB = "asi_lab.lab"
+
+
+def _remember(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.meta[_LAB] = value
+
+
+def lab_option(envvar: str | None = None) -> Callable[[Any], Any]:
+    """`--lab`, which may stand before and after a command; the later one counts."""
+    return click.option(
+        "--lab",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar=envvar,
+        callback=_remember,
+        expose_value=False,
+        help="The lab's directory; ./lab by default.",
+    )
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+preset_option = click.option("--preset", help="micro (default), mini, 20m, 340m or 1.3b.")
+seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
+
+
+def current_lab() -> Lab:
+    """The lab that `--lab`, `ASI_LAB` or the default names."""
+    from asi_lab.lab import Lab
+
+    return Lab(click.get_current_context().meta.get(_LAB, Path("lab")))
+
+
+def existing() -> Lab:
+    """The lab, which must exist."""
+    from asi_lab import views
+
+    lab = current_lab()
+    if not lab.exists:
+        raise UsageError(
+            f"{lab.path}: expected a lab; found none. Make one with: {views.command(lab, 'init')}"
+        )
+    return lab
+
+
+def create(lab: Lab, preset: str | None, seed: int | None) -> None:
+    """Make a lab and say so."""
+    from asi_lab import config
+
+    lab.create(config.from_preset(preset or DEFAULT_PRESET, seed=seed or 0))
+    click.echo(f"Made a lab in {lab.path} (preset {preset or DEFAULT_PRESET}, seed {seed or 0}).", err=True)
+
+
+def nothing_yet(lab: Lab) -> None:
+    """Say that there are no results yet, and how to get some."""
+    from asi_lab import views
+
+    click.echo(f"No results yet. Start the search: {views.command(lab, '--no-tui')}", err=True)

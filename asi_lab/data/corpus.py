@@ -1,0 +1,138 @@
+"""Where text comes from: `builtin`, `text:GLOB` or `hf:NAME[:CONFIG]`, as a stream of documents."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from asi_lab.data import builtin
+from asi_lab.errors import DataError
+
+MIN_DOCUMENT = 200
+"""Characters below which a piece of the built-in corpus is left out."""
+
+CUT_FROM, CUT_AT = 4_000, 8_000
+"""A long text is cut at the first blank line after `CUT_FROM` characters, at `CUT_AT` at the latest."""
+
+
+class Document(NamedTuple):
+    """One document; `key` says where it comes from and is unique within its source."""
+
+    key: str
+    text: str
+
+
+def documents(source: str) -> Iterator[Document]:
+    """The documents of `source`, always in the same order, none empty.
+
+    Raises `DataError` for a source that is unknown, missing, unreachable or without text.
+    """
+    kind, _, rest = source.partition(":")
+    if source == "builtin":
+        return _builtin_documents()
+    if kind == "text" and rest:
+        return _text_documents(rest)
+    if kind == "hf" and rest:
+        return _hub_documents(*parse_hub_source(source))
+    raise DataError(f"data.source must be builtin, text:GLOB or hf:NAME[:CONFIG], not {source!r}.")
+
+
+def parse_hub_source(source: str) -> tuple[str, str | None]:
+    """`hf:NAME[:CONFIG]` as `(name, config)`; the name is a hub name or the path of a folder."""
+    name, colon, config = source.removeprefix("hf:").partition(":")
+    if not name or (colon and not config) or ":" in config:
+        raise DataError(
+            f"{source!r} is not of the form hf:NAME[:CONFIG], for example "
+            "hf:HuggingFaceFW/fineweb-edu:sample-10BT."
+        )
+    return name, config or None
+
+
+def cut(lines: Iterable[str]) -> Iterator[str]:
+    """Cut text, given as lines, into documents of 4,000 to 8,000 characters at blank lines.
+
+    Where no blank line comes in time the cut is made between lines, or within a line longer than
+    a whole document. The last document is as long as what is left; blank documents are left out.
+    """
+    held: list[str] = []
+    length = 0
+    for whole_line in lines:
+        line = whole_line.rstrip("\n")
+        for start in range(0, max(len(line), 1), CUT_AT):
+            part = line[start : start + CUT_AT]
+            if (length >= CUT_FROM and not part.strip()) or length + len(part) > CUT_AT:
+                yield from _joined(held)
+                held, length = [], 0
+            held.append(part)
+            length += len(part) + 1
+    yield from _joined(held)
+
+
+def _joined(lines: list[str]) -> Iterator[str]:
+    text = "\n".join(lines).strip("\n")
+    if text.strip():
+        yield text
+
+
+def _builtin_documents() -> Iterator[Document]:
+    for key, page in builtin.pages():
+        for index, text in enumerate(cut(page.split("\n"))):
+            if len(text) >= MIN_DOCUMENT:
+                yield Document(f"{key}#{index}", text)
+
+
+def _text_documents(pattern: str) -> Iterator[Document]:
+    matches = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207  # may be absolute
+    files = sorted(path for path in map(Path, matches) if path.is_file())
+    if not files:
+        raise DataError(
+            f"text:{pattern} matches no file (looked from {Path.cwd()}). Give the path of a text file or a "
+            "pattern such as text:~/books/**/*.txt, where ** also matches subfolders."
+        )
+    return _documents_of_files(files)
+
+
+def _documents_of_files(files: list[Path]) -> Iterator[Document]:
+    root = os.path.commonpath([path.parent for path in files])
+    for path in files:
+        name = os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "replace")
+        try:
+            with path.open(encoding="utf-8-sig", errors="replace") as lines:
+                for index, text in enumerate(cut(lines)):
+                    yield Document(f"{name}#{index}", text)
+        except OSError as error:
+            raise DataError(
+                f"Cannot read {path}: {error.strerror}. Make it readable or leave it out."
+            ) from error
+
+
+def _hub_documents(name: str, config: str | None) -> Iterator[Document]:
+    if Path(name).is_absolute() and not Path(name).is_dir():
+        raise DataError(
+            f"hf:{name} is not a folder with a dataset. Give an existing folder or a name on the hub."
+        )
+    import datasets
+
+    datasets.disable_progress_bars()
+    rows = 0
+    # The library raises errors of many packages here (its own, requests, fsspec, pyarrow): all mean
+    # that the text cannot be had, and none is ours.
+    try:
+        for row in datasets.load_dataset(name, config, split="train", streaming=True):
+            text = row.get("text")
+            if not isinstance(text, str):
+                raise DataError(f"hf:{name} needs a column named text; it has {', '.join(row)}.")
+            if text.strip():
+                yield Document(f"{Path(name).name}#{rows}", text)
+            rows += 1
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"Cannot read the dataset {name}{f' ({config})' if config else ''}, after {rows} rows: {error} "
+            "Check the name, the configuration and the network (HF_HUB_OFFLINE and HF_DATASETS_OFFLINE "
+            'forbid it), name a downloaded copy as hf:/path/to/folder, or use source = "builtin".'
+        ) from error

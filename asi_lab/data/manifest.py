@@ -1,0 +1,100 @@
+"""What a data directory holds, and whether it is still whole."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from asi_lab.errors import DataError
+from asi_lab.settings import Data
+
+FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+TRAIN_FILE = "train.bin"
+VALIDATION_FILE = "validation.bin"
+EVALUATION_FILE = "evaluation.jsonl"
+
+
+class Split(msgspec.Struct, frozen=True):
+    """One split. `bytes` are those of its text in UTF-8, without separators; `tokens` count the end
+    of text after each document and are 0 for the evaluation split, which is kept as text."""
+
+    documents: int
+    bytes: int
+    tokens: int
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file of the directory: its name, its size in bytes and its hash."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The contents of a data directory. `fingerprint` is a hash of all its files: two labs with
+    the same fingerprint train on the same tokens and are evaluated on the same text."""
+
+    format: int
+    source: str
+    tokenizer: str
+    max_tokens: int
+    vocab_size: int
+    eot: int
+    dtype: Literal["uint16", "uint32"]
+    train: Split
+    validation: Split
+    evaluation: Split
+    files: tuple[File, ...]
+    fingerprint: str
+
+    def differences(self, data: Data) -> list[str]:
+        """Which settings this directory was not made with, in words; empty when it matches."""
+        pairs = [
+            (name, getattr(self, name), getattr(data, name)) for name in ("source", "tokenizer", "max_tokens")
+        ]
+        return [
+            f"data.{name} is {wanted!r} but was {made!r}" for name, made, wanted in pairs if made != wanted
+        ]
+
+
+def fingerprint(files: tuple[File, ...]) -> str:
+    """One hash over the names and hashes of all files."""
+    return hashlib.sha256("".join(f"{file.name} {file.sha256}\n" for file in files).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_manifest(directory: Path, hashes: bool = False) -> Manifest:
+    """Read the manifest and check that every file has its size, and its hash where `hashes` is set.
+
+    Raises `DataError` where the directory was not prepared, is of another version or is damaged.
+    """
+    advice = "Move the folder away and start again (data is then prepared anew), or use a new lab."
+    try:
+        manifest = msgspec.json.decode((directory / MANIFEST_FILE).read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        raise DataError(f"{directory} holds no prepared data: {MANIFEST_FILE} is missing. {advice}") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataError(f"Cannot read {directory / MANIFEST_FILE}: {error}. {advice}") from error
+    if manifest.format != FORMAT:
+        raise DataError(
+            f"{directory} has data of format {manifest.format}, this version reads format {FORMAT}. {advice}"
+        )
+    for file in manifest.files:
+        path = directory / file.name
+        size = path.stat().st_size if path.is_file() else None
+        if size != file.size:
+            found = "missing" if size is None else f"{size:,} bytes long"
+            raise DataError(f"{path} should be {file.size:,} bytes long and is {found}. {advice}")
+        if hashes and file_sha256(path) != file.sha256:
+            raise DataError(f"{path} has changed since it was made (its hash differs). {advice}")
+    return manifest

@@ -1,0 +1,184 @@
+"""From text to a data directory: split, tokenize, write. Also `python -m asi_lab.data.prepare`.
+
+    DIRECTORY/  manifest.json  tokenizer_manifest.json  tokenizer.json (but for byte)
+                train.bin  validation.bin  evaluation.jsonl
+
+A document's split depends on its text alone, so the same text is never in two splits.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+
+from asi_lab.data.corpus import documents
+from asi_lab.data.manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    File,
+    Manifest,
+    file_sha256,
+    fingerprint,
+    load_manifest,
+)
+from asi_lab.data.splits import Assigned, read_head, split_of, with_all_splits, without_repetition
+from asi_lab.data.tokenizer import check_kind, train_tokenizer
+from asi_lab.data.writer import Writer
+from asi_lab.errors import DataError, LabError, UsageError
+from asi_lab.settings import Data
+
+Say = Callable[[str], None]
+
+
+def prepare(data: Data, directory: Path, say: Say = lambda message: None) -> Manifest:
+    """Make `directory` from the settings, or reuse it where it was made from the same ones.
+
+    The directory appears under its name only when it is whole. `say` is told what happens.
+    Raises `DataError` where it was made from other settings or is damaged, where the text is
+    missing or too short, and where the disk is full.
+    """
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(directory.parent):
+            if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+                return _reuse(data, directory, say)
+            return _make(data, directory, say)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        fix = "Free some space, or lower data.max_tokens" if full else "Check the disk and its permissions"
+        raise DataError(
+            f"Cannot write the data to {directory}: {error.strerror or error}. {fix}, "
+            "then start again; nothing half-made was left."
+        ) from error
+
+
+def _reuse(data: Data, directory: Path, say: Say) -> Manifest:
+    manifest = load_manifest(directory)
+    if differences := manifest.differences(data):
+        raise DataError(
+            f"The data in {directory} was made with other settings: {'; '.join(differences)}. "
+            "A lab keeps its data, so that its candidates stay comparable: undo the change, or start a "
+            "new lab with it."
+        )
+    say(f"data is ready: {manifest.train.tokens:,} training tokens, fingerprint {manifest.fingerprint[:12]}")
+    return manifest
+
+
+def _make(data: Data, directory: Path, say: Say) -> Manifest:
+    """Build next to `directory`, then rename."""
+    partial = directory.parent / f".{directory.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+    try:
+        partial.mkdir()
+        manifest = _build(data, partial, say)
+        partial.replace(directory)
+        _sync(directory.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    say(f"{manifest.train.tokens:,} training tokens, fingerprint {manifest.fingerprint[:12]}")
+    return manifest
+
+
+def _build(data: Data, directory: Path, say: Say) -> Manifest:
+    """Fill the empty `directory`; the manifest is written last."""
+    check_kind(data.tokenizer)
+    say(f"reading text from {data.source}")
+    stream = without_repetition(documents(data.source))
+    head, ended = read_head(stream)
+    if ended:
+        head = with_all_splits(head, data.source)
+    say(f"making the tokenizer {data.tokenizer}")
+    tokenizer = train_tokenizer(data.tokenizer, (text for split, (_, text) in head if split == "train"))
+    tokenizer.save(directory)
+    say("writing tokens")
+    rest = (Assigned(split_of(document.text), document) for document in stream)
+    with Writer(directory, tokenizer, data.max_tokens) as writer:
+        for assigned in chain(head, rest):
+            writer.add(assigned)
+            if writer.enough:
+                break
+    counts = writer.counts()
+    for split, count in counts.items():
+        if count.documents == 0:
+            raise DataError(
+                f"The text of {data.source} left nothing for the {split} split. Give more documents."
+            )
+    names = sorted(path.name for path in directory.iterdir())
+    files = tuple(
+        File(name, (directory / name).stat().st_size, file_sha256(directory / name)) for name in names
+    )
+    manifest = Manifest(
+        format=FORMAT,
+        source=data.source,
+        tokenizer=data.tokenizer,
+        max_tokens=data.max_tokens,
+        vocab_size=tokenizer.vocab_size,
+        eot=tokenizer.eot,
+        dtype=writer.dtype,
+        files=files,
+        fingerprint=fingerprint(files),
+        **counts,
+    )
+    (directory / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+    for path in (*directory.iterdir(), directory):
+        _sync(path)
+    return manifest
+
+
+@contextmanager
+def _only_one(parent: Path) -> Iterator[None]:
+    """Hold a lock on the folder itself, so that two processes do not prepare the same data."""
+    descriptor = os.open(parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def main(arguments: list[str]) -> int:
+    """Prepare from the command line: a directory, and `settings.Data` as JSON.
+
+    Narrates on stderr. Returns the exit code of the error, 0 when all went well.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # this process does nothing else
+    try:
+        if len(arguments) != 2:
+            raise UsageError("Usage: python -m asi_lab.data.prepare DIRECTORY SETTINGS_JSON")
+        prepare(_settings(arguments[1]), Path(arguments[0]), _narrate)
+    except LabError as error:
+        _narrate(str(error))
+        return error.exit_code
+    return 0
+
+
+def _settings(text: str) -> Data:
+    try:
+        return msgspec.json.decode(text, type=Data)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"The data settings must be one JSON object as in lab.toml: {error}.") from error
+
+
+def _narrate(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

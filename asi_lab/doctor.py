@@ -1,0 +1,203 @@
+"""Is this machine, and this lab, fit for a search? Each finding comes with its fix."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from asi_lab.data.manifest import load_manifest
+from asi_lab.errors import LabError
+from asi_lab.lab import Lab
+from asi_lab.retrieval import annoy_available
+from asi_lab.store import Store
+from asi_lab.text import plain
+
+Verdict = Literal["ok", "warn", "fail"]
+_TORCH_SECONDS = 120.0
+_COMMAND_SECONDS = 10.0
+_OLLAMA_SECONDS = 2.0
+_LEAST_GB, _GOOD_GB = 1.0, 10.0
+_TORCH = """
+import json, torch
+gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "gpus": gpus}))
+"""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One check. `fail`: a search cannot run; `warn`: it can, with less. `fix` is empty when ok."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    fix: str = ""
+
+
+def examine(lab: Lab) -> list[Finding]:
+    """Run every check. The lab need not exist."""
+    return [
+        Finding("python", "ok", f"{platform.python_version()} at {sys.executable}"),
+        *_torch(),
+        _git(),
+        _disk(lab.path),
+        _sandbox(),
+        _annoy(),
+        _ollama(),
+        _openai(),
+        _lab(lab),
+        _data(lab),
+    ]
+
+
+def is_fit(findings: Sequence[Finding]) -> bool:
+    """Whether nothing that a search needs is missing."""
+    return all(finding.verdict != "fail" for finding in findings)
+
+
+def table(findings: Sequence[Finding]) -> Table:
+    """The findings for reading."""
+    styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for finding in findings:
+        text = Text(plain(finding.detail, multiline=True))
+        if finding.fix:
+            text.append(f"\nfix: {plain(finding.fix, multiline=True)}", style="bold")
+        shown.add_row(Text(finding.verdict, style=styles[finding.verdict]), Text(finding.name), text)
+    return shown
+
+
+def _torch() -> list[Finding]:
+    """Torch and the GPU, seen from a process of its own: importing torch takes seconds."""
+    status, out, error = _run([sys.executable, "-c", _TORCH], _TORCH_SECONDS)
+    if status != 0:
+        told = error.strip().splitlines() or ["no message"]
+        return [Finding("torch", "fail", f"cannot be imported: {told[-1]}", "pip install torch==2.13.0")]
+    found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
+    torch = Finding("torch", "ok", f"{found['version']} (CUDA {found['cuda'] or 'not built in'})")
+    if found["gpus"]:
+        return [torch, Finding("gpu", "ok", ", ".join(found["gpus"]))]
+    if shutil.which("nvidia-smi") and _run(["nvidia-smi", "-L"], _COMMAND_SECONDS)[0] == 0:
+        detail = "there is an NVIDIA GPU, but torch cannot use it: candidates train on the CPU"
+        return [torch, Finding("gpu", "warn", detail, "install a CUDA build of torch 2.13.0 for your driver")]
+    detail = "none: candidates train on the CPU, which is right for the presets micro and mini"
+    return [torch, Finding("gpu", "warn", detail, "for 20m and larger use a machine with an NVIDIA GPU")]
+
+
+def _git() -> Finding:
+    status, out, _ = _run(["git", "--version"], _COMMAND_SECONDS)
+    if status == 0:
+        return Finding("git", "ok", out.strip())
+    return Finding("git", "fail", "not found: the lineage is a git repository", "apt install git")
+
+
+def _disk(path: Path) -> Finding:
+    place = next(folder for folder in (path, *path.parents) if folder.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    detail = f"{free:,.1f} GB free at {place}"
+    if free >= _GOOD_GB:
+        return Finding("disk", "ok", detail)
+    verdict: Verdict = "warn" if free >= _LEAST_GB else "fail"
+    return Finding("disk", verdict, detail, f"free some space: {_GOOD_GB:.0f} GB or more are comfortable")
+
+
+def _sandbox() -> Finding:
+    """Says what confines a trial, and what could on this machine."""
+    detail = (
+        "trials are confined by process limits and a scrubbed environment only: candidate code could read "
+        "your files and use the network. A stronger sandbox is not in this version"
+    )
+    fix = "run a lab whose code you do not trust in a container or under a user of its own"
+    if shutil.which("bwrap") is None:
+        return Finding("sandbox", "warn", f"{detail}. bubblewrap is not installed", fix)
+    status, _, error = _run(["bwrap", "--unshare-user", "--ro-bind", "/", "/", "true"], _COMMAND_SECONDS)
+    works = "works here" if status == 0 else f"does not work here: {error.strip() or f'status {status}'}"
+    return Finding("sandbox", "warn", f"{detail}. bubblewrap {works}", fix)
+
+
+def _annoy() -> Finding:
+    if annoy_available():
+        return Finding("annoy", "ok", "installed: large labs search motivations approximately")
+    detail = "not installed: search is exact, which is as fast up to some thousand candidates"
+    return Finding("annoy", "warn", detail, "with a C++ compiler installed: pip install annoy")
+
+
+def _ollama() -> Finding:
+    """The local server of language models, through its own client."""
+    from ollama import Client
+
+    host = os.environ.get("OLLAMA_HOST") or "localhost:11434"
+    try:
+        models = [model.model or "?" for model in Client(timeout=_OLLAMA_SECONDS).list().models]
+    except Exception as error:  # the client raises errors of three libraries; each means the same here
+        told = str(error).splitlines() or [type(error).__name__]
+        detail = f"not reachable at {host} ({told[0]}). Not needed: this version's researcher is the grammar"
+        return Finding("ollama", "warn", detail, "ollama serve, or set OLLAMA_HOST")
+    names = ", ".join(models) or "no models"
+    return Finding("ollama", "ok", f"at {host}: {names}. This version's researcher, the grammar, uses none")
+
+
+def _openai() -> Finding:
+    if os.environ.get("OPENAI_API_KEY", "").strip():
+        detail = "OPENAI_API_KEY is set. This version's researcher, the grammar, does not use it"
+        return Finding("openai", "ok", detail)
+    detail = "OPENAI_API_KEY is not set. Not needed: this version's researcher is the grammar"
+    return Finding("openai", "warn", detail, "export OPENAI_API_KEY=...")
+
+
+def _lab(lab: Lab) -> Finding:
+    if not lab.exists:
+        return Finding("lab", "ok", f"none at {lab.path} yet; asi-lab init or asi-lab --no-tui makes one")
+    try:
+        settings = lab.settings()
+        count = 0
+        if lab.has_results():
+            with Store.open_readonly(lab.store) as store:
+                count = max(store.last_id(), 0)
+    except LabError as error:
+        return Finding("lab", "fail", str(error), f"put {lab.path} right as the message says")
+    pid = lab.engine_pid()
+    engine = f"an engine runs, process {pid}" if pid is not None else "no engine runs"
+    writable = os.access(lab.path, os.W_OK)
+    detail = f"{lab.path}: preset {settings.preset}, {count} candidates, {engine}"
+    if writable:
+        return Finding("lab", "ok", detail)
+    return Finding("lab", "fail", f"{detail}; the directory cannot be written", f"chmod u+w {lab.path}")
+
+
+def _data(lab: Lab) -> Finding:
+    if not lab.exists:
+        return Finding("data", "ok", "built on first use")
+    try:
+        source = lab.settings().data.source
+        if (lab.data / "manifest.json").exists():
+            made = load_manifest(lab.data)
+            return Finding("data", "ok", f"{made.source}, {made.train.tokens:,} training tokens")
+    except LabError as error:
+        return Finding("data", "fail", str(error), "see the message")
+    pattern = str(Path(source.removeprefix("text:")).expanduser())
+    if source.startswith("text:") and not glob.glob(pattern, recursive=True):  # noqa: PTH207  # may be absolute
+        return Finding("data", "fail", f"{source}: no file matches", "correct data.source in lab.toml")
+    return Finding("data", "ok", f"{source}, built by the first search")
+
+
+def _run(command: Sequence[str], seconds: float) -> tuple[int, str, str]:
+    """Exit status, output and errors of a command; a missing or hanging one has status 127 or 124."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return 124, "", f"no answer within {seconds:.0f} s"
+    except OSError as error:
+        return 127, "", str(error)
+    return done.returncode, done.stdout, done.stderr

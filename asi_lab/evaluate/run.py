@@ -1,0 +1,165 @@
+"""Loads lm-eval tasks and runs them through its own `simple_evaluate`."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import yaml
+from lm_eval import evaluator
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from asi_lab.errors import DataError
+from asi_lab.evaluate.fault import CandidateFault
+from asi_lab.evaluate.lm import HiddenStateLM
+from asi_lab.evaluate.scores import task_result
+from asi_lab.evaluate.tasks import TASK_NAMES
+from asi_lab.records import CandidateState, TaskResult
+
+OFFLINE_PREFIX = "asi_"
+
+
+def load(names: Sequence[str], tasks_dir: Path) -> list[Task]:
+    """Load tasks with their data.
+
+    A name that starts with `asi_` is an offline task of `tasks_dir`. One with a slash, or that starts
+    with a dot or tilde, is a folder, all of whose tasks are taken; data files are found relative to
+    it. Any other is a task, group or tag that comes with lm-eval, whose data may be downloaded.
+
+    Raises:
+        DataError: a task is unknown, named twice or cannot be loaded.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    tasks: list[Task] = []
+    offline: TaskManager | None = None
+    included: TaskManager | None = None
+    for name in names:
+        if name.startswith(OFFLINE_PREFIX):
+            if not (tasks_dir / f"{name}.yaml").is_file():
+                raise DataError(
+                    f"expected {tasks_dir / name}.yaml for {name!r} in evaluate.tasks, found no file; "
+                    f"the offline tasks are {', '.join(TASK_NAMES)}, made by python -m asi_lab.evaluate.tasks"
+                )
+            offline = offline or TaskManager(include_path=str(tasks_dir), include_defaults=False)
+            with _no_dataset_cache():
+                tasks += _load(offline, name, tasks_dir)
+        elif os.sep in name or name.startswith((".", "~")):
+            folder = Path(name).expanduser().absolute()
+            manager = _folder_manager(folder)
+            for found in manager.all_subtasks:
+                tasks += _load(manager, found, folder)
+        else:
+            included = included or TaskManager()
+            tasks += _load(included, name, Path())
+    loaded = [task.task_name for task in tasks]
+    if twice := sorted({name for name in loaded if loaded.count(name) > 1}):
+        raise DataError(f"expected each task once, found {', '.join(twice)} more than once in evaluate.tasks")
+    return tasks
+
+
+def evaluate(lm: HiddenStateLM, tasks: Sequence[Task], limit: int, seed: int) -> tuple[TaskResult, ...]:
+    """Run loaded tasks on at most `limit` samples each.
+
+    Args:
+        lm: the model.
+        tasks: what `load` returned; they are used up.
+        limit: the first so many samples of each task are taken.
+        seed: for few-shot examples and whatever else a task draws.
+
+    Raises:
+        CandidateFault: a task gives no finite score, or the model misbehaves.
+        DataError: a task cannot be scored.
+    """
+    try:
+        with _without_report():
+            results = evaluator.simple_evaluate(
+                model=lm,
+                tasks=list(tasks),
+                task_manager=TaskManager(include_defaults=False),
+                limit=limit,
+                bootstrap_iters=0,
+                log_samples=True,
+                random_seed=seed,
+                numpy_random_seed=seed,
+                torch_random_seed=seed,
+                fewshot_random_seed=seed,
+            )
+    except OverflowError as error:
+        raise CandidateFault(CandidateState.DIVERGED, f"a perplexity overflows: {error}") from error
+    return tuple(
+        task_result(
+            task,
+            results["samples"][task.task_name],
+            results["results"][task.task_name],
+            lm.tok_encode,
+            lm.vocab_size,
+        )
+        for task in tasks
+    )
+
+
+def _load(manager: TaskManager, name: str, folder: Path) -> list[Task]:
+    if name not in manager.all_tasks:
+        near = difflib.get_close_matches(name, manager.all_tasks)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise DataError(f"expected a task that lm-eval knows in evaluate.tasks, found {name!r}{hint}")
+    try:
+        with contextlib.chdir(folder):
+            return list(manager.load([name])["tasks"].values())
+    except Exception as error:  # whatever a task's YAML or code, its data set or the network can raise
+        raise DataError(
+            f"expected task {name!r} to load, found {type(error).__name__}: {error}; "
+            "look at its YAML and data files, or whether its data can be downloaded"
+        ) from error
+
+
+def _folder_manager(folder: Path) -> TaskManager:
+    """The tasks of a folder. lm-eval passes over files it cannot read; here they are errors."""
+    for path in sorted(folder.rglob("*.yaml")):
+        try:
+            load_yaml(path, resolve_func=False)
+        except (yaml.YAMLError, ValueError, OSError) as error:
+            raise DataError(f"expected a task of lm-eval in {path}, found: {error}") from error
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    if not manager.all_subtasks:
+        raise DataError(f"expected a folder with task YAML at {folder} (evaluate.tasks), found none")
+    return manager
+
+
+@contextlib.contextmanager
+def _no_dataset_cache() -> Iterator[None]:
+    """Let `datasets` convert small local files in a folder of their own that is removed at once.
+
+    The tables stay readable, since they are mapped into memory.
+    """
+    before = datasets.config.HF_DATASETS_CACHE
+    with tempfile.TemporaryDirectory(prefix="asi-lab-") as folder:
+        datasets.config.HF_DATASETS_CACHE = Path(folder)
+        try:
+            yield
+        finally:
+            datasets.config.HF_DATASETS_CACHE = before
+
+
+@contextlib.contextmanager
+def _without_report() -> Iterator[None]:
+    """Leave out lm-eval's report on the machine, which runs a dozen programs and takes 2 s."""
+
+    def nothing(*_: Any) -> None:
+        return None
+
+    before = evaluator.add_env_info, evaluator.get_git_commit_hash
+    evaluator.add_env_info = evaluator.get_git_commit_hash = nothing
+    try:
+        yield
+    finally:
+        evaluator.add_env_info, evaluator.get_git_commit_hash = before

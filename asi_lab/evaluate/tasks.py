@@ -1,0 +1,188 @@
+"""The offline task set: ordinary lm-eval YAML with its samples beside it, made once per lab.
+
+    python -m asi_lab.evaluate.tasks DATA_DIR SEED LIMIT
+
+writes `DATA_DIR/tasks/`. Texts come from the evaluation split, which no model is trained on. The
+paths in the YAML are relative to the folder, so that a lab can be moved; from within the folder
+plain `lm_eval --include_path . --tasks asi_recall` runs them as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import yaml
+
+from asi_lab.data import tokenizer as data_tokenizer
+from asi_lab.errors import DataError, LabError
+from asi_lab.evaluate import probes, textual
+from asi_lab.evaluate.passages import Document, Tokenizer, cut, read_documents, symbols, word_counter
+
+VERSION = 1
+FEWEST_SAMPLES = 8
+SYMBOLS = 64
+
+PERPLEXITY_TOKENS = 120
+LAST_WORD_TOKENS = 96
+CONTINUATION_CONTEXT = 48
+CONTINUATION_TOKENS = 64
+
+_CHOICE: dict[str, Any] = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "context",
+    "doc_to_choice": "choices",
+    "doc_to_target": "label",
+    "metric_list": [
+        {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+        {"metric": "acc_norm", "aggregation": "mean", "higher_is_better": True},
+    ],
+}
+_LAST_WORD: dict[str, Any] = {
+    "output_type": "loglikelihood",
+    "doc_to_text": "context",
+    "doc_to_target": "target",
+    "metric_list": [
+        {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
+        {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+    ],
+}
+_PERPLEXITY: dict[str, Any] = {
+    "output_type": "loglikelihood_rolling",
+    "doc_to_text": "",
+    "doc_to_target": "text",
+    "metric_list": [
+        {"metric": "word_perplexity", "aggregation": "weighted_perplexity", "higher_is_better": False},
+        {"metric": "byte_perplexity", "aggregation": "weighted_perplexity", "higher_is_better": False},
+        {"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False},
+    ],
+}
+
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What tasks are made of."""
+
+    documents: Sequence[Document]
+    count: Callable[[str], int]
+    limit: int
+
+    def probe(
+        self, make: Callable[[list[str], Random], probes.ChoiceRow], random: Random
+    ) -> list[dict[str, Any]]:
+        """As many samples of a generator as the limit says."""
+        words = symbols(self.documents, self.count, SYMBOLS, probes.SYMBOLS_NEEDED)
+        return [{**make(words, random)} for _ in range(self.limit)]
+
+
+_TASKS: dict[str, tuple[dict[str, Any], Callable[[_Source, Random], Rows]]] = {
+    "asi_perplexity": (
+        _PERPLEXITY,
+        lambda s, r: textual.perplexity(cut(s.documents, PERPLEXITY_TOKENS, s.count), r, s.limit),
+    ),
+    "asi_last_word": (
+        _LAST_WORD,
+        lambda s, r: textual.last_word(cut(s.documents, LAST_WORD_TOKENS, s.count), r, s.limit),
+    ),
+    "asi_continuation": (
+        _CHOICE,
+        lambda s, r: textual.continuation(
+            cut(s.documents, CONTINUATION_TOKENS, s.count), r, s.limit, CONTINUATION_CONTEXT
+        ),
+    ),
+    "asi_recall": (_CHOICE, lambda s, r: s.probe(probes.recall, r)),
+    "asi_copy": (_CHOICE, lambda s, r: s.probe(probes.selective_copy, r)),
+    "asi_induction": (_CHOICE, lambda s, r: s.probe(probes.induction, r)),
+}
+
+TASK_NAMES = tuple(_TASKS)
+"""Names of the offline tasks."""
+
+
+def build_tasks(data_dir: Path, tasks_dir: Path, seed: int, limit: int, tokenizer: Tokenizer) -> None:
+    """Write the offline tasks to `tasks_dir`, whole or not at all.
+
+    A folder that was made from the same text, tokenizer, seed and limit is left as it is; one that
+    was made from others is replaced.
+
+    Raises:
+        DataError: the evaluation split is missing, or too small for one of the tasks.
+    """
+    origin = _origin(data_dir, seed, limit)
+    stamp = tasks_dir / "origin.json"
+    if stamp.is_file() and stamp.read_bytes() == origin:
+        return
+    documents = read_documents(data_dir)
+    source = _Source(documents, word_counter(tokenizer), limit)
+    tasks_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{tasks_dir.name}-", dir=tasks_dir.parent) as scratch:
+        fresh = Path(scratch) / "fresh"
+        fresh.mkdir()
+        for name, (settings, make) in _TASKS.items():
+            rows = make(source, Random(f"{seed}:{name}"))
+            if len(rows) < (fewest := min(FEWEST_SAMPLES, limit)):
+                raise DataError(
+                    f"expected at least {fewest} samples for {name}, found {len(rows)} in the "
+                    f"{len(documents)} documents of the evaluation split; use a larger text as data.source"
+                )
+            _write_task(fresh, name, settings, rows)
+        (fresh / stamp.name).write_bytes(origin)
+        if tasks_dir.exists():
+            tasks_dir.rename(Path(scratch) / "old")
+        fresh.rename(tasks_dir)
+
+
+def _write_task(folder: Path, name: str, settings: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    task = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}},
+        "test_split": "test",
+        **settings,
+        "metadata": {"version": VERSION},
+    }
+    encoder = msgspec.json.Encoder()
+    (folder / f"{name}.jsonl").write_bytes(encoder.encode_lines(rows))
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
+
+
+def _origin(data_dir: Path, seed: int, limit: int) -> bytes:
+    """What the tasks are made from, as canonical JSON."""
+    digests = {}
+    for name in ("evaluation.jsonl", "tokenizer.json", "tokenizer_manifest.json"):
+        path = data_dir / name
+        digests[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return msgspec.json.encode({"version": VERSION, "seed": seed, "limit": limit, **digests}, order="sorted")
+
+
+def main() -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Build the offline evaluation tasks of a data directory.")
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("limit", type=int)
+    arguments = parser.parse_args()
+    try:
+        tokenizer = data_tokenizer.Tokenizer.load(arguments.data_dir)
+        build_tasks(
+            arguments.data_dir, arguments.data_dir / "tasks", arguments.seed, arguments.limit, tokenizer
+        )
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""The search without the terminal UI: what it prints while it runs, and what it leaves on stdout.
+
+Narration goes to stderr: on a terminal a progress display with the events above it, elsewhere plain
+lines with a time stamp.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from asi_lab import leaderboard, status, views
+from asi_lab.baselines import ARCHITECTURES
+from asi_lab.engine import Engine
+from asi_lab.events import Event
+from asi_lab.lab import Lab
+from asi_lab.lineage import Lineage
+from asi_lab.protocol import Progress as TrainingProgress
+from asi_lab.records import Candidate, CandidateState
+from asi_lab.settings import Settings
+from asi_lab.store import Store
+from asi_lab.text import plain
+
+DIFF_LINES = 60
+_DRAW_SECONDS = 0.2
+_LINE_SECONDS = 10.0
+_SILENT = ("index", "candidate_state", "commit")
+
+
+class ConsoleView:
+    """Shows a running search; use it with `with`. `experiments` is how many candidates it is to hold.
+
+    Everything is drawn by the caller's thread, and nothing is printed while something else is: `say`
+    may be called from a signal handler.
+    """
+
+    def __init__(self, console: Console, settings: Settings, experiments: int | None) -> None:
+        self.console, self.settings, self.experiments = console, settings, experiments
+        self._live = console.is_terminal and not console.is_dumb_terminal
+        self._bars = Progress(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[detail]}", table_column=Column(no_wrap=True)),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._whole = self._bars.add_task("data", total=None, detail="")
+        self._trial = self._bars.add_task("", total=1, visible=False, detail="")
+        self._waiting: deque[tuple[float, Text]] = deque()
+        self._printing = False
+        self._seen: int | None = None
+        self._drawn = self._lined = 0.0
+        self._so_far = ""
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """One line of narration."""
+        self._print(time.time(), Text(plain(text)))
+
+    def refresh(self, store: Store) -> None:
+        """Print what happened since the last call, from the engine's start on."""
+        if self._seen is None:
+            begun = [e.seq for e in store.last_events(1000) if e.kind == "engine_started"]
+            self._seen = begun[-1] - 1 if begun else 0
+        news = store.events(self._seen)
+        for event in news:
+            self._seen = event.seq
+            for line in self._lines(event, store):
+                self._print(event.time, line)
+        if news:
+            self._count(store)
+        self._show()
+
+    def working(self, label: str, stage: str, progress: TrainingProgress | None) -> None:
+        """Show the trial at work."""
+        detail, step, steps = "", 0, None
+        if progress is not None:
+            step, steps = progress.step, progress.steps
+            detail = f"{step}/{steps}, loss {progress.loss:.3f}, {progress.tokens_per_second:,.0f} tok/s"
+        self._bars.update(
+            self._trial,
+            description=plain(f"{label} {stage}"),
+            completed=step,
+            total=steps,
+            detail=detail,
+            visible=True,
+        )
+        if progress is not None and not self._live and time.monotonic() - self._lined >= _LINE_SECONDS:
+            self._lined = time.monotonic()
+            self._print(time.time(), Text(f"{label} {stage}: step {detail}{self._so_far}"))
+        self._show()
+
+    def _lines(self, event: Event, store: Store) -> list[Text]:
+        """What is printed of an event: nothing of the steps between proposal and result."""
+        candidate = store.get(event.candidate) if event.candidate else None
+        if candidate is not None and event.kind == "candidate_proposed":
+            duplicate = candidate.state is CandidateState.DUPLICATE
+            return [_proposed(candidate), *([_failed(candidate, candidate.state)] if duplicate else [])]
+        if candidate is not None and event.kind == "candidate_state":
+            state = CandidateState(event.data["state"])
+            return [_failed(candidate, state)] if state.is_failure else []
+        if candidate is not None and event.kind == "commit" and candidate.score is not None:
+            return self._scored(candidate, store)
+        if event.kind in _SILENT:
+            return []
+        style = {"best": "bold green", "warning": "yellow", "error": "red"}.get(event.kind, "")
+        label = "" if event.candidate is None else f"{event.candidate:04d} "
+        return [Text(f"{label}{plain(event.message, limit=views.LINE)}", style=style)]
+
+    def _scored(self, candidate: Candidate, store: Store) -> list[Text]:
+        baselines = leaderboard.measured(self.settings, store.baselines())
+        assert baselines is not None
+        assert candidate.commit is not None
+        first, second = views.result_lines(candidate, baselines)
+        return [
+            Text(f"{candidate.id:04d} {first}"),
+            Text(f"{candidate.id:04d} {second}, commit {candidate.commit[:10]}"),
+        ]
+
+    def _count(self, store: Store) -> None:
+        """How far the search is, for the bar and the lines."""
+        summaries, runs = store.summaries(), len(store.baselines())
+        if not summaries:
+            total = self.settings.baselines.seeds * len(ARCHITECTURES)
+            self._bars.update(
+                self._whole, description="baselines", completed=runs, total=total, detail=f"{runs}/{total}"
+            )
+            self._so_far = f" ({runs} of {total} baseline runs done)"
+            return
+        done, of = status.finished(summaries), f"/{self.experiments}" if self.experiments else ""
+        pace = status.pace(summaries, self.settings)
+        left = ""
+        if pace is not None and self.experiments is not None:
+            seconds = status.time_left(summaries, self.experiments, pace, time.time())
+            left = f", about {views.duration(seconds or 0)} left ({pace.basis})"
+        self._bars.update(
+            self._whole,
+            description="experiments",
+            completed=done,
+            total=self.experiments,
+            detail=f"{done}{of}{left}",
+        )
+        self._so_far = f" ({done}{of} experiments{left})"
+
+    def _print(self, when: float, line: Text) -> None:
+        self._waiting.append((when, line))
+        self._show()
+
+    def _show(self) -> None:
+        """Draw and print. Called from within itself, as by a signal, it leaves that to the outer call."""
+        if self._printing:
+            return
+        self._printing = True
+        try:
+            if self._live and time.monotonic() - self._drawn >= _DRAW_SECONDS:
+                self._drawn = time.monotonic()
+                self._bars.refresh()
+            while self._waiting:
+                when, line = self._waiting.popleft()
+                layout = "%H:%M:%S" if self._live else "%Y-%m-%d %H:%M:%S"
+                stamp = Text(time.strftime(layout, time.localtime(when)), style="dim")
+                self.console.print(stamp.append(" ").append_text(line), soft_wrap=not self._live)
+        finally:
+            self._printing = False
+
+
+def _proposed(candidate: Candidate) -> Text:
+    assert candidate.proposal is not None
+    name, change = plain(candidate.name, limit=views.NAME), plain(candidate.proposal.change, limit=views.LINE)
+    return Text(f"{candidate.id:04d} {name}: from {candidate.parent:04d}, {change}", style="bold")
+
+
+def _failed(candidate: Candidate, state: CandidateState) -> Text:
+    lines = (candidate.evidence.error if candidate.evidence else "").strip().splitlines() or ["no message"]
+    return Text(f"{candidate.id:04d} {state.value}: {plain(lines[-1], limit=views.LINE)}", style="yellow")
+
+
+def search(lab: Lab, experiments: int | None, hours: float | None) -> int:
+    """Search a lab and print to stdout what came out; returns the exit status.
+
+    Raises `LabError` as `Engine.search` does.
+    """
+    settings, narration = lab.settings(), views.console(stderr=True)
+    if experiments is not None and _holds(lab, experiments):
+        more = views.command(lab, f"--no-tui --experiments {experiments + 8}")
+        narration.print(f"The lab holds {experiments} candidates already. To go on: {more}", soft_wrap=True)
+        outcome = 0
+    else:
+        with ConsoleView(narration, settings, experiments) as view:
+            outcome = Engine(lab, view).search(experiments, hours)
+    conclude(lab, settings, views.console())
+    return outcome
+
+
+def _holds(lab: Lab, experiments: int) -> bool:
+    """Whether the lab holds so many candidates with none of them unfinished."""
+    if not lab.has_results():
+        return False
+    with Store.open_readonly(lab.store) as store:
+        summaries = store.summaries()
+    return all(s.commit for s in summaries) and bool(summaries) and summaries[-1].id >= experiments
+
+
+def conclude(lab: Lab, settings: Settings, console: Console) -> None:
+    """Print the leaderboard, the best candidate's diff against its parent, and how to look further."""
+    if not lab.has_results():
+        return
+    with Store.open_readonly(lab.store) as store:
+        board = leaderboard.read(store, settings.baselines)
+        best = store.get(board.candidates[0].id or 0) if board and board.candidates else None
+        parent = store.get(best.parent) if best is not None and best.parent is not None else None
+    look = ["status"]
+    if board is not None:
+        console.print(views.leaderboard(board, 10, console.width))
+        look += ["top", "log"]
+    if best is not None and parent is not None:
+        _print_diff(lab, parent, best, console)
+        look += [f"show {best.id}", f"diff {best.id}"]
+    console.print("\nLook further:", style="bold")
+    for words in look:
+        console.print(f"  {views.command(lab, words)}", soft_wrap=True)
+    console.print(f"  git -C {views.shown(lab.lineage)} log --graph --branches --oneline", soft_wrap=True)
+
+
+def _print_diff(lab: Lab, parent: Candidate, best: Candidate, console: Console) -> None:
+    """The first lines of the code's change, and where to see the rest."""
+    assert parent.commit is not None
+    assert best.commit is not None
+    name, old = (plain(candidate.name, limit=views.NAME) for candidate in (best, parent))
+    title = f"\n{best.id:04d} {name}\nagainst its parent {parent.id:04d} {old}\n"
+    console.print(Text(title, style="bold"))
+    coloured = console.is_terminal and not console.no_color
+    lines = Lineage.open(lab.lineage).diff(parent.commit, best.commit, coloured).splitlines()
+    print(*lines[:DIFF_LINES], sep="\n", file=console.file)
+    if len(lines) > DIFF_LINES:
+        rest = views.command(lab, f"diff {parent.id} {best.id}")
+        console.print(f"... {len(lines) - DIFF_LINES} more lines: {rest}", soft_wrap=True)

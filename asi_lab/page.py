@@ -1,0 +1,164 @@
+"""Everything the store knows about one candidate, for reading."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from asi_lab.baselines import Baselines
+from asi_lab.records import Candidate, Evidence, Score
+from asi_lab.text import plain
+from asi_lab.views import LINE, NAME, duration, grid, result_lines, to_json
+
+
+def page(found: Candidate, baselines: Baselines | None, lineage: str) -> RenderableType:
+    """Everything about a candidate but its code; `lineage` is the path of the git repository."""
+    parts: list[RenderableType] = [
+        Text(f"{found.id:04d} {plain(found.name, limit=200)}", style="bold"),
+        _facts(found, baselines, lineage),
+    ]
+    if found.proposal is not None:
+        parts += _section("Motivation", Text(plain(found.proposal.motivation, multiline=True)))
+    if found.evidence is not None:
+        parts += _evidence(found.evidence, found.score)
+    if found.analysis is not None:
+        parts += _analysis(found)
+    return Group(*parts)
+
+
+def code(source: str, console: Console) -> RenderableType:
+    """Source code, in colours on a terminal."""
+    text = plain(source, multiline=True)
+    if not console.is_terminal or console.no_color:
+        return Text(f"\n{text}")
+    return Syntax(text, "python", background_color="default", theme="ansi_dark")
+
+
+def as_json(found: Candidate, with_code: bool) -> str:
+    """The record as JSON, its source code only where asked for."""
+    record = msgspec.to_builtins(found)
+    if record["proposal"] is not None and not with_code:
+        del record["proposal"]["code"]
+    return to_json(record)
+
+
+def _section(title: str, *body: RenderableType) -> list[RenderableType]:
+    return [Text(), Text(title, style="bold"), *(Padding(part, (0, 0, 0, 2)) for part in body)]
+
+
+def _facts(found: Candidate, baselines: Baselines | None, lineage: str) -> Table:
+    facts = grid(10, None)
+
+    def add(heading: str, text: str) -> None:
+        facts.add_row(Text(heading, style="dim"), Text(text))
+
+    updated = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.updated))
+    add("state", f"{found.state.value} ({updated}; starts: {found.starts})")
+    if (draw := found.draw) is not None:
+        references = ", ".join(f"{reference:04d}" for reference in draw.references) or "none"
+        wanted = (
+            f" ({draw.references_wanted} wanted)" if len(draw.references) < draw.references_wanted else ""
+        )
+        add("parent", f"{draw.parent:04d}, rank {draw.parent_rank} of pool generation {draw.generation}")
+        add("references", f"{references}{wanted}")
+    if (proposal := found.proposal) is not None:
+        model = f" with {plain(proposal.model)}" if proposal.model else ""
+        near = ", ".join(f"{n.id:04d} ({n.similarity:.2f})" for n in proposal.nearest) or "none"
+        add("change", plain(proposal.change))
+        add("written by", f"{plain(proposal.researcher)}{model}")
+        add("nearest", f"{near}; {proposal.rejected} near-duplicates rejected before")
+    if found.score is not None and baselines is not None:
+        first, second = result_lines(found, baselines)
+        add("result", f"{first}\n{second}")
+    if found.commit is not None:
+        add("commit", f"{found.commit}\ngit -C {lineage} show {found.commit[:10]}")
+    return facts
+
+
+def _evidence(evidence: Evidence, score: Score | None) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    if evidence.failure is not None:
+        error = Text(plain(evidence.error, multiline=True) or "no message", style="red")
+        parts += _section(f"Failed: {evidence.failure.value}", error)
+    if evidence.checks:
+        checks = _table("check", "verdict", "value", "limit", "detail", wide="detail")
+        for check in evidence.checks:
+            checks.add_row(
+                Text(plain(check.name)),
+                Text("ok") if check.passed else Text("failed", style="red"),
+                Text(_figure(check.value)),
+                Text(_figure(check.tolerance)),
+                Text(plain(check.detail, limit=LINE)),
+            )
+        parts += _section("Checks", checks)
+    if (run := evidence.training) is not None:
+        line = (
+            f"{run.params:,} parameters ({run.body_params:,} without embeddings), {run.steps:,} steps, "
+            f"{run.tokens:,} tokens in {duration(run.seconds)} ({run.tokens_per_second:,.0f} tokens/s), "
+            f"{run.peak_memory_mb:,.0f} MB; training loss {run.train_loss:.4f}"
+        )
+        parts += _section("Training", Text(line))
+    if (scored := evidence.evaluation) is not None:
+        tasks = _table("task", "score", "chance", "samples", "figure", wide="figure")
+        for task in scored.tasks:
+            figure = f"{task.score_name}, {'higher' if task.higher_is_better else 'lower'} is better"
+            cells = (task.task, f"{task.score:.4f}", f"{task.chance:.4f}", str(task.samples), figure)
+            tasks.add_row(*(Text(plain(cell)) for cell in cells))
+        noise = f" ±{score.noise.loss:.4f}" if score else ""
+        line = (
+            f"held-out loss {scored.loss:.4f}{noise} over {scored.loss_tokens:,} tokens; largest "
+            f"deviation from the bare prefix {scored.prefix_error:.1e} at {scored.prefix_positions} positions"
+        )
+        parts += _section("Evaluation", Text(line), tasks)
+    if score is not None:
+        rubric = _table("part", "points", "reason", wide="reason")
+        for part in score.judgement.parts:
+            rubric.add_row(Text(plain(part.name)), Text(f"{part.points:+.2f}"), Text(plain(part.reason)))
+        title = f"Judge: {score.judgement.mark:.1f} of 10 ({plain(score.judgement.judge)}; DeltaNet is 5)"
+        parts += _section(title, rubric)
+        sums = (
+            f"({score.loss_part:.4f} loss + {score.benchmark_part:.4f} benchmark + "
+            f"{score.judge_part:.4f} judge) / 3 = {score.fitness:.4f} ±{score.noise.fitness:.4f}"
+        )
+        parts += _section("Fitness", Text(sums))
+    return parts
+
+
+def _analysis(found: Candidate) -> list[RenderableType]:
+    analysis = found.analysis
+    assert analysis is not None
+    table = _table("against", "relation", "loss", "benchmark", "fitness")
+    for row in analysis.ablation:
+        table.add_row(
+            Text(plain(row.against, limit=NAME)),
+            Text(plain(row.relation)),
+            Text(f"{row.loss:+.4f} ({row.loss_in_noise:+.1f})"),
+            Text(f"{row.benchmark:+.2%} ({row.benchmark_in_noise:+.1f})"),
+            Text(f"{row.fitness:+.4f} ({row.fitness_in_noise:+.1f})"),
+        )
+    weak = [Text(f"- {plain(line)}") for line in analysis.weaknesses] or [Text("none beyond noise")]
+    return [
+        *_section(f"Analysis ({plain(analysis.analyst)})", Text(plain(analysis.summary))),
+        *_section("Ablation (in brackets: in units of noise)", table),
+        *_section("Weaknesses", *weak),
+    ]
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _table(*headings: str, wide: str = "") -> Table:
+    """A table with right-aligned figures; the first column and `wide` are text."""
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    for index, heading in enumerate(headings):
+        is_text = index == 0 or heading == wide
+        shown.add_column(heading, justify="left" if is_text else "right", overflow="fold")
+    return shown

@@ -1,0 +1,210 @@
+"""What a lab is doing, gathered from its store without disturbing the engine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any, Literal
+
+import msgspec
+
+from asi_lab import leaderboard
+from asi_lab.events import Event
+from asi_lab.lab import Lab
+from asi_lab.leaderboard import Board
+from asi_lab.records import SEED_ID, Candidate
+from asi_lab.settings import Settings
+from asi_lab.store import Store
+from asi_lab.summary import Summary
+
+EngineState = Literal["never started", "preparing data", "running", "paused", "stopped", "lost contact"]
+LOST_AFTER = 15.0
+"""Seconds without a heartbeat after which the engine counts as lost; it beats about once a second."""
+LATEST = 8
+"""Estimates rest on so many of the latest candidates."""
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    """The engine as seen from outside. `beat_age` is in seconds."""
+
+    state: EngineState
+    pid: int | None = None
+    beat_age: float | None = None
+
+
+class Doing(msgspec.Struct, frozen=True):
+    """The trial at work. `left` is the estimate of its remaining seconds, `basis` what that rests on."""
+
+    label: str
+    stage: str
+    name: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    left: float | None = None
+    basis: str = ""
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """Mean seconds a candidate took, from draw to end, over the `of` latest."""
+
+    seconds: float
+    of: int
+
+    @property
+    def basis(self) -> str:
+        """What an estimate from it rests on."""
+        return f"mean of the last {self.of} candidates" if self.of > 1 else "one candidate so far"
+
+
+class Seconds(msgspec.Struct, frozen=True):
+    """Mean seconds of the stages over the `of` latest scored candidates."""
+
+    training: float
+    evaluation: float
+    whole: float
+    of: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """A lab at one moment. `states` counts candidates by state, the seed left out; `board` holds the
+    best candidate only; `wanted` is how many candidates the search is to reach, where that is set."""
+
+    lab: str
+    preset: str
+    seed: int
+    time: float
+    engine: EngineStatus
+    doing: Doing | None
+    wanted: int | None
+    finished: int
+    left: float | None
+    states: dict[str, int]
+    baseline_runs: int
+    pace: Pace | None
+    seconds: Seconds | None
+    board: Board | None
+    events: tuple[Event, ...]
+
+
+def pace(summaries: Sequence[Summary], settings: Settings) -> Pace | None:
+    """How fast candidates come. Those that outlasted a trial's limit were suspended in between."""
+    ended = [s for s in summaries if s.id != SEED_ID and s.state.is_terminal]
+    spans = [s.updated - s.created for s in ended if s.updated - s.created <= settings.limits.trial_seconds]
+    latest = spans[-LATEST:]
+    return Pace(fmean(latest), len(latest)) if latest else None
+
+
+def finished(summaries: Sequence[Summary]) -> int:
+    """Candidates that came to an end, the seed left out."""
+    return sum(s.id != SEED_ID and s.state.is_terminal for s in summaries)
+
+
+def time_left(summaries: Sequence[Summary], wanted: int, found: Pace | None, now: float) -> float | None:
+    """Seconds until the lab holds `wanted` candidates, None without a pace."""
+    if found is None:
+        return None
+    started = next((s.created for s in summaries if not s.state.is_terminal), now)
+    missing = max(0, wanted - finished(summaries))
+    return missing * found.seconds - min(now - started, found.seconds) if missing else 0.0
+
+
+def read(lab: Lab, settings: Settings, store: Store | None, events: int = 6) -> Status:
+    """The status of a lab; `store` is None before an engine has made one."""
+    now = time.time()
+    summaries = store.summaries() if store else []
+    beat = store.get_meta("engine") or {} if store else {}
+    engine = _engine(beat, now) if beat else _without_beat(lab)
+    speed = pace(summaries, settings)
+    wanted = beat.get("experiments")
+    board = leaderboard.read(store, settings) if store else None
+    alive = engine.state in ("running", "paused")
+    return Status(
+        lab=str(lab.path),
+        preset=settings.preset,
+        seed=settings.seed,
+        time=now,
+        engine=engine,
+        doing=_doing(beat, store, speed, now) if store and alive else None,
+        wanted=wanted,
+        finished=finished(summaries),
+        left=time_left(summaries, wanted, speed, now) if wanted and alive else None,
+        states=dict(Counter(s.state.value for s in summaries if s.id != SEED_ID)),
+        baseline_runs=len(store.baselines()) if store else 0,
+        pace=speed,
+        seconds=_seconds(store, summaries) if store else None,
+        board=msgspec.structs.replace(board, candidates=board.candidates[:1]) if board else None,
+        events=tuple(store.last_events(events)) if store else (),
+    )
+
+
+def _without_beat(lab: Lab) -> EngineStatus:
+    pid = lab.engine_pid()
+    return EngineStatus("never started") if pid is None else EngineStatus("preparing data", pid)
+
+
+def _engine(beat: dict[str, Any], now: float) -> EngineStatus:
+    age, pid, state = max(0.0, now - beat["time"]), beat["pid"], beat["state"]
+    if state != "stopped" and (age > LOST_AFTER or not _is_alive(pid)):
+        state = "lost contact"
+    return EngineStatus(state, pid, age)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _doing(beat: dict[str, Any], store: Store, speed: Pace | None, now: float) -> Doing | None:
+    label = beat.get("label")
+    if label is None:
+        return None
+    candidate = store.get(int(label)) if label.isdigit() else None
+    progress = beat.get("progress") or {}
+    left, basis = _left(progress, candidate, speed, now)
+    return Doing(
+        label=label,
+        stage=beat["stage"],
+        name=candidate.name if candidate else None,
+        step=progress.get("step"),
+        steps=progress.get("steps"),
+        loss=progress.get("loss"),
+        tokens_per_second=progress.get("tokens_per_second"),
+        left=left,
+        basis=basis,
+    )
+
+
+def _left(
+    progress: dict[str, Any], candidate: Candidate | None, speed: Pace | None, now: float
+) -> tuple[float | None, str]:
+    """Seconds the trial still needs: by the pace of others, before that by its own training speed."""
+    if candidate is not None and speed is not None:
+        return max(0.0, speed.seconds - (now - candidate.created)), speed.basis
+    if progress.get("tokens_per_second") and progress.get("step"):
+        missing = progress["tokens"] / progress["step"] * (progress["steps"] - progress["step"])
+        return missing / progress["tokens_per_second"], "training alone, at its present speed"
+    return None, ""
+
+
+def _seconds(store: Store, summaries: Sequence[Summary]) -> Seconds | None:
+    scored = [s.id for s in summaries if s.id != SEED_ID and s.fitness is not None][-LATEST:]
+    rows = []
+    for candidate in map(store.get, scored):
+        evidence = candidate.evidence if candidate else None
+        if candidate and evidence and evidence.training and evidence.evaluation:
+            whole = candidate.updated - candidate.created
+            rows.append((evidence.training.seconds, evidence.evaluation.seconds, whole))
+    if not rows:
+        return None
+    training, evaluation, whole = (fmean(column) for column in zip(*rows, strict=True))
+    return Seconds(training, evaluation, whole, len(rows))

@@ -1,0 +1,297 @@
+"""How the lab's records look on a terminal and as JSON.
+
+Text that a language model or a candidate wrote passes through `asi_lab.text.plain` and is never read
+as markup. Widths are those of the console; 80 columns are enough.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from asi_lab.baselines import Baselines
+from asi_lab.events import Event
+from asi_lab.lab import Lab
+from asi_lab.leaderboard import Board, Row, standing
+from asi_lab.records import Candidate
+from asi_lab.status import Doing, Status
+from asi_lab.text import plain
+
+PREFIX = "delta_net_"
+"""What every candidate's name begins with."""
+TITLES = {"delta_net": "DeltaNet", "gated_delta_net": "Gated DeltaNet"}
+NAME = 60
+"""Names are cut at so many characters, in tables and lines."""
+LINE = 400
+"""So are messages."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that reads no markup and changes no text. It honours NO_COLOR and non-terminals."""
+    return Console(file=sys.stderr if stderr else sys.stdout, markup=False, highlight=False, emoji=False)
+
+
+def to_json(value: Any) -> str:
+    """Records as JSON; figures that are not finite become null."""
+    return json.dumps(_finite(msgspec.to_builtins(value)), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def shown(path: Path) -> str:
+    """A path for a command line: relative where it lies below the working directory, and quoted."""
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
+def command(lab: Lab, words: str) -> str:
+    """The command line that runs `words` on this lab."""
+    path = shown(lab.path)
+    return f"asi-lab {words}" if path == "lab" else f"asi-lab --lab {path} {words}"
+
+
+def duration(seconds: float) -> str:
+    """`0:09`, `12:30` or `3:07:00`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def grid(*widths: int | None) -> Table:
+    """Columns of text without lines; None for a column that takes the rest."""
+    shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for width in widths:
+        shown.add_column(min_width=width, max_width=width, overflow="fold")
+    return shown
+
+
+# The leaderboard
+
+_COLUMNS = (
+    # heading, least width, turn in which a narrow terminal drops it (0: never)
+    ("#", 3, 0),
+    ("id", 4, 0),
+    ("name", 14, 0),
+    ("parent", 6, 1),
+    ("loss", 7, 0),
+    ("gain", 7, 4),
+    ("in sd", 6, 5),
+    ("benchmark", 9, 2),
+    ("judge", 5, 3),
+    ("fitness", 7, 0),
+)
+
+
+def leaderboard(found: Board, count: int, width: int) -> RenderableType:
+    """The first `count` candidates and the baselines, and below it how to read them."""
+    return Group(_board(found, count, width), Text(), _verdict(found))
+
+
+def _board(found: Board, count: int, width: int) -> Table:
+    """The first `count` candidates and the baselines, with the columns that fit into `width`.
+
+    The noise, one figure for all rows, stands under the heading of its column.
+    """
+    columns = list(_COLUMNS)
+    for turn in range(1, 6):
+        if sum(least + 1 for _, least, _ in columns) - 1 <= width:
+            break
+        columns = [column for column in columns if column[2] != turn]
+    noise = {
+        "loss": f"±{found.noise.loss:.4f}",
+        "benchmark": f"±{found.noise.benchmark:.2%}",
+        "fitness": f"±{found.noise.fitness:.4f}",
+    }
+    shown = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    rest = width - sum(least + 1 for heading, least, _ in columns if heading != "name")
+    for heading, least, _ in columns:
+        is_name = heading == "name"
+        shown.add_column(
+            f"{heading}\n{noise.get(heading, '')}",
+            justify="left" if is_name else "right",
+            min_width=least,
+            max_width=max(least, rest) if is_name else None,
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    for row in found.candidates[:count]:
+        cells = _cells(row, rest)
+        shown.add_row(*(cells[key] for key, _, _ in columns), style="bold" if row.beats_baseline else None)
+    for row in found.baselines:
+        cells = _cells(row, rest)
+        shown.add_row(*(cells[key] for key, _, _ in columns), style="dim")
+    return shown
+
+
+def board_json(found: Board | None, count: int) -> str:
+    """The leaderboard as JSON: the fields of `Board`, empty before the baselines are measured."""
+    if found is not None:
+        return to_json(msgspec.structs.replace(found, candidates=found.candidates[:count]))
+    empty = dict.fromkeys(Board.__struct_fields__)
+    return to_json({**empty, "baselines": [], "candidates": [], "scored": 0, "beating": 0})
+
+
+def _cells(row: Row, room: int) -> dict[str, Text]:
+    """Cells by heading. A name that does not fit into `room` loses first what all names begin with."""
+    name = plain(row.name, limit=NAME) if row.rank is not None else f"{TITLES[row.name]} ×{row.runs}"
+    if len(name) > room and name.startswith(PREFIX):
+        name = "…" + name.removeprefix(PREFIX)
+    units = "-" if row.gain_in_noise is None else f"{row.gain_in_noise:+.1f}"
+    return {
+        "#": Text("" if row.rank is None else str(row.rank)),
+        "id": Text("" if row.id is None else f"{row.id:04d}"),
+        "name": Text(name),
+        "parent": Text("" if row.parent is None else f"{row.parent:04d}"),
+        "loss": Text(f"{row.loss:.4f}"),
+        "gain": Text(f"{row.gain:+.2%}"),
+        "in sd": Text(f"{units}{'*' if row.beats_baseline else ' '}"),
+        "benchmark": Text(f"{row.benchmark_gain:+.2%}"),
+        "judge": Text(f"{row.judge:.1f}"),
+        "fitness": Text(f"{row.fitness:.4f}"),
+    }
+
+
+def _verdict(found: Board) -> Text:
+    """How many beat the baseline, beside what luck alone would give, and what the signs mean."""
+    noise, runs = found.noise, found.baselines[0].runs
+    return Text(
+        f"{found.beating} of {found.scored} scored candidates beat DeltaNet beyond noise (*); "
+        f"{found.expected_by_luck:.1f} would by luck alone.\n"
+        f"* loss more than {found.margin:.4f} nats under the mean of {runs} DeltaNet runs: one-sided t-test "
+        f"at {found.level:.0%}, {noise.freedom} degrees of freedom.\n"
+        f"± is the sd of one run over seeds (loss: {noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; "
+        f"fitness: without the judge's part). Gains are over DeltaNet; ×{runs}: mean of {runs} runs."
+    )
+
+
+def result_lines(candidate: Candidate, baselines: Baselines) -> tuple[str, str]:
+    """A scored candidate's result in two lines, each figure with its noise."""
+    score, noise = candidate.score, baselines.noise()
+    assert score is not None
+    assert candidate.loss is not None
+    found = standing(candidate.loss, baselines)
+    units = "" if found.gain_in_noise is None else f"{abs(found.gain_in_noise):.1f} sd, "
+    side = "under" if found.difference < 0 else "over"
+    verdict = "a win beyond noise" if found.beats_baseline else "no win beyond noise"
+    return (
+        f"loss {candidate.loss:.4f} ±{noise.loss:.4f}: {abs(found.gain):.2%} {side} DeltaNet "
+        f"({units}{verdict})",
+        f"benchmark {score.benchmark_gain:+.2%} ±{noise.benchmark:.2%}, judge {score.judgement.mark:.1f}, "
+        f"fitness {score.fitness:.4f} ±{noise.fitness:.4f}",
+    )
+
+
+# The status
+
+_STYLES = {"running": "green", "paused": "yellow", "lost contact": "red", "preparing data": "green"}
+
+
+def status(found: Status) -> RenderableType:
+    """What the lab is doing, how far it came, and what happened last."""
+    table = grid(10, None)
+    for heading, text in _status_rows(found):
+        table.add_row(Text(heading, style="dim"), text)
+    parts: list[RenderableType] = [table]
+    if found.events:
+        parts += [Text(), *(event_line(event) for event in found.events)]
+    return Group(*parts)
+
+
+def _status_rows(found: Status) -> Iterable[tuple[str, Text]]:
+    yield "lab", Text(f"{plain(found.lab)}  (preset {found.preset}, seed {found.seed})")
+    yield "engine", _engine(found)
+    if found.doing is not None:
+        yield "now", _doing(found.doing)
+    of = f" of {found.wanted}" if found.wanted else ""
+    left = ""
+    if found.left is not None and found.pace is not None:
+        left = f", about {duration(found.left)} left ({found.pace.basis})"
+    yield "finished", Text(f"{found.finished}{of} candidates{left}")
+    if found.states:
+        yield "states", Text(", ".join(f"{count} {state}" for state, count in found.states.items()))
+    if (spent := found.seconds) is not None:
+        yield (
+            "seconds",
+            Text(
+                f"{spent.whole:.1f} a candidate: training {spent.training:.1f}, evaluation "
+                f"{spent.evaluation:.1f} (mean of the last {spent.of} scored)"
+            ),
+        )
+    board = found.board
+    if board is None:
+        yield "baselines", Text(f"runs measured: {found.baseline_runs}; the search starts after them")
+        return
+    for row in board.baselines:
+        yield (
+            TITLES[row.name].split()[0],
+            Text(f"loss {row.loss:.4f} (mean of {row.runs}; sd of one run {board.noise.loss:.4f})"),
+        )
+    if board.candidates:
+        best = board.candidates[0]
+        yield (
+            "best",
+            Text(
+                f"{best.id:04d} {plain(best.name, limit=NAME)}\n"
+                f"loss {best.loss:.4f}, {best.gain:+.2%} over DeltaNet"
+                + ("" if best.gain_in_noise is None else f" ({best.gain_in_noise:+.1f} sd)")
+                + f", fitness {best.fitness:.4f} ±{board.noise.fitness:.4f}"
+            ),
+        )
+        yield (
+            "wins",
+            Text(
+                f"{board.beating} of {board.scored} beyond noise; {board.expected_by_luck:.1f} by luck alone"
+            ),
+        )
+
+
+def _engine(found: Status) -> Text:
+    engine = found.engine
+    text = Text(engine.state, style=_STYLES.get(engine.state, ""))
+    if engine.state == "lost contact":
+        text.append(f" {duration(engine.beat_age or 0)}")
+    if engine.state == "never started":
+        text.append(". Start it: asi-lab --no-tui", style="default")
+    elif engine.state != "stopped":
+        text.append(f" (process {engine.pid})", style="default")
+    elif engine.beat_age is not None:
+        text.append(f" {duration(engine.beat_age)} ago")
+    return text
+
+
+def _doing(doing: Doing) -> Text:
+    parts = [f"{doing.label} {plain(doing.name, limit=NAME)}" if doing.name else doing.label, doing.stage]
+    text = Text("  ".join(parts))
+    if doing.step is not None and doing.loss is not None:
+        text.append(f"\nstep {doing.step} of {doing.steps}, loss {doing.loss:.4f}")
+        text.append(f", {doing.tokens_per_second:,.0f} tokens/s")
+    if doing.left is not None:
+        text.append(f"\nabout {duration(doing.left)} left ({doing.basis})")
+    return text
+
+
+def event_line(event: Event) -> Text:
+    """One event on one line: time, candidate, what happened."""
+    clock = time.strftime("%H:%M:%S", time.localtime(event.time))
+    label = "" if event.candidate is None else f"{event.candidate:04d} "
+    style = {"error": "red", "warning": "yellow", "best": "bold green"}.get(event.kind, "")
+    return Text.assemble(
+        (f"{clock}  ", "dim"), (f"{label}{plain(event.message, limit=LINE)}", style or "default")
+    )

@@ -1,0 +1,14 @@
+"""Operations of linear-attention layers, the same on CPU and GPU.
+
+Each operation is a folder: `naive.py` is the readable reference and the truth of the tests, the other
+file is the fast form, `__init__.py` is the one function that picks between them. Nothing here imports
+anything of asi_lab, and importing has no side effects.
+"""
+
+from asi_lab.kernels.delta_rule import delta_rule
+from asi_lab.kernels.gated_delta_rule import gated_delta_rule
+from asi_lab.kernels.linear_attention import linear_attention
+from asi_lab.kernels.norms import l2_norm, rms_norm
+from asi_lab.kernels.short_convolution import short_convolution
+
+__all__ = ["delta_rule", "gated_delta_rule", "l2_norm", "linear_attention", "rms_norm", "short_convolution"]

@@ -1,0 +1,180 @@
+"""What the operations share: argument checks, the chunk layout, decays, a stable triangular inverse.
+
+Shape letters: `B` batch, `T` tokens, `H` heads, `K` key width, `V` value width, `C` tokens of a chunk,
+`N` chunks of a sequence, `M = B * H` independent recurrences.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Implementation = Literal["auto", "naive", "chunk"]
+"""The recurrent reference, the chunked form, or the better of the two for the input."""
+
+MIN_LOG_DECAY = -110.0
+"""exp(-110) is 0 in float32. Cutting there keeps cumulative sums precise, and finite for -inf."""
+
+
+def use_chunks(implementation: Implementation, tokens: int) -> bool:
+    """Whether the chunked form shall run: always under "auto", except for a single decoding step."""
+    if implementation not in ("auto", "naive", "chunk"):
+        raise ValueError(f"implementation must be 'auto', 'naive' or 'chunk', got {implementation!r}")
+    return implementation == "chunk" or (implementation == "auto" and tokens > 1)
+
+
+def check_shapes(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    initial_state: Tensor | None,
+    **gates: Tensor | None,
+) -> None:
+    """Raise ValueError, naming the argument, unless q, k are `[B, T, H, K]`, v `[B, T, H, V]`, each gate
+    `[B, T, H]` and the state `[B, H, K, V]`, none of them empty."""
+    if q.dim() != 4 or 0 in q.shape:
+        raise ValueError(f"q must be [B, T, H, K] and not empty, got {list(q.shape)}")
+    B, T, H, K = q.shape
+    if k.shape != q.shape:
+        raise ValueError(f"k must have the shape of q, {[B, T, H, K]}, got {list(k.shape)}")
+    if v.dim() != 4 or v.shape[:3] != q.shape[:3] or v.shape[3] == 0:
+        raise ValueError(f"v must be [B, T, H, V] with [B, T, H] = {[B, T, H]}, got {list(v.shape)}")
+    for name, gate in gates.items():
+        if gate is not None and gate.shape != (B, T, H):
+            raise ValueError(f"{name} must be [B, T, H] = {[B, T, H]}, got {list(gate.shape)}")
+    state = [B, H, K, v.shape[3]]
+    if initial_state is not None and list(initial_state.shape) != state:
+        raise ValueError(f"initial_state must be [B, H, K, V] = {state}, got {list(initial_state.shape)}")
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """float64 for float64 inputs, float32 for all others."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def first_state(initial_state: Tensor | None, k: Tensor, v: Tensor) -> Tensor:
+    """The state `[B, H, K, V]` a recurrence starts from, in the compute dtype; zeros where none is given."""
+    if initial_state is not None:
+        return initial_state.to(compute_dtype(v))
+    B, _, H, K = k.shape
+    return torch.zeros(B, H, K, v.shape[-1], dtype=compute_dtype(v), device=v.device)
+
+
+def fit_chunk(chunk_size: int | None, v: Tensor) -> int:
+    """Tokens of a chunk, a power of two: as asked, else 64 on a GPU (fewer launches) and 16 or 32 on a
+    CPU (fewer products); less for a sequence that is shorter. `v` is `[B, T, H, V]`."""
+    if chunk_size is None:
+        small = 16 if v.shape[-1] <= 32 else 32
+        chunk_size = small if v.device.type == "cpu" else 64
+    if chunk_size < 1 or chunk_size & (chunk_size - 1):
+        raise ValueError(f"chunk_size must be a power of two, got {chunk_size}")
+    return min(chunk_size, 1 << (v.shape[1] - 1).bit_length())
+
+
+def to_chunks(x: Tensor, chunk: int, out: Tensor | None = None) -> Tensor:
+    """`[B, T, H, ...]` to contiguous `[N, M, C, ...]` in the compute dtype, zeros after the last token.
+
+    With `out` (`[N, M, C, ...]`, any strides) the values are written there.
+    """
+    B, T, H, *rest = x.shape
+    N = -(-T // chunk)
+    if N * chunk != T:
+        x = functional.pad(x, (0, 0) * (x.dim() - 2) + (0, N * chunk - T))
+    x = x.reshape(B, N, chunk, H, *rest).transpose(0, 1).transpose(2, 3)
+    if out is None:
+        out = torch.empty(N, B * H, chunk, *rest, dtype=compute_dtype(x), device=x.device)
+    out.view(N, B, H, chunk, *rest).copy_(x)
+    return out
+
+
+def from_chunks(x: Tensor, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+    """`[N, M, C, ...]` back to `[B, T, H, ...]`, with `shape` = (B, T, H)."""
+    B, T, H = shape
+    N, _, chunk, *rest = x.shape
+    y = torch.empty(B, N, chunk, H, *rest, dtype=dtype, device=x.device)
+    y.copy_(x.reshape(N, B, H, chunk, *rest).transpose(2, 3).transpose(0, 1))
+    return y.view(B, N * chunk, H, *rest)[:, :T]
+
+
+class ChunkDecay:
+    """Decays inside each chunk, from log-decays g `[B, T, H]`; all ones where g is None.
+
+    `pairs` is `exp(gamma_i - gamma_j)` for i >= j, else 0: `[N, M, C, C]` or `[C, C]`. `from_start` is
+    `exp(gamma_i)` and `to_end` is `exp(gamma_C - gamma_i)`: `[N, M, C]` or None. gamma is the cumulative
+    sum of g from the start of the chunk.
+    """
+
+    def __init__(self, g: Tensor | None, like: Tensor):
+        C = like.shape[-2]
+        causal = torch.ones(C, C, dtype=torch.bool, device=like.device).tril()
+        self.from_start: Tensor | None = None
+        self.to_end: Tensor | None = None
+        if g is None:
+            self.pairs = causal.to(like.dtype)
+            return
+        gamma = to_chunks(g.clamp(min=MIN_LOG_DECAY), C).cumsum_(-1)
+        # Masked before the exponential: above the diagonal the difference is positive and may overflow.
+        difference = gamma.unsqueeze(-1) - gamma.unsqueeze(-2)
+        self.pairs = difference.masked_fill_(~causal, -torch.inf).exp_()
+        self.from_start = gamma.exp()
+        self.to_end = (gamma[..., -1:] - gamma).exp_()
+
+
+def scale_tokens(x: Tensor, factor: Tensor | None) -> Tensor:
+    """Multiply the tokens of `[N, M, C or 2C, D]` by `[N, M, C]`; without a factor, x itself."""
+    if factor is None:
+        return x
+    N, M, rows, D = x.shape
+    return (x.reshape(N, M, -1, factor.shape[-1], D) * factor[:, :, None, :, None]).view(N, M, rows, D)
+
+
+def decay_state(state: Tensor, from_start: Tensor | None, n: int) -> Tensor:
+    """A state `[M, K, V]` times the decay of the whole of chunk n."""
+    return state if from_start is None else state * from_start[n, :, -1, None, None]
+
+
+def add_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`out += a @ b` over the two leading dimensions, in one call."""
+    out.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1))
+    return out
+
+
+def log_decay_gradient(
+    g: Tensor, per_pair: Tensor, per_query: Tensor, per_key: Tensor, per_state: Tensor
+) -> Tensor:
+    """Gradient of g `[B, T, H]` from products (value times its gradient) of all that decays.
+
+    `per_pair` `[N, M, C, C]` decays by `exp(gamma_i - gamma_j)`, `per_query` `[N, M, C]` by `exp(gamma_i)`,
+    `per_key` `[N, M, C]` by `exp(gamma_C - gamma_j)`, `per_state` `[N, M]` by `exp(gamma_C)`. Nothing that
+    does not decay takes part, not even to cancel: rounding errors of large terms would hide the small
+    gradients of strong decay. So the diagonal of `per_pair` is zeroed, in place.
+    """
+    per_pair.diagonal(dim1=-2, dim2=-1).zero_()
+    d_gamma = per_pair.sum(-1) - per_pair.sum(-2) + per_query
+    earlier_keys = functional.pad(per_key[..., :-1].cumsum(-1), (1, 0))
+    d_g = d_gamma.flip(-1).cumsum_(-1).flip(-1) + earlier_keys + per_state.unsqueeze(-1)
+    B, T, H = g.shape
+    return from_chunks(d_g, (B, T, H), g.dtype).masked_fill(g < MIN_LOG_DECAY, 0)
+
+
+def unit_lower_inverse(a: Tensor) -> Tensor:
+    """`(I + a)^-1` for strictly lower triangular `a`: `[G, C, C]`, C a power of two.
+
+    Block forward substitution: both diagonal halves by recursion (in one batch), the lower left block
+    as `-T22 a21 T11`; blocks of 8 are solved directly. Unlike products of powers of `a` this stays
+    accurate when keys are correlated.
+    """
+    G, chunk, _ = a.shape
+    if chunk <= 8:
+        eye = torch.eye(chunk, dtype=a.dtype, device=a.device).expand_as(a)
+        solved: Tensor = torch.linalg.solve_triangular(a, eye, upper=False, unitriangular=True)
+        return solved
+    half = chunk // 2
+    inner = unit_lower_inverse(torch.cat((a[:, :half, :half], a[:, half:, half:])))
+    first, second = inner[:G], inner[G:]
+    inverse = torch.zeros_like(a)
+    inverse[:, :half, :half] = first
+    inverse[:, half:, half:] = second
+    inverse[:, half:, :half] = torch.bmm(second, torch.bmm(a[:, half:, :half], first)).neg_()
+    return inverse

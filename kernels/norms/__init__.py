@@ -1,0 +1,40 @@
+"""Normalisation over the last dimension: root mean square (arXiv 1910.07467) and Euclidean."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from asi_lab.kernels.norms.fused import fused_norm
+from asi_lab.kernels.norms.naive import naive_norm
+
+NormImplementation = Literal["naive", "fused"]
+
+
+def rms_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    implementation: NormImplementation = "fused",
+) -> Tensor:
+    """`weight * x / sqrt(mean(x^2) + eps)` over the last dimension.
+
+    x is `[..., D]`, weight `[D]` or None; the result has the shape and dtype of x.
+    """
+    if weight is not None and weight.shape != x.shape[-1:]:
+        raise ValueError(f"weight must be [D] = {list(x.shape[-1:])}, got {list(weight.shape)}")
+    return _norm(x, weight, eps, x.shape[-1], implementation)
+
+
+def l2_norm(x: Tensor, eps: float = 1e-6, *, implementation: NormImplementation = "fused") -> Tensor:
+    """`x / sqrt(sum(x^2) + eps)` over the last dimension of x, `[..., D]`."""
+    return _norm(x, None, eps, 1, implementation)
+
+
+def _norm(
+    x: Tensor, weight: Tensor | None, eps: float, count: int, implementation: NormImplementation
+) -> Tensor:
+    if implementation not in ("naive", "fused"):
+        raise ValueError(f"implementation must be 'naive' or 'fused', got {implementation!r}")
+    norm = fused_norm if implementation == "fused" else naive_norm
+    return norm(x, weight, eps, count)

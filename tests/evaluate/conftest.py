@@ -1,0 +1,126 @@
+"""A trial in a thread, over real pipes, around models small enough to compute by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from asi_lab.data.tokenizer import Tokenizer, train_tokenizer
+from asi_lab.evaluate.client import HiddenStates
+from asi_lab.evaluate.lm import HiddenStateLM
+from asi_lab.evaluate.serve import serve
+from asi_lab.evaluate.tasks import build_tasks
+from asi_lab.evaluate.wire import WireError, send
+
+torch.set_num_threads(1)
+
+
+class TinyModel(nn.Module):
+    """A causal model with random weights and a long memory: ids [B, L] -> hidden states [B, L, D]."""
+
+    def __init__(self, vocab_size: int, width: int = 16) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocab_size, width)
+        self.mix = nn.Linear(width, width)
+        self.head = nn.Linear(width, vocab_size, bias=False)
+        nn.init.normal_(self.head.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        position = torch.arange(1, ids.shape[1] + 1)
+        return torch.tanh(self.mix(self.embed(ids).cumsum(1) / position[:, None].sqrt()))
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer("byte", iter(()))
+
+
+@pytest.fixture
+def model(tokenizer: Tokenizer) -> TinyModel:
+    torch.manual_seed(0)
+    return TinyModel(tokenizer.vocab_size).eval()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., HiddenStates]]:
+    """Start a trial that serves `hidden` and return the scorer's side of it."""
+    trials: list[threading.Thread] = []
+    writers = []
+
+    def start(hidden: Callable[[Tensor], Tensor], head: Tensor, **options: object) -> HiddenStates:
+        to_trial, to_scorer = os.pipe(), os.pipe()
+
+        def trial() -> None:
+            with (
+                contextlib.suppress(WireError),  # the scorer gave the candidate up
+                os.fdopen(to_trial[0], "rb") as reader,
+                os.fdopen(to_scorer[1], "wb", buffering=0) as writer,
+            ):
+                serve(hidden, head, reader, writer)
+
+        trials.append(threading.Thread(target=trial, daemon=True))
+        trials[-1].start()
+        reader, writer = os.fdopen(to_scorer[0], "rb"), os.fdopen(to_trial[1], "wb")
+        writers.append((reader, writer))
+        settings = {"vocab_size": len(head), "prefix_checks": 16, "prefix_tolerance": 1e-3, "seed": 0}
+        return HiddenStates(reader, writer, **(settings | options))  # type: ignore[arg-type]
+
+    yield start
+    for reader, writer in writers:
+        with contextlib.suppress(WireError):
+            send(writer, {"op": "bye"})
+        reader.close()
+        with contextlib.suppress(OSError):
+            writer.close()
+    for thread in trials:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def make_lm(connect: Callable[..., HiddenStates], tokenizer: Tokenizer) -> Callable[..., HiddenStateLM]:
+    def make(
+        hidden: Callable[[Tensor], Tensor],
+        head: Tensor,
+        max_length: int = 64,
+        batch: int = 8,
+        **options: object,
+    ) -> HiddenStateLM:
+        states = connect(hidden, head, **options)
+        return HiddenStateLM(states, tokenizer, max_length=max_length, batch=batch, batch_tokens=batch * 256)
+
+    return make
+
+
+@pytest.fixture
+def lm(make_lm: Callable[..., HiddenStateLM], model: TinyModel) -> HiddenStateLM:
+    return make_lm(model, model.head.weight)
+
+
+@pytest.fixture(scope="session")
+def evaluation_text() -> dict[str, str]:
+    """Real prose that every Python brings along."""
+    return {f"python/{key}": text for key, text in sorted(topics.items()) if 2000 < len(text) < 9000}
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory, evaluation_text: dict[str, str]) -> Path:
+    directory = tmp_path_factory.mktemp("data")
+    lines = [json.dumps({"key": key, "text": text}) for key, text in evaluation_text.items()]
+    (directory / "evaluation.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tasks_dir(data_dir: Path, tokenizer: Tokenizer) -> Path:
+    build_tasks(data_dir, data_dir / "tasks", 0, 100, tokenizer)
+    return data_dir / "tasks"

@@ -1,0 +1,70 @@
+"""Inputs and comparisons shared by the kernel tests."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_seed() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def unit_keys(shape: tuple[int, ...], correlation: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Keys `[B, T, H, K]` of length one whose inner products are about `correlation` (1.0: identical)."""
+    B, _, H, K = shape
+    common = torch.randn(B, 1, H, K, dtype=dtype)
+    mixed = correlation**0.5 * functional.normalize(common, dim=-1)
+    mixed = mixed + (1 - correlation) ** 0.5 * functional.normalize(torch.randn(shape, dtype=dtype), dim=-1)
+    return functional.normalize(mixed, dim=-1)
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Largest absolute difference over the root mean square of what was expected."""
+    rms = expected.double().square().mean().sqrt().item()
+    difference = (actual.double() - expected.double()).abs().max().item()
+    return difference / rms if rms > 0 else difference
+
+
+def outputs_and_gradients(
+    function: Callable[..., tuple[Tensor, ...]], inputs: dict[str, Tensor], dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """Outputs of `function(**inputs)` and the gradient of a fixed random projection of all of them."""
+    leaves = {name: x.detach().to(dtype or x.dtype).requires_grad_() for name, x in inputs.items()}
+    outputs = function(**leaves)
+    generator = torch.Generator().manual_seed(1)
+    loss = sum(
+        (y.double() * torch.randn(y.shape, generator=generator, dtype=torch.float64)).sum() for y in outputs
+    )
+    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    named = {f"output {i}": y.detach() for i, y in enumerate(outputs)}
+    return named | {f"d_{name}": d for name, d in zip(leaves, gradients, strict=True)}
+
+
+@pytest.fixture
+def assert_same() -> Callable[..., None]:
+    """Both functions give equal outputs and gradients, the first in `dtype`, the second in float64."""
+
+    def check(
+        fast: Callable[..., tuple[Tensor, ...]],
+        truth: Callable[..., tuple[Tensor, ...]],
+        inputs: dict[str, Tensor],
+        tolerance: float,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        actual = outputs_and_gradients(fast, inputs, dtype)
+        expected = outputs_and_gradients(truth, inputs)
+        errors = {name: relative_error(actual[name], expected[name]) for name in expected}
+        wrong = {name: error for name, error in errors.items() if not error <= tolerance}
+        assert not wrong, f"beyond {tolerance}: {wrong}"
+
+    return check
+
+
+@pytest.fixture
+def make_keys() -> Callable[..., Tensor]:
+    return unit_keys
