@@ -31,7 +31,14 @@ class Control:
         self.signalled: int | None = None
 
     def listen(self) -> None:
-        """Take over the signals: the first SIGINT lets the candidate finish, all others cut it off."""
+        """Take over the signals: the first SIGINT lets the candidate finish, all others cut it off.
+
+        Commands that an earlier engine did not live to take are dropped: they were not meant for this one.
+        """
+        for path, command in commands.pending(self.lab.commands):
+            name = command.action if command else path.name
+            self.store.append_events(("warning", f"{name} came before this engine started; dropped", {}))
+            path.unlink(missing_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
 
@@ -67,14 +74,14 @@ class Control:
             self.stop_now = command.action == "stop_now"
         self.store.append_events(("command", f"{command.action} taken", {"id": command.id}))
 
-    def may_go_on(self) -> bool:
-        """Whether another candidate may be started; waits while paused.
+    def may_go_on(self, tick: Callable[[], None]) -> bool:
+        """Whether another candidate may be started; waits while paused, calling `tick`, which ticks this.
 
         Raises:
             StopNow: the search is to end at once.
         """
-        self.tick()
+        tick()
         while self.paused and not self.stopping:
             time.sleep(0.2)
-            self.tick()
+            tick()
         return not (self.stopping or (self.deadline is not None and time.monotonic() >= self.deadline))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -77,14 +78,14 @@ class Engine:
         self, store: Store, control: Control, config_text: str, experiments: int | None, lock: int
     ) -> int:
         store.append_events(("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()}))
-        watch = _Watch(store, control, self.view)
+        watch = _Watch(store, control, self.view, experiments)
         try:
             self.executor.prepare()
             trials = Trials(self.lab, self.settings, store, self.executor, watch)
-            self._measure_baselines(store, trials, control)
+            self._measure_baselines(store, trials, lambda: control.may_go_on(watch.tick))
             lineage = self._lineage(store, config_text, lock)
             loop = Loop(self.settings, config_text, store, lineage, trials)
-            loop.run(experiments, control.may_go_on)
+            loop.run(experiments, lambda: control.may_go_on(watch.tick))
         except StopNow:
             self.view.say("Cut off. What is finished is kept; the running trial starts over next time.")
         finally:
@@ -119,9 +120,9 @@ class Engine:
         check_unchanged(self.settings, text)
         return str(text)
 
-    def _measure_baselines(self, store: Store, trials: Trials, control: Control) -> None:
+    def _measure_baselines(self, store: Store, trials: Trials, may_go_on: Callable[[], bool]) -> None:
         for architecture, index in baselines.due(self.settings.baselines, 0, store.baselines()):
-            if not control.may_go_on():
+            if not may_go_on():
                 raise StopNow
             trials.baseline(architecture, index)
         if store.get(SEED_ID) is None:
@@ -172,8 +173,9 @@ class Engine:
 class _Watch:
     """Keeps commands obeyed, the heartbeat going and the view fresh while a trial runs."""
 
-    def __init__(self, store: Store, control: Control, view: View) -> None:
+    def __init__(self, store: Store, control: Control, view: View, experiments: int | None) -> None:
         self.store, self.control, self.view = store, control, view
+        self.experiments = experiments
         self._doing: dict[str, object] = {}
         self._last = 0.0
 
@@ -195,4 +197,5 @@ class _Watch:
         """Tell viewers that the engine lives, and what it does."""
         self._last = time.monotonic()
         doing = self._doing if state != "stopped" else {}
-        self.store.put_meta("engine", {"pid": os.getpid(), "time": time.time(), "state": state, **doing})
+        engine = {"pid": os.getpid(), "time": time.time(), "state": state, "experiments": self.experiments}
+        self.store.put_meta("engine", engine | doing)

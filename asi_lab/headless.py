@@ -224,7 +224,7 @@ def conclude(lab: Lab, settings: Settings, console: Console) -> None:
     if not lab.has_results():
         return
     with Store.open_readonly(lab.store) as store:
-        board = leaderboard.read(store, settings.baselines)
+        board = leaderboard.read(store, settings)
         best = store.get(board.candidates[0].id or 0) if board and board.candidates else None
         parent = store.get(best.parent) if best is not None and best.parent is not None else None
     look = ["status"]

@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from asi_lab import config
 from asi_lab.errors import ConfigError, LabLocked, UsageError
 from asi_lab.settings import Settings
+
+LOCK_TRIES = 5
 
 
 class Lab:
@@ -98,13 +101,17 @@ class Lab:
             os.close(descriptor)
 
     def _lock(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        for _ in range(LOCK_TRIES):  # a viewer that just looks holds it for an instant
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.05)
+        else:
             raise LabLocked(
                 f"{self.path}: expected a free lab; an engine runs on it, process {self._written_pid()}. "
                 "Watch it with: asi-lab status. End it with: asi-lab stop."
-            ) from None
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
 

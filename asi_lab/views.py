@@ -44,8 +44,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def to_json(value: Any) -> str:
-    """Records as JSON; figures that are not finite become null."""
-    return json.dumps(_finite(msgspec.to_builtins(value)), indent=2, ensure_ascii=False, allow_nan=False)
+    """Records as JSON in ASCII, harmless on a terminal; figures that are not finite become null."""
+    return json.dumps(_finite(msgspec.to_builtins(value)), indent=2, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

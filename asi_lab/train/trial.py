@@ -131,6 +131,15 @@ def _trace(error: BaseException) -> str:
     return "\n".join(lines[-ERROR_LINES:])
 
 
+def warm_up() -> None:
+    """Take one step with everything a trial uses, so that what torch imports late is there before the job."""
+    parameter = nn.Parameter(torch.ones(2, 2))
+    optimizer = torch.optim.AdamW([parameter], fused=True)
+    torch.autograd.backward(nn.functional.cross_entropy(parameter, torch.zeros(2, dtype=torch.long)))
+    nn.utils.clip_grad_norm_([parameter], 1.0)
+    optimizer.step()
+
+
 def main() -> int:
     """Entry point of the process; returns its exit status."""
     parser = argparse.ArgumentParser(description="A trial process of asi-lab; started by the engine.")
@@ -139,6 +148,7 @@ def main() -> int:
     arguments = parser.parse_args()
     process.die_with_parent()
     process.tune_allocator()
+    warm_up()
     report = Reporter(arguments.report_fd)
     report(protocol.Ready())
     line = sys.stdin.buffer.readline()

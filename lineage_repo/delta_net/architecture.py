@@ -1,35 +1,57 @@
-"""DeltaNet (arXiv 2406.06484): linear attention that writes by the delta rule. The seed of every lineage.
+"""delta_net: DeltaNet (arXiv 2406.06484), the delta rule.
 
-For each head, with q_t and k_t of length one and beta_t in (0, 1):
+Every head keeps a matrix S [V, K] that maps keys to values, for token t:
 
-    q, k, v = silu(conv(W x))        causal depthwise convolution over time
-    S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}^T k_t)^T
-    o_t = d_k^{-1/2} S_t^T q_t
-    y_t = W_o rms_norm(o_t)          `use_gate`: W_o (rms_norm(o_t) * silu(W_g x_t))
+    S_t = S_(t-1) (I - b_t k_t k_t^T) + b_t v_t k_t^T
+    o_t = S_t q_t / sqrt(K)
+
+Mechanisms, in the order of the computation:
+
+- values: short convolution over 4 tokens, SiLU
+- queries, keys: short convolution over 4 tokens, SiLU, L2 norm
+- writes: strength b_t in (0, 1) per head and token
+- memory: never forgets
+- output norm: RMS per head
+
+Work and memory are linear in the length, and no position sees a later one.
 """
 
-import math
-from typing import Literal
+from typing import Any
 
 import torch
-from einops import rearrange
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from asi_lab.kernels import delta_rule, rms_norm, short_convolution
+from asi_lab.kernels import delta_rule, l2_norm, rms_norm, short_convolution
+
+
+class CausalConvolution(nn.Module):
+    """Depthwise convolution over time: each channel mixes its own last values."""
+
+    def __init__(self, channels: int, width: int, bias: bool, silu: bool) -> None:
+        super().__init__()
+        bound = width**-0.5
+        self.weight = nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+        self.silu = silu
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.silu:
+            return short_convolution(x, self.weight, self.bias, "silu")
+        return short_convolution(x, self.weight, self.bias)
 
 
 class DeltaNet(nn.Module):
-    """A token mixer `[B, L, D] -> [B, L, D]` with a state of one `[d_k, d_v]` matrix a head.
+    """One token-mixing layer, [B, L, D] to [B, L, D].
 
-    A head has `hidden_size * expand_k / num_heads` key and `hidden_size * expand_v / num_heads` value
-    features. `d_model`, where given, is `hidden_size`. `allow_neg_eigval` takes beta from (0, 2)
-    (arXiv 2411.12537). `mode` is "chunk" or, for comparison, "naive" (one token at a time).
+    `d_model` wins over `hidden_size`; `expand_k` and `expand_v` scale the widths of
+    keys and values. `mode`, `use_*`, `conv_size`, `allow_neg_eigval`, `qk_activation`
+    and `qk_norm` belong to the common interface: this architecture fixes what they
+    name, so they change nothing.
     """
 
     def __init__(
         self,
-        mode: Literal["chunk", "naive"] = "chunk",
+        mode: str = "chunk",
         d_model: int | None = None,
         hidden_size: int = 1024,
         expand_k: float = 1.0,
@@ -45,70 +67,54 @@ class DeltaNet(nn.Module):
         qk_activation: str = "silu",
         qk_norm: str = "l2",
         norm_eps: float = 1e-5,
-        **kwargs: object,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__()
         width = hidden_size if d_model is None else d_model
-        key_width, value_width = round(width * expand_k), round(width * expand_v)
-        if key_width % num_heads or value_width % num_heads:
-            raise ValueError(f"num_heads = {num_heads} must divide the widths {key_width} and {value_width}")
-        if mode not in ("chunk", "naive"):
-            raise ValueError(f"mode must be 'chunk' or 'naive', got {mode!r}")
-        if (qk_activation, qk_norm) != ("silu", "l2"):
-            raise ValueError(f"qk_activation is 'silu', qk_norm 'l2'; got {qk_activation!r}, {qk_norm!r}")
-        self.mode: Literal["chunk", "naive"] = mode
+        key_dim, value_dim = int(width * expand_k), int(width * expand_v)
+        if key_dim % num_heads or value_dim % num_heads:
+            widths = f"{key_dim} and {value_dim}"
+            raise ValueError(f"widths {widths} must divide by {num_heads} heads")
         self.num_heads = num_heads
-        self.norm_eps = norm_eps
-        self.beta_scale = 2.0 if allow_neg_eigval else 1.0
-        self.widths = [key_width, key_width, value_width]
-
+        self.widths = [key_dim, key_dim, value_dim]
         self.qkv_proj = nn.Linear(width, sum(self.widths), bias=False)
-        self.conv_weight = self.conv_bias = None
-        if use_short_conv:
-            bound = 1 / math.sqrt(conv_size)
-            self.conv_weight = nn.Parameter(torch.empty(sum(self.widths), conv_size).uniform_(-bound, bound))
-            self.conv_bias = nn.Parameter(torch.zeros(sum(self.widths))) if conv_bias else None
-        self.beta_proj = nn.Linear(width, num_heads, bias=False) if use_beta else None
-        self.gate_proj = nn.Linear(width, value_width, bias=False) if use_gate else None
-        self.norm_weight = nn.Parameter(torch.ones(value_width // num_heads))
-        self.out_proj = nn.Linear(value_width, width, bias=False)
+        self.qkv_conv = CausalConvolution(sum(self.widths), 4, conv_bias, silu=True)
+        self.beta_proj = nn.Linear(width, num_heads, bias=False)
+        self.norm_eps = norm_eps
+        self.norm_weight = nn.Parameter(torch.ones(value_dim // num_heads))
+        self.out_proj = nn.Linear(value_dim, width, bias=False)
 
     def forward(
         self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        past_key_values: object = None,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Any = None,
         use_cache: bool = False,
         output_attentions: bool = False,
-        **kwargs: object,
-    ) -> tuple[Tensor, None, object]:
-        """Mix `hidden_states` `[B, L, D]` over time. Where `attention_mask` `[B, L]` is 0, nothing is read,
-        written or returned. The whole sequence is one pass: `past_key_values` is handed back unchanged."""
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, Any]:
+        """Mixes `hidden_states`; `attention_mask` [B, L] is 0 where there is padding.
+
+        Returns the output, None, and `past_key_values` as given.
+        """
         x = hidden_states
-        mask = None if attention_mask is None else attention_mask[..., None].to(x.dtype)
-        if mask is not None:
-            x = x * mask
+        if attention_mask is not None:
+            padded = (attention_mask == 0)[..., None]
+            x = x.masked_fill(padded, 0.0)
 
-        qkv = self.qkv_proj(x)
-        if self.conv_weight is None:
-            qkv = functional.silu(qkv)
-        else:
-            qkv = short_convolution(qkv, self.conv_weight, self.conv_bias, activation="silu")
-        parts = torch.split(qkv, self.widths, dim=-1)
-        q, k, v = (rearrange(part, "b l (h d) -> b l h d", h=self.num_heads) for part in parts)
+        q, k, v = self.qkv_conv(self.qkv_proj(x)).split(self.widths, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))
+        q = l2_norm(q)
+        k = l2_norm(k)
 
-        if self.beta_proj is None:
-            beta = x.new_ones(*x.shape[:2], self.num_heads)
-        else:
-            beta = self.beta_proj(x).sigmoid()
-        beta = beta * self.beta_scale
-        if mask is not None:
-            beta = beta * mask
+        beta = torch.sigmoid(self.beta_proj(x))
+        if attention_mask is not None:  # padding leaves no trace in the memory
+            k = k.masked_fill(padded[..., None], 0.0)
+            v = v.masked_fill(padded[..., None], 0.0)
+        o, _ = delta_rule(q, k, v, beta)
 
-        o, _ = delta_rule(q, k, v, beta, use_qk_l2norm_in_kernel=True, implementation=self.mode)
-
-        o = rearrange(rms_norm(o, self.norm_weight, self.norm_eps), "b l h d -> b l (h d)")
-        if self.gate_proj is not None:
-            o = o * functional.silu(self.gate_proj(x))
-        y = self.out_proj(o)
-        return y if mask is None else y * mask, None, past_key_values
+        o = rms_norm(o, self.norm_weight, self.norm_eps)
+        y = self.out_proj(o.flatten(-2))
+        if attention_mask is not None:
+            y = y.masked_fill(padded, 0.0)
+        return y, None, past_key_values

@@ -1,39 +1,59 @@
-"""Gated DeltaNet (arXiv 2412.06464): the delta rule on a memory that decays, with a gated output.
+"""gated_delta_net: Gated DeltaNet (arXiv 2412.06464), the gated delta rule.
 
-For each head, with q_t and k_t of length one and beta_t in (0, 1):
+Every head keeps a matrix S [V, K] that maps keys to values, for token t:
 
-    q, k, v = silu(conv(W x))        causal depthwise convolution over time
-    g_t = -exp(A) softplus(W_a x_t + b)        logarithm of the decay, as in Mamba-2
-    S_t = e^{g_t} S_{t-1} + beta_t k_t (v_t - e^{g_t} S_{t-1}^T k_t)^T
-    o_t = d_k^{-1/2} S_t^T q_t
-    y_t = W_o (rms_norm(o_t) * silu(W_g x_t))
+    S_t = a_t S_(t-1) (I - b_t k_t k_t^T) + b_t v_t k_t^T
+    o_t = S_t q_t / sqrt(K)
 
-With `expand_k = expand_v = 1` it has the parameters of DeltaNet with `use_gate` (5 D^2 a layer) and one
-more projection to the heads: the two differ by the decay alone, and by the gate where DeltaNet has none.
+Mechanisms, in the order of the computation:
+
+- values: short convolution over 4 tokens, SiLU
+- queries, keys: short convolution over 4 tokens, SiLU, L2 norm
+- writes: strength b_t in (0, 1) per head and token
+- decay: a_t = exp(-exp(A) softplus(w x_t + d)), per head and token
+- output norm: RMS per head
+- output gate: SiLU, one value per channel
+
+Work and memory are linear in the length, and no position sees a later one.
 """
 
 import math
-from typing import Literal
+from typing import Any
 
 import torch
-from einops import rearrange
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from asi_lab.kernels import gated_delta_rule, rms_norm, short_convolution
+from asi_lab.kernels import gated_delta_rule, l2_norm, rms_norm, short_convolution
+
+
+class CausalConvolution(nn.Module):
+    """Depthwise convolution over time: each channel mixes its own last values."""
+
+    def __init__(self, channels: int, width: int, bias: bool, silu: bool) -> None:
+        super().__init__()
+        bound = width**-0.5
+        self.weight = nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+        self.silu = silu
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.silu:
+            return short_convolution(x, self.weight, self.bias, "silu")
+        return short_convolution(x, self.weight, self.bias)
 
 
 class DeltaNet(nn.Module):
-    """A token mixer `[B, L, D] -> [B, L, D]` with a decaying state of one `[d_k, d_v]` matrix a head.
+    """One token-mixing layer, [B, L, D] to [B, L, D].
 
-    A head has `hidden_size * expand_k / num_heads` key and `hidden_size * expand_v / num_heads` value
-    features. `d_model`, where given, is `hidden_size`. `allow_neg_eigval` takes beta from (0, 2)
-    (arXiv 2411.12537). `mode` is "chunk" or, for comparison, "naive" (one token at a time).
+    `d_model` wins over `hidden_size`; `expand_k` and `expand_v` scale the widths of
+    keys and values. `mode`, `use_*`, `conv_size`, `allow_neg_eigval`, `qk_activation`
+    and `qk_norm` belong to the common interface: this architecture fixes what they
+    name, so they change nothing.
     """
 
     def __init__(
         self,
-        mode: Literal["chunk", "naive"] = "chunk",
+        mode: str = "chunk",
         d_model: int | None = None,
         hidden_size: int = 1024,
         expand_k: float = 1.0,
@@ -49,76 +69,65 @@ class DeltaNet(nn.Module):
         qk_activation: str = "silu",
         qk_norm: str = "l2",
         norm_eps: float = 1e-5,
-        **kwargs: object,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__()
         width = hidden_size if d_model is None else d_model
-        key_width, value_width = round(width * expand_k), round(width * expand_v)
-        if key_width % num_heads or value_width % num_heads:
-            raise ValueError(f"num_heads = {num_heads} must divide the widths {key_width} and {value_width}")
-        if mode not in ("chunk", "naive"):
-            raise ValueError(f"mode must be 'chunk' or 'naive', got {mode!r}")
-        if (qk_activation, qk_norm) != ("silu", "l2"):
-            raise ValueError(f"qk_activation is 'silu', qk_norm 'l2'; got {qk_activation!r}, {qk_norm!r}")
-        self.mode: Literal["chunk", "naive"] = mode
+        key_dim, value_dim = int(width * expand_k), int(width * expand_v)
+        if key_dim % num_heads or value_dim % num_heads:
+            widths = f"{key_dim} and {value_dim}"
+            raise ValueError(f"widths {widths} must divide by {num_heads} heads")
         self.num_heads = num_heads
-        self.norm_eps = norm_eps
-        self.beta_scale = 2.0 if allow_neg_eigval else 1.0
-        self.widths = [key_width, key_width, value_width]
-
+        self.widths = [key_dim, key_dim, value_dim]
         self.qkv_proj = nn.Linear(width, sum(self.widths), bias=False)
-        self.conv_weight = self.conv_bias = None
-        if use_short_conv:
-            bound = 1 / math.sqrt(conv_size)
-            self.conv_weight = nn.Parameter(torch.empty(sum(self.widths), conv_size).uniform_(-bound, bound))
-            self.conv_bias = nn.Parameter(torch.zeros(sum(self.widths))) if conv_bias else None
-        self.beta_proj = nn.Linear(width, num_heads, bias=False) if use_beta else None
-        self.decay_proj = nn.Linear(width, num_heads, bias=False)
-        self.decay_log_rate = nn.Parameter(torch.empty(num_heads).uniform_(1, 16).log())
+        self.qkv_conv = CausalConvolution(sum(self.widths), 4, conv_bias, silu=True)
+        self.beta_proj = nn.Linear(width, num_heads, bias=False)
+        # Step sizes start log-uniform in [1e-3, 1e-1], rates uniform in [1, 16].
         step = torch.empty(num_heads).uniform_(math.log(1e-3), math.log(1e-1)).exp()
-        self.decay_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # softplus(bias) = step
-        self.gate_proj = nn.Linear(width, value_width, bias=False) if use_gate else None
-        self.norm_weight = nn.Parameter(torch.ones(value_width // num_heads))
-        self.out_proj = nn.Linear(value_width, width, bias=False)
+        self.decay_proj = nn.Linear(width, num_heads, bias=False)
+        self.decay_bias = nn.Parameter(torch.log(torch.expm1(step)))
+        rate = torch.empty(num_heads).uniform_(1.0, 16.0)
+        self.decay_log_rate = nn.Parameter(rate.log())
+        self.norm_eps = norm_eps
+        self.norm_weight = nn.Parameter(torch.ones(value_dim // num_heads))
+        self.gate_proj = nn.Linear(width, value_dim, bias=False)
+        self.out_proj = nn.Linear(value_dim, width, bias=False)
 
     def forward(
         self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        past_key_values: object = None,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Any = None,
         use_cache: bool = False,
         output_attentions: bool = False,
-        **kwargs: object,
-    ) -> tuple[Tensor, None, object]:
-        """Mix `hidden_states` `[B, L, D]` over time. Where `attention_mask` `[B, L]` is 0, nothing is read,
-        written or returned. The whole sequence is one pass: `past_key_values` is handed back unchanged."""
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, Any]:
+        """Mixes `hidden_states`; `attention_mask` [B, L] is 0 where there is padding.
+
+        Returns the output, None, and `past_key_values` as given.
+        """
         x = hidden_states
-        mask = None if attention_mask is None else attention_mask[..., None].to(x.dtype)
-        if mask is not None:
-            x = x * mask
+        if attention_mask is not None:
+            padded = (attention_mask == 0)[..., None]
+            x = x.masked_fill(padded, 0.0)
 
-        qkv = self.qkv_proj(x)
-        if self.conv_weight is None:
-            qkv = functional.silu(qkv)
-        else:
-            qkv = short_convolution(qkv, self.conv_weight, self.conv_bias, activation="silu")
-        parts = torch.split(qkv, self.widths, dim=-1)
-        q, k, v = (rearrange(part, "b l (h d) -> b l h d", h=self.num_heads) for part in parts)
+        q, k, v = self.qkv_conv(self.qkv_proj(x)).split(self.widths, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))
+        q = l2_norm(q)
+        k = l2_norm(k)
 
-        if self.beta_proj is None:
-            beta = x.new_ones(*x.shape[:2], self.num_heads)
-        else:
-            beta = self.beta_proj(x).sigmoid()
-        beta = beta * self.beta_scale
-        step = functional.softplus(self.decay_proj(x) + self.decay_bias)
+        beta = torch.sigmoid(self.beta_proj(x))
+        step = nn.functional.softplus(self.decay_proj(x) + self.decay_bias)
         g = -self.decay_log_rate.exp() * step
-        if mask is not None:
-            beta, g = beta * mask, g * mask
+        if attention_mask is not None:  # padding leaves no trace in the memory
+            k = k.masked_fill(padded[..., None], 0.0)
+            v = v.masked_fill(padded[..., None], 0.0)
+            g = g.masked_fill(padded, 0.0)
+        o, _ = gated_delta_rule(q, k, v, g, beta)
 
-        o, _ = gated_delta_rule(q, k, v, g, beta, use_qk_l2norm_in_kernel=True, implementation=self.mode)
-
-        o = rearrange(rms_norm(o, self.norm_weight, self.norm_eps), "b l h d -> b l (h d)")
-        if self.gate_proj is not None:
-            o = o * functional.silu(self.gate_proj(x))
-        y = self.out_proj(o)
-        return y if mask is None else y * mask, None, past_key_values
+        o = rms_norm(o, self.norm_weight, self.norm_eps)
+        o = o * nn.functional.silu(self.gate_proj(x).view_as(o))
+        y = self.out_proj(o.flatten(-2))
+        if attention_mask is not None:
+            y = y.masked_fill(padded, 0.0)
+        return y, None, past_key_values

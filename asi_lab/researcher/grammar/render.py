@@ -9,7 +9,13 @@ from __future__ import annotations
 from textwrap import fill, indent
 
 from asi_lab.researcher.grammar import inputs, memory, output, paths
-from asi_lab.researcher.grammar.genome import Genome, canonical, is_valid
+from asi_lab.researcher.grammar.genome import (
+    Genome,
+    canonical,
+    gated_delta_net_genome,
+    is_valid,
+    seed_genome,
+)
 from asi_lab.researcher.grammar.part import Part, code
 
 MODULE = '''"""{name}: {summary}.
@@ -88,6 +94,13 @@ Work and memory are linear in the length, and no position sees a later one.
 '''
 
 
+KNOWN = {
+    canonical(seed_genome()): "DeltaNet (arXiv 2406.06484), the delta rule",
+    canonical(gated_delta_net_genome()): "Gated DeltaNet (arXiv 2412.06464), the gated delta rule",
+}
+"""Genomes that are published architectures, with their source."""
+
+
 def render(genome: Genome, name: str) -> str:
     """The source of `architecture.py` for a genome.
 
@@ -105,7 +118,7 @@ def render(genome: Genome, name: str) -> str:
     helpers = dict.fromkeys(helper for part in parts for helper in part.helpers)
     return MODULE.format(
         name=name,
-        summary=memory.summary(genome),
+        summary=KNOWN.get(genome) or memory.summary(genome),
         equations=indent(memory.equations(genome), "    "),
         notes="\n".join(_note(part.note) for part in parts if part.note),
         imports=_imports(parts, init + forward),

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from asi_lab import lineage_repo
 from asi_lab.researcher.grammar import Genome, gated_delta_net_genome, render, seed_genome
 from asi_lab.train.model import load_architecture
 
@@ -179,9 +178,9 @@ def test_a_width_that_heads_do_not_divide_is_refused():
 @pytest.mark.parametrize(
     ("folder", "genome"), [("delta_net", seed_genome()), ("gated_delta_net", gated_delta_net_genome())]
 )
-def test_baseline_genomes_are_the_architectures_of_the_lineage(folder, genome):
-    """Same parameters, same function as the files a lineage starts from."""
-    path = Path(lineage_repo.__file__).parent / folder / "architecture.py"
+def test_baseline_genomes_are_the_published_architectures(folder, genome):
+    """Same parameters, same function as the architectures written by hand from the papers."""
+    path = Path(__file__).parents[2] / "lineage_repo" / "by_hand" / f"{folder}.py"
     reference = load_architecture(path)(d_model=64, num_heads=2).double()
     rendered = build(genome)
     weights = {name.replace("qkv_conv.", "conv_"): value for name, value in rendered.state_dict().items()}

@@ -1,0 +1,163 @@
+"""What doctor finds, and that each trouble comes with a fix."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from asi_lab import doctor
+
+NAMES = ["python", "torch", "gpu", "git", "disk", "sandbox", "annoy", "ollama", "openai", "lab", "data"]
+SECRET = "sk-secret-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Nothing is reached over the network, and importing torch is done by one test alone."""
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    report = json.dumps({"version": "2.13.0", "cuda": None, "gpus": []})
+    monkeypatch.setattr(doctor, "_TORCH", f"print({report!r})")
+
+
+def found(lab, name: str) -> doctor.Finding:
+    return next(finding for finding in doctor.examine(lab) if finding.name == name)
+
+
+def test_every_subject_is_examined_and_every_trouble_has_a_fix(searched):
+    findings = doctor.examine(searched)
+    assert [finding.name for finding in findings] == NAMES
+    assert all(bool(finding.fix) == (finding.verdict != "ok") for finding in findings)
+    assert doctor.is_fit(findings)
+
+
+def test_a_lab_need_not_exist(tmp_path):
+    from asi_lab.lab import Lab
+
+    findings = doctor.examine(Lab(tmp_path / "deep" / "lab"))
+    assert doctor.is_fit(findings)
+    assert not (tmp_path / "deep").exists()
+
+
+def test_torch_is_really_imported(searched, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    import importlib.metadata
+
+    assert importlib.metadata.version("torch") in found(searched, "torch").detail
+
+
+def test_torch_that_cannot_be_imported_fails(searched, monkeypatch):
+    monkeypatch.setattr(doctor, "_TORCH", "import no_such_module_here")
+    finding = found(searched, "torch")
+    assert finding.verdict == "fail"
+    assert "no_such_module_here" in finding.detail
+    assert not doctor.is_fit([finding])
+
+
+def test_gpus_are_named(searched, monkeypatch):
+    report = json.dumps({"version": "2.13.0", "cuda": "13.0", "gpus": ["Big GPU"]})
+    monkeypatch.setattr(doctor, "_TORCH", f"print({report!r})")
+    assert found(searched, "gpu") == doctor.Finding("gpu", "ok", "Big GPU")
+
+
+def test_missing_git_fails(searched, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert found(searched, "git").verdict == "fail"
+
+
+@pytest.mark.parametrize(("free", "verdict"), [(50e9, "ok"), (5e9, "warn"), (0.5e9, "fail")])
+def test_disk_space(searched, monkeypatch, free, verdict):
+    usage = doctor.shutil.disk_usage(searched.path)._replace(free=int(free))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
+    assert found(searched, "disk").verdict == verdict
+
+
+def test_the_sandbox_is_not_praised(searched):
+    finding = found(searched, "sandbox")
+    assert finding.verdict == "warn"
+    assert "not in this version" in finding.detail
+
+
+def test_annoy_is_optional(searched, monkeypatch):
+    monkeypatch.setattr(doctor, "annoy_available", lambda: False)
+    finding = found(searched, "annoy")
+    assert finding.verdict == "warn"
+    assert "exact" in finding.detail
+
+
+def test_the_key_is_seen_but_never_printed(run, searched, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    assert found(searched, "openai").verdict == "ok"
+    for arguments in (["doctor"], ["doctor", "--json"]):
+        assert SECRET not in run("--lab", searched.path, *arguments).output
+
+
+def test_ollama_lists_its_models(searched, monkeypatch):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps({"models": [{"model": "qwen3:8b"}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{server.server_port}")
+        finding = found(searched, "ollama")
+        server.shutdown()
+    assert finding.verdict == "ok"
+    assert "qwen3:8b" in finding.detail
+
+
+def test_ollama_out_of_reach_is_no_failure(searched):
+    finding = found(searched, "ollama")
+    assert finding.verdict == "warn"
+    assert "127.0.0.1:9" in finding.detail
+
+
+def test_a_broken_configuration_fails(run, copied):
+    copied.config.write_text("preset = 'nonsense'\n")
+    assert found(copied, "lab").verdict == "fail"
+    result = run("--lab", copied.path, "doctor", "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["ok"] is False
+    assert {check["name"]: check["verdict"] for check in report["checks"]}["lab"] == "fail"
+
+
+def test_a_running_engine_is_named(searched):
+    hold = (
+        "import sys, time; from pathlib import Path; from asi_lab.lab import Lab\n"
+        "with Lab(Path(sys.argv[1])).locked(): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", hold, str(searched.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        holder.stdout.readline()
+        assert f"process {holder.pid}" in found(searched, "lab").detail
+        holder.kill()
+
+
+def test_data_that_matches_no_file_fails(fresh):
+    fresh.config.write_text('preset = "micro"\n[data]\nsource = "text:/nowhere/*.txt"\n')
+    assert found(fresh, "data").verdict == "fail"
+
+
+def test_damaged_data_fails(copied):
+    (copied.data / "train.bin").write_bytes(b"short")
+    assert found(copied, "data").verdict == "fail"
+
+
+def test_data_is_described(searched, fresh):
+    assert "training tokens" in found(searched, "data").detail
+    assert "first search" in found(fresh, "data").detail

@@ -1,0 +1,96 @@
+"""Ranks, the test against luck, and figures that are not finite."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+
+import msgspec
+import pytest
+
+from asi_lab import leaderboard, views
+from asi_lab.baselines import ARCHITECTURES, Baselines
+from asi_lab.config import from_preset
+from asi_lab.records import BaselineRun
+from asi_lab.summary import summarise
+
+SETTINGS = from_preset("micro")
+
+
+def runs(make_candidate, losses, others=None):
+    """Baseline runs of both architectures with these losses; those of the second may differ."""
+    evidence = make_candidate(1).evidence
+    return [
+        BaselineRun(
+            name,
+            index,
+            msgspec.structs.replace(
+                evidence, evaluation=msgspec.structs.replace(evidence.evaluation, loss=loss)
+            ),
+        )
+        for name, group in zip(ARCHITECTURES, (losses, others or losses), strict=True)
+        for index, loss in enumerate(group)
+    ]
+
+
+@pytest.fixture
+def baselines(make_candidate) -> Baselines:
+    return Baselines(SETTINGS, runs(make_candidate, [4.00, 4.01, 4.02]))
+
+
+def test_baselines_are_missing_until_all_are_measured(make_candidate):
+    assert leaderboard.measured(SETTINGS, runs(make_candidate, [4.0, 4.1])) is None
+    assert leaderboard.measured(SETTINGS, runs(make_candidate, [4.0, 4.1, 4.2])) is not None
+
+
+def test_a_win_needs_more_than_the_margin_of_the_t_test(baselines):
+    margin = 2.1318 * 0.01 * math.sqrt(1 + 1 / 3)  # t at 95 % with 4 degrees of freedom
+    assert leaderboard.standing(4.01 - margin * 1.01, baselines).beats_baseline
+    assert not leaderboard.standing(4.01 - margin * 0.99, baselines).beats_baseline
+    found = leaderboard.standing(4.01 + 0.02, baselines)
+    assert found.gain == pytest.approx(-0.02 / 4.01)
+    assert found.gain_in_noise == pytest.approx(-0.02 / (0.01 * math.sqrt(4 / 3)))
+
+
+def test_luck_alone_wins_as_often_as_expected(make_candidate):
+    """Candidates that are no better than the baseline: 5 % of them pass, over many labs."""
+    rng, passed, count = random.Random(0), 0, 4000
+    for _ in range(count):
+        first, second = ([rng.gauss(4.0, 0.01) for _ in range(3)] for _ in ARCHITECTURES)
+        lab = Baselines(SETTINGS, runs(make_candidate, first, second))
+        passed += leaderboard.standing(rng.gauss(4.0, 0.01), lab).beats_baseline
+    assert passed / count == pytest.approx(0.05, abs=0.012)
+
+
+def test_the_seed_stands_among_the_baselines_only(baselines, make_candidate):
+    rows = [summarise(make_candidate(number)) for number in (0, 1, 2, 3)]
+    found = leaderboard.board(baselines, rows)
+    assert [row.id for row in found.candidates] == [3, 2, 1]
+    assert [(row.name, row.rank, row.judge) for row in found.baselines] == [
+        ("delta_net", None, 5.0),
+        ("gated_delta_net", None, 10.0),
+    ]
+    assert found.baselines[0].gain == 0.0
+
+
+def test_equal_fitness_ranks_the_older_first(baselines, make_candidate):
+    rows = [summarise(make_candidate(number, fitness=0.5)) for number in (2, 1)]
+    assert [row.id for row in leaderboard.board(baselines, rows).candidates] == [1, 2]
+
+
+def test_without_any_spread_no_units_of_noise_are_claimed(make_candidate):
+    flat = Baselines(SETTINGS, runs(make_candidate, [4.0, 4.0, 4.0]))
+    assert leaderboard.standing(3.9, flat).gain_in_noise is None
+
+
+def test_json_holds_no_figure_that_json_has_not():
+    text = views.to_json({"a": math.nan, "b": [math.inf, 1.5], "c": (-math.inf,), "d": "nan"})
+    assert json.loads(text) == {"a": None, "b": [None, 1.5], "c": [None], "d": "nan"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0:00"), (9.6, "0:10"), (750, "12:30"), (11220, "3:07:00")]
+)
+def test_durations(seconds, shown):
+    assert views.duration(seconds) == shown
