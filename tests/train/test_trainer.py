@@ -1,0 +1,138 @@
+"""Training: deterministic, resumable at the end, honest about divergence."""
+
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from asi_lab import references
+from asi_lab.config import from_preset
+from asi_lab.train import trainer
+from asi_lab.train.model import LanguageModel, load_architecture
+
+MICRO = from_preset("micro")
+MODEL = msgspec.structs.replace(MICRO.model, width=32, heads=2)
+TRAIN = msgspec.structs.replace(MICRO.train, steps=12, batch=4, micro_batch=4, context=32, warmup_steps=2)
+VOCABULARY = 50
+
+
+class Stream:
+    """Batches of a learnable pattern: each token is the last one plus one."""
+
+    def batch(self, step: int) -> np.ndarray:
+        start = np.random.default_rng(step).integers(0, VOCABULARY, size=(4, 1))
+        return (start + np.arange(33)) % VOCABULARY
+
+
+@pytest.fixture
+def delta_net(tmp_path) -> type[nn.Module]:
+    path = tmp_path / "architecture.py"
+    path.write_text(references.source("delta_net"))
+    return load_architecture(path)
+
+
+def train(layer: type[nn.Module], settings=TRAIN, seed: int = 0):
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    model = LanguageModel(layer, MODEL, VOCABULARY)
+    curve: list = []
+    return model, trainer.fit(model, Stream(), settings, curve.append), curve
+
+
+def test_two_runs_of_a_seed_give_identical_losses(delta_net):
+    first, second, other = (train(delta_net, seed=seed)[2] for seed in (0, 0, 1))
+    assert [p.loss for p in first] == [p.loss for p in second]
+    assert [p.loss for p in first] != [p.loss for p in other]
+
+
+def test_it_learns_and_reports_every_step_of_a_short_run(delta_net):
+    _, training, curve = train(delta_net, msgspec.structs.replace(TRAIN, steps=40))
+    assert [p.step for p in curve] == list(range(1, 41))
+    assert curve[-1].tokens == 40 * 4 * 32 == training.tokens
+    assert curve[-1].loss < 0.5 * curve[0].loss
+    assert curve[0].loss == pytest.approx(math.log(VOCABULARY), rel=0.5)
+    assert curve[1].learning_rate == pytest.approx(TRAIN.learning_rate)
+    assert training.tokens_per_second > 0
+    assert training.peak_memory_mb > 10
+
+
+def test_micro_batches_give_the_same_gradient(delta_net):
+    split = msgspec.structs.replace(TRAIN, micro_batch=1)
+    whole, parts = train(delta_net)[2], train(delta_net, split)[2]
+    assert [p.loss for p in parts] == pytest.approx([p.loss for p in whole], rel=1e-3)
+
+
+def test_a_checkpoint_brings_back_the_same_model(delta_net, tmp_path):
+    model, training, _ = train(delta_net)
+    trainer.save_checkpoint(model, training, tmp_path / "checkpoint.pt")
+    torch.manual_seed(9)
+    twin = LanguageModel(delta_net, MODEL, VOCABULARY)
+    assert trainer.load_checkpoint(twin, tmp_path / "checkpoint.pt") == training
+    ids = torch.arange(20)[None]
+    assert torch.equal(twin.eval().hidden(ids)[0], model.eval().hidden(ids)[0])
+    assert [path.name for path in tmp_path.glob("checkpoint*")] == ["checkpoint.pt"]
+
+
+class Exploding(nn.Module):
+    """A layer whose output leaves the finite numbers after a few calls in training."""
+
+    def __init__(self, d_model: int, **kwargs: object) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(d_model))
+        self.calls = 0
+
+    def forward(self, hidden_states, **kwargs):
+        self.calls += 1
+        return hidden_states * self.scale * (math.inf if self.calls > 3 else 1.0), None, None
+
+
+def test_divergence_names_the_step():
+    with pytest.raises(trainer.Diverged, match="step 4"):
+        train(Exploding)
+
+
+class WithAux(Exploding):
+    """A layer with an auxiliary loss in slot two."""
+
+    def forward(self, hidden_states, **kwargs):
+        return hidden_states * self.scale, 100.0 + self.scale.sum(), None
+
+
+def test_auxiliary_loss_trains_but_is_not_reported():
+    model, training, curve = train(WithAux)
+    assert training.train_loss < 20
+    assert curve[0].loss < 20
+    assert float(model.blocks[0].mixer.scale.detach().mean()) < 1.0
+
+
+def test_tied_embeddings_are_counted_once(delta_net):
+    tied = LanguageModel(delta_net, MODEL, VOCABULARY).parameter_counts()
+    untied_settings = msgspec.structs.replace(MODEL, tie_embeddings=False)
+    untied = LanguageModel(delta_net, untied_settings, VOCABULARY).parameter_counts()
+    assert tied[1] == untied[1]
+    assert tied[0] - tied[1] == VOCABULARY * 32
+    assert untied[0] - untied[1] == 2 * VOCABULARY * 32
+
+
+@pytest.mark.parametrize(
+    ("preset", "body", "total"), [("20m", 6.3e6, 19.2e6), ("340m", 302e6, 405e6), ("1.3b", 1.2e9, 1.41e9)]
+)
+def test_sizes_of_the_papers_presets(delta_net, preset, body, total):
+    with torch.device("meta"):
+        model = LanguageModel(delta_net, from_preset(preset).model, 50_257)
+    everything, outside = model.parameter_counts()
+    assert outside == pytest.approx(body, rel=0.02)
+    assert everything == pytest.approx(total, rel=0.02)
+
+
+def test_loading_an_architecture_runs_that_file(tmp_path):
+    path = Path(tmp_path / "architecture.py")
+    path.write_text("class DeltaNet:\n    mark = 7\n")
+    assert load_architecture(path).mark == 7
+    path.write_text("class Other:\n    pass\n")
+    with pytest.raises(AttributeError, match="DeltaNet"):
+        load_architecture(path)
