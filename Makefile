@@ -36,6 +36,8 @@ clean:  ## remove the environment and caches; labs stay
 # torch first and alone: pinned exactly, pip finds a local wheel where one is configured.
 # Annoy has no wheel and needs a C++ compiler; without it search is exact (asi-lab doctor says so).
 $(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; say which with: make PYTHON=python3.11" >&2; exit 1; }
 	@echo "Installing into $(VENV); the first time takes a few minutes." >&2
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0

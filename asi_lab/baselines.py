@@ -90,14 +90,23 @@ class Baselines:
         freedom = sum(len(group) - 1 for group in groups)
         loss = pooled([[e.loss for e in group] for group in groups])
         low, high = sd_interval(loss, freedom)
+        lower, upper = (self.anchor(name) for name in ARCHITECTURES)
+        scale = 1.0 if self.separated() else 0.0  # as the judge: without a scale, no points
+        points = [[scale * performance_points(e.loss, lower, upper) for e in group] for group in groups]
         return Noise(
             loss=loss,
             benchmark=pooled([[fitness.benchmark_gain(e, self.reference) for e in g] for g in groups]),
-            fitness=pooled([[sum(fitness.parts(e, self.reference)) / 3 for e in g] for g in groups]),
+            fitness=pooled(
+                [
+                    [(sum(fitness.parts(e, self.reference)) + p / 9) / 3 for e, p in zip(g, ps, strict=True)]
+                    for g, ps in zip(groups, points, strict=True)
+                ]
+            ),
             freedom=freedom,
             runs=len(groups[0]),
             loss_low=low,
             loss_high=high,
+            judge=pooled(points),
         )
 
     def task_noise(self) -> dict[str, float]:
@@ -115,11 +124,17 @@ class Baselines:
 
     def separated(self) -> bool:
         """Whether the two baselines differ in loss beyond noise (two-sided t-test at 5 %)."""
-        low, high = (self.evaluations(name) for name in ARCHITECTURES)
-        noise = self.noise()
-        spread = noise.loss * math.sqrt(1 / len(low) + 1 / len(high))
-        difference = abs(fmean(e.loss for e in low) - fmean(e.loss for e in high))
-        return difference > t_quantile(0.975, noise.freedom) * spread
+        low, high = ([e.loss for e in self.evaluations(name)] for name in ARCHITECTURES)
+        spread = pooled([low, high]) * math.sqrt(1 / len(low) + 1 / len(high))
+        return abs(fmean(low) - fmean(high)) > t_quantile(0.975, len(low) + len(high) - 2) * spread
+
+
+def performance_points(loss: float, lower: Anchor, upper: Anchor) -> float:
+    """Points of the judge for a loss: 0 at DeltaNet's, 5 at Gated DeltaNet's, on a line through both.
+
+    0 where Gated DeltaNet is not the better one: there is no scale then.
+    """
+    return 5.0 * (lower.loss - loss) / (lower.loss - upper.loss) if upper.loss < lower.loss else 0.0
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> float:

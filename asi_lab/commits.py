@@ -132,7 +132,7 @@ def _trailers(candidate: Candidate, proposal: Proposal) -> list[tuple[str, str]]
         trailers.append(("Loss", f"{loss:.4f} +- {score.noise.loss:.4f}" if score else f"{loss:.4f}"))
     if score:
         trailers.append(("Benchmark", f"{score.benchmark_gain:.4f} +- {score.noise.benchmark:.4f}"))
-        trailers.append(("Judge", f"{score.judgement.mark:.2f}"))
+        trailers.append(("Judge", f"{score.judgement.mark:.2f} +- {score.noise.judge:.2f}"))
     if candidate.evidence and candidate.evidence.training:
         trailers.append(("Params", str(candidate.evidence.training.params)))
     trailers.append(("Status", _status(candidate)))

@@ -54,7 +54,7 @@ class Engine:
         """`executor` runs the trials; by default they run on this machine."""
         self.lab, self.view = lab, view
         self.settings: Settings = lab.settings()
-        self.executor: Executor = executor or LocalExecutor(lab.trials / ".waiting")
+        self.executor = executor
 
     def search(self, experiments: int | None, hours: float | None) -> int:
         """Search until the lab holds `experiments` candidates, `hours` are over or someone stops it.
@@ -79,9 +79,10 @@ class Engine:
     ) -> int:
         store.append_events(("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()}))
         watch = _Watch(store, control, self.view, experiments)
+        executor: Executor = self.executor or LocalExecutor(self.lab.trials / ".waiting")
         try:
-            self.executor.prepare()
-            trials = Trials(self.lab, self.settings, store, self.executor, watch)
+            executor.prepare()
+            trials = Trials(self.lab, self.settings, store, executor, watch)
             self._measure_baselines(store, trials, lambda: control.may_go_on(watch.tick))
             lineage = self._lineage(store, config_text, lock)
             loop = Loop(self.settings, config_text, store, lineage, trials)
@@ -89,7 +90,7 @@ class Engine:
         except StopNow:
             self.view.say("Cut off. What is finished is kept; the running trial starts over next time.")
         finally:
-            self.executor.close()
+            executor.close()
             watch.beat("stopped")
             store.append_events(("engine_stopped", f"engine {os.getpid()} stopped", {}))
             self.view.refresh(store)

@@ -16,7 +16,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from asi_lab import leaderboard, status, views
 from asi_lab.baselines import ARCHITECTURES
 from asi_lab.engine import Engine
 from asi_lab.events import Event
@@ -27,6 +26,7 @@ from asi_lab.records import Candidate, CandidateState
 from asi_lab.settings import Settings
 from asi_lab.store import Store
 from asi_lab.text import plain
+from asi_lab.view import leaderboard, status, tables
 
 DIFF_LINES = 60
 _DRAW_SECONDS = 0.2
@@ -123,13 +123,13 @@ class ConsoleView:
             return []
         style = {"best": "bold green", "warning": "yellow", "error": "red"}.get(event.kind, "")
         label = "" if event.candidate is None else f"{event.candidate:04d} "
-        return [Text(f"{label}{plain(event.message, limit=views.LINE)}", style=style)]
+        return [Text(f"{label}{plain(event.message, limit=tables.LINE)}", style=style)]
 
     def _scored(self, candidate: Candidate, store: Store) -> list[Text]:
         baselines = leaderboard.measured(self.settings, store.baselines())
         assert baselines is not None
         assert candidate.commit is not None
-        first, second = views.result_lines(candidate, baselines)
+        first, second = tables.result_lines(candidate, baselines)
         return [
             Text(f"{candidate.id:04d} {first}"),
             Text(f"{candidate.id:04d} {second}, commit {candidate.commit[:10]}"),
@@ -150,7 +150,7 @@ class ConsoleView:
         left = ""
         if pace is not None and self.experiments is not None:
             seconds = status.time_left(summaries, self.experiments, pace, time.time())
-            left = f", about {views.duration(seconds or 0)} left ({pace.basis})"
+            left = f", about {tables.duration(seconds or 0)} left ({pace.basis})"
         self._bars.update(
             self._whole,
             description="experiments",
@@ -184,13 +184,16 @@ class ConsoleView:
 
 def _proposed(candidate: Candidate) -> Text:
     assert candidate.proposal is not None
-    name, change = plain(candidate.name, limit=views.NAME), plain(candidate.proposal.change, limit=views.LINE)
+    name, change = (
+        plain(candidate.name, limit=tables.NAME),
+        plain(candidate.proposal.change, limit=tables.LINE),
+    )
     return Text(f"{candidate.id:04d} {name}: from {candidate.parent:04d}, {change}", style="bold")
 
 
 def _failed(candidate: Candidate, state: CandidateState) -> Text:
     lines = (candidate.evidence.error if candidate.evidence else "").strip().splitlines() or ["no message"]
-    return Text(f"{candidate.id:04d} {state.value}: {plain(lines[-1], limit=views.LINE)}", style="yellow")
+    return Text(f"{candidate.id:04d} {state.value}: {plain(lines[-1], limit=tables.LINE)}", style="yellow")
 
 
 def search(lab: Lab, experiments: int | None, hours: float | None) -> int:
@@ -198,15 +201,15 @@ def search(lab: Lab, experiments: int | None, hours: float | None) -> int:
 
     Raises `LabError` as `Engine.search` does.
     """
-    settings, narration = lab.settings(), views.console(stderr=True)
+    settings, narration = lab.settings(), tables.console(stderr=True)
     if experiments is not None and _holds(lab, experiments):
-        more = views.command(lab, f"--no-tui --experiments {experiments + 8}")
+        more = tables.command(lab, f"--no-tui --experiments {experiments + 8}")
         narration.print(f"The lab holds {experiments} candidates already. To go on: {more}", soft_wrap=True)
         outcome = 0
     else:
         with ConsoleView(narration, settings, experiments) as view:
             outcome = Engine(lab, view).search(experiments, hours)
-    conclude(lab, settings, views.console())
+    conclude(lab, settings, tables.console())
     return outcome
 
 
@@ -229,27 +232,27 @@ def conclude(lab: Lab, settings: Settings, console: Console) -> None:
         parent = store.get(best.parent) if best is not None and best.parent is not None else None
     look = ["status"]
     if board is not None:
-        console.print(views.leaderboard(board, 10, console.width))
+        console.print(tables.leaderboard(board, 10, console.width))
         look += ["top", "log"]
     if best is not None and parent is not None:
         _print_diff(lab, parent, best, console)
         look += [f"show {best.id}", f"diff {best.id}"]
     console.print("\nLook further:", style="bold")
     for words in look:
-        console.print(f"  {views.command(lab, words)}", soft_wrap=True)
-    console.print(f"  git -C {views.shown(lab.lineage)} log --graph --branches --oneline", soft_wrap=True)
+        console.print(f"  {tables.command(lab, words)}", soft_wrap=True)
+    console.print(f"  git -C {tables.shown(lab.lineage)} log --graph --branches --oneline", soft_wrap=True)
 
 
 def _print_diff(lab: Lab, parent: Candidate, best: Candidate, console: Console) -> None:
     """The first lines of the code's change, and where to see the rest."""
     assert parent.commit is not None
     assert best.commit is not None
-    name, old = (plain(candidate.name, limit=views.NAME) for candidate in (best, parent))
+    name, old = (plain(candidate.name, limit=tables.NAME) for candidate in (best, parent))
     title = f"\n{best.id:04d} {name}\nagainst its parent {parent.id:04d} {old}\n"
     console.print(Text(title, style="bold"))
     coloured = console.is_terminal and not console.no_color
     lines = Lineage.open(lab.lineage).diff(parent.commit, best.commit, coloured).splitlines()
     print(*lines[:DIFF_LINES], sep="\n", file=console.file)
     if len(lines) > DIFF_LINES:
-        rest = views.command(lab, f"diff {parent.id} {best.id}")
+        rest = tables.command(lab, f"diff {parent.id} {best.id}")
         console.print(f"... {len(lines) - DIFF_LINES} more lines: {rest}", soft_wrap=True)

@@ -167,9 +167,12 @@ class Loop:
             candidate = msgspec.structs.replace(candidate, state=S.DONE)
         sha = self.lineage.commit(candidate, self.config_text, parent_commit)
         done = msgspec.structs.replace(candidate, commit=sha)
+        before = self.store.best_id()
         self.store.put(done, ("commit", f"{sha[:10]} {done.name}", {"sha": sha}), *self._best_news(done))
-        if self.store.best_id() == done.id:
+        best = self.store.best_id()
+        if best == done.id:
             self.lineage.update_best(done)
+        self.trials.discard_weights(done.id if best != done.id else before)
         return done
 
     def _best_news(self, done: Candidate) -> Sequence[NewEvent]:

@@ -96,6 +96,9 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     error: str
 
 
+TRIAL_UNUSABLE = 3
+"""Exit status of a scorer whose trial went away or answered what is no answer."""
+
 Report = Ready | Stage | Checked | Progress | Trained | Scored | Failed
 
 encoder = msgspec.json.Encoder()

@@ -172,6 +172,7 @@ class BaselineRun(msgspec.Struct, frozen=True):
 class Noise(msgspec.Struct, frozen=True):
     """The noise floor: standard deviations over seeds, pooled over the baselines.
 
+    `judge` is that of the mark, as far as the loss moves it; `fitness` takes in all three parts.
     `loss_low` and `loss_high` bound the loss sd at 95 % (chi-square); `freedom` are the degrees
     of freedom of the pool; `runs` is the number of runs of the seed architecture, which is the
     `n` of the prediction interval sd * sqrt(1 + 1/n).
@@ -184,6 +185,7 @@ class Noise(msgspec.Struct, frozen=True):
     runs: int
     loss_low: float
     loss_high: float
+    judge: float = 0.0
 
 
 class RubricPart(msgspec.Struct, frozen=True):

@@ -157,7 +157,10 @@ class Limits(Section, frozen=True, kw_only=True):
     parameter_ratio: Annotated[
         PositiveFloat, about("Most parameters, over those of the seed architecture.")
     ] = 1.5
-    log_mb: Annotated[PositiveFloat, about("Log kept of what a trial prints.")] = 16.0
+    log_mb: Annotated[PositiveFloat, about("Most a trial may print, in MB.")] = 16.0
+    checkpoints: Annotated[
+        Literal["best", "all"], about("Trained weights that stay on disk: the best candidate's, or all.")
+    ] = "best"
 
 
 class Agents(Section, frozen=True, kw_only=True):

@@ -23,6 +23,9 @@ from asi_lab.records import BaselineRun, Candidate, CandidateState, Check, Evide
 from asi_lab.settings import Settings
 from asi_lab.store import Store
 
+CHECKPOINT = "checkpoint.pt"
+"""Where the trial leaves trained weights, in the directory of its job."""
+
 Advance = Callable[..., Candidate]
 """Record that a candidate came to a state, with changes of other fields; returns the new record."""
 
@@ -54,7 +57,7 @@ class Trials:
         """
         assert candidate.proposal is not None
         directory = self._directory(f"{candidate.id:04d}", candidate.proposal.code)
-        trained = candidate.state is CandidateState.TRAINED and (directory / "checkpoint.pt").exists()
+        trained = candidate.state is CandidateState.TRAINED and (directory / CHECKPOINT).exists()
         state = CandidateState.TRAINED if trained else CandidateState.CHECKED
         standing = advance(candidate, state, starts=candidate.starts + 1)
         checks: tuple[Check, ...] = ()
@@ -100,6 +103,13 @@ class Trials:
         run_record = BaselineRun(architecture, index, evidence)
         message = f"baseline {architecture} seed {index}: loss {evidence.evaluation.loss:.4f}"
         self.store.put_baseline(run_record, ("baseline_measured", message, {"label": label}))
+        if self.settings.limits.checkpoints == "best":
+            (Path(job.directory) / CHECKPOINT).unlink(missing_ok=True)
+
+    def discard_weights(self, candidate_id: int | None) -> None:
+        """Remove the checkpoint of a candidate that will not be asked again, unless all are to be kept."""
+        if candidate_id is not None and self.settings.limits.checkpoints == "best":
+            (self.lab.trial(f"{candidate_id:04d}") / CHECKPOINT).unlink(missing_ok=True)
 
     def _directory(self, label: str, code: str) -> Path:
         directory = self.lab.trial(label)

@@ -62,17 +62,24 @@ def fitness_table(candidates: list[Candidate], known: Baselines, lab: Lab) -> No
 def wins(scored: list[Candidate], known: Baselines) -> None:
     noise = known.noise()
     margin = winning_margin(noise, LEVEL)
-    won = sum(1 for c in scored if c.loss is not None and known.mean.loss - c.loss > margin)
+    losses = [c.loss for c in scored if c.loss is not None]
     print("\n## Wins\n")
     for name in ARCHITECTURES:
-        losses = [e.loss for e in known.evaluations(name)]
-        print(f"- {name}: mean loss {statistics.fmean(losses):.4f} over {len(losses)} seeds")
+        runs = [e.loss for e in known.evaluations(name)]
+        print(f"- {name}: mean loss {statistics.fmean(runs):.4f} over {len(runs)} seeds")
     print(
         f"- noise floor: sd {noise.loss:.4f} nats ({noise.freedom} degrees of freedom, 95 % interval "
         f"{noise.loss_low:.4f} to {noise.loss_high:.4f})"
     )
-    print(f"- a win is a loss more than {margin:.4f} nats under DeltaNet's mean (one-sided t-test, 5 %)")
-    print(f"- {won} of {len(scored)} scored candidates win; by luck alone {LEVEL * len(scored):.1f} would")
+    print(
+        f"- a win is a loss more than {margin:.4f} nats under the mean of a baseline (one-sided t-test, 5 %)"
+    )
+    for name in ARCHITECTURES:
+        mean = statistics.fmean(e.loss for e in known.evaluations(name))
+        won = sum(1 for loss in losses if mean - loss > margin)
+        print(
+            f"- {won} of {len(losses)} scored candidates beat {name}; by luck {LEVEL * len(losses):.1f} would"
+        )
 
 
 def ends(candidates: list[Candidate]) -> None:

@@ -72,6 +72,12 @@ def test_winning_margin_holds_its_level_by_simulation():
     assert 0.035 < wins / 4000 < 0.065
 
 
+def test_the_judges_noise_is_that_of_the_loss_on_its_scale():
+    noise = lab([4.0, 4.1, 4.2], [3.0, 3.1, 3.2]).noise()
+    assert noise.judge == pytest.approx(5 * 0.1 / 1.0)  # five points over the gap of one nat
+    assert lab([4.0, 4.1, 4.2], [4.0, 4.12, 4.2]).noise().judge == 0.0
+
+
 def test_margin_formula():
     noise = lab([4.0, 4.1, 4.2], [3.0, 3.1, 3.2]).noise()
     assert baselines.winning_margin(noise) == pytest.approx(2.131847 * 0.1 * math.sqrt(4 / 3), rel=1e-5)

@@ -189,6 +189,13 @@ def test_killed_at_random_moments_it_ends_the_same(undisturbed, tmp_path, seed):
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_only_the_best_candidates_weights_stay(undisturbed):
+    with Store.open_readonly(undisturbed.store) as store:
+        best = store.best_id()
+    kept = {path.parent.name for path in undisturbed.trials.glob("*/checkpoint.pt")}
+    assert kept == {f"{best:04d}"}
+
+
 def test_a_second_run_with_the_same_budget_does_nothing(undisturbed):
     before = results(undisturbed)
     run(undisturbed, 16)

@@ -78,7 +78,8 @@ def test_the_message_has_subject_summary_and_trailers(lineage, make_candidate):
         "delta_net_42: a decay per head\n\n"
         "DeltaNet never forgets.\n\n"
         "Candidate: 42\nParent: 0\nReference: 0\n"
-        "Fitness: 0.5420 +- 0.0080\nLoss: 3.9580 +- 0.0120\nBenchmark: 0.0123 +- 0.0200\nJudge: 6.25\n"
+        "Fitness: 0.5420 +- 0.0080\nLoss: 3.9580 +- 0.0120\nBenchmark: 0.0123 +- 0.0200\n"
+        "Judge: 6.25 +- 0.00\n"
         "Params: 162042\nStatus: done\nResearcher: grammar\nModel: qwen3:8b"
     )
     date = _git(lineage.path, "log", "-1", "--format=%an %ae %at %ct", sha).split()

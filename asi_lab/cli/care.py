@@ -27,12 +27,12 @@ from asi_lab.errors import UsageError
 @seed_option
 def init(preset: str | None, seed: int | None) -> None:
     """Make a lab with a commented lab.toml."""
-    from asi_lab import views
+    from asi_lab.view import tables
 
     lab = current_lab()
     create(lab, preset, seed)
-    settings = views.shown(lab.config)
-    click.echo(f"Change {settings} as you like, then: {views.command(lab, '--no-tui')}", err=True)
+    settings = tables.shown(lab.config)
+    click.echo(f"Change {settings} as you like, then: {tables.command(lab, '--no-tui')}", err=True)
 
 
 @click.group()
@@ -45,13 +45,14 @@ def config() -> None:
 @click.option("--first", is_flag=True, help="The lab.toml with which the search began.")
 def config_show(first: bool) -> None:
     """All settings as they apply, with comments."""
-    from asi_lab import config, viewer
+    from asi_lab import config
+    from asi_lab.view import remote
 
     lab = existing()
     if not first:
         click.echo(config.render(lab.settings()), nl=False)
         return
-    with viewer.results(lab) as store:
+    with remote.results(lab) as store:
         text = store.get_meta("config") if store else None
     if text is None:
         raise UsageError("the search has not begun, so there is no first configuration yet.")
@@ -62,12 +63,12 @@ def config_show(first: bool) -> None:
 @lab_option()
 def config_validate() -> None:
     """Check lab.toml, also against what the lab began with."""
-    from asi_lab import viewer
     from asi_lab.lab import check_unchanged
+    from asi_lab.view import remote
 
     lab = existing()
     settings = lab.settings()
-    with viewer.results(lab) as store:
+    with remote.results(lab) as store:
         text = store.get_meta("config") if store else None
     if text is not None:
         check_unchanged(settings, text)
@@ -80,13 +81,14 @@ def config_validate() -> None:
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check machine and lab, with a fix for each finding."""
-    from asi_lab import doctor, views
+    from asi_lab.cli import doctor
+    from asi_lab.view import tables
 
     findings = doctor.examine(current_lab())
     if as_json:
-        click.echo(views.to_json({"ok": doctor.is_fit(findings), "checks": findings}))
+        click.echo(tables.to_json({"ok": doctor.is_fit(findings), "checks": findings}))
     else:
-        views.console().print(doctor.table(findings))
+        tables.console().print(doctor.table(findings))
     ctx.exit(0 if doctor.is_fit(findings) else 1)
 
 

@@ -17,27 +17,27 @@ from asi_lab.errors import UsageError
 @click.option("--once", is_flag=True, help="Print once instead of refreshing until Ctrl+C.")
 def status(as_json: bool, once: bool) -> None:
     """What the lab is doing, and how far it came."""
-    from asi_lab import status, viewer, views
+    from asi_lab.view import remote, status, tables
 
     lab = existing()
-    settings, console = lab.settings(), views.console()
+    settings, console = lab.settings(), tables.console()
 
     def look() -> status.Status:
-        with viewer.results(lab) as store:
+        with remote.results(lab) as store:
             return status.read(lab, settings, store)
 
     if as_json:
-        click.echo(views.to_json(look()))
+        click.echo(tables.to_json(look()))
     elif once or not console.is_terminal:
-        console.print(views.status(look()))
+        console.print(tables.status(look()))
     else:
         from rich.live import Live
 
         try:
-            with Live(views.status(look()), console=console, auto_refresh=False) as live:
+            with Live(tables.status(look()), console=console, auto_refresh=False) as live:
                 while True:
                     time.sleep(1)
-                    live.update(views.status(look()), refresh=True)
+                    live.update(tables.status(look()), refresh=True)
         except KeyboardInterrupt:
             return
 
@@ -48,18 +48,18 @@ def status(as_json: bool, once: bool) -> None:
 @json_option
 def top(count: int, as_json: bool) -> None:
     """The leaderboard, with its noise."""
-    from asi_lab import leaderboard, viewer, views
+    from asi_lab.view import leaderboard, remote, tables
 
     lab = existing()
-    settings, console = lab.settings(), views.console()
-    with viewer.results(lab) as store:
+    settings, console = lab.settings(), tables.console()
+    with remote.results(lab) as store:
         board = leaderboard.read(store, settings) if store else None
     if as_json:
-        click.echo(views.board_json(board, count))
+        click.echo(tables.board_json(board, count))
     elif board is None:
         nothing_yet(lab)
     else:
-        console.print(views.leaderboard(board, count, console.width))
+        console.print(tables.leaderboard(board, count, console.width))
 
 
 @click.command()
@@ -69,17 +69,17 @@ def top(count: int, as_json: bool) -> None:
 @click.option("--code", is_flag=True, help="Include the source of architecture.py.")
 def show(candidate: str, as_json: bool, code: bool) -> None:
     """All about CANDIDATE: an id such as 42, or best."""
-    from asi_lab import leaderboard, page, viewer, views
+    from asi_lab.view import leaderboard, page, remote, tables
 
     lab = existing()
-    settings, console = lab.settings(), views.console()
-    with viewer.results(lab) as store:
-        found = viewer.find(lab, store, candidate)
+    settings, console = lab.settings(), tables.console()
+    with remote.results(lab) as store:
+        found = remote.find(lab, store, candidate)
         baselines = leaderboard.measured(settings, store.baselines()) if store else None
     if as_json:
         click.echo(page.as_json(found, code))
         return
-    console.print(page.page(found, baselines, views.shown(lab.lineage)))
+    console.print(page.page(found, baselines, tables.shown(lab.lineage)))
     if code and found.proposal is not None:
         console.print(page.code(found.proposal.code, console), soft_wrap=True)
 
@@ -93,26 +93,26 @@ def diff(before: str, after: str | None) -> None:
 
     A and B are ids or best. With A alone: the change from its parent to A.
     """
-    from asi_lab import viewer, views
     from asi_lab.lineage import Lineage
+    from asi_lab.view import remote, tables
 
     lab = existing()
-    with viewer.results(lab) as store:
-        old = viewer.find(lab, store, before)
+    with remote.results(lab) as store:
+        old = remote.find(lab, store, before)
         if after is None and old.parent is None:
             raise UsageError(f"candidate {old.id} is the seed and has no parent: name two candidates.")
-        new = old if after is None else viewer.find(lab, store, after)
-        old = viewer.find(lab, store, str(old.parent)) if after is None else old
+        new = old if after is None else remote.find(lab, store, after)
+        old = remote.find(lab, store, str(old.parent)) if after is None else old
     for candidate in (old, new):
         if candidate.commit is None:
             state = candidate.state.value
-            code = views.command(lab, f"show {candidate.id} --code")
+            code = tables.command(lab, f"show {candidate.id} --code")
             raise UsageError(
                 f"candidate {candidate.id} is not committed ({state}). Read its code with: {code}"
             )
     assert old.commit is not None
     assert new.commit is not None
-    console = views.console()
+    console = tables.console()
     coloured = console.is_terminal and not console.no_color
     click.echo(Lineage.open(lab.lineage).diff(old.commit, new.commit, coloured).rstrip("\n"), color=coloured)
 

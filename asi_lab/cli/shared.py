@@ -48,12 +48,12 @@ def current_lab() -> Lab:
 
 def existing() -> Lab:
     """The lab, which must exist."""
-    from asi_lab import views
+    from asi_lab.view import tables
 
     lab = current_lab()
     if not lab.exists:
         raise UsageError(
-            f"{lab.path}: expected a lab; found none. Make one with: {views.command(lab, 'init')}"
+            f"{lab.path}: expected a lab; found none. Make one with: {tables.command(lab, 'init')}"
         )
     return lab
 
@@ -68,6 +68,6 @@ def create(lab: Lab, preset: str | None, seed: int | None) -> None:
 
 def nothing_yet(lab: Lab) -> None:
     """Say that there are no results yet, and how to get some."""
-    from asi_lab import views
+    from asi_lab.view import tables
 
-    click.echo(f"No results yet. Start the search: {views.command(lab, '--no-tui')}", err=True)
+    click.echo(f"No results yet. Start the search: {tables.command(lab, '--no-tui')}", err=True)

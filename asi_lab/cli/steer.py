@@ -39,11 +39,11 @@ def stop(now: bool) -> None:
 
 def _order(action: Action, meaning: str) -> None:
     """Send an order to the engine, say what it means and print the answer."""
-    from asi_lab import viewer
+    from asi_lab.view import remote
 
     lab = existing()
-    click.echo(f"Process {viewer.engine_pid(lab)}: {meaning}", err=True)
-    answer = viewer.order(lab, action)
+    click.echo(f"Process {remote.engine_pid(lab)}: {meaning}", err=True)
+    answer = remote.order(lab, action)
     if answer is None:
         click.echo("Not taken yet: the engine is busy, and takes the order when it looks next.", err=True)
     else:

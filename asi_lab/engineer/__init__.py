@@ -1,5 +1,4 @@
-"""The engineer: checks, trains and evaluates a candidate, and judges what came out.
+"""The engineer: reads a candidate's source, has it trained and evaluated in a trial, judges what came out.
 
-`contract`, `run`, `executor` and `judge` belong to the engine and import no torch; `preflight` runs
-in the trial process.
+All of it belongs to the engine and imports no torch; what runs inside the trial is `asi_lab.train`.
 """

@@ -243,8 +243,9 @@ class LocalExecutor:
     """One trial slot on this machine."""
 
     def __init__(self, directory: Path) -> None:
-        """Waiting pairs live in `directory` until they get a job."""
+        """Waiting pairs live in `directory` until they get a job. What a killed engine left there goes."""
         self._root = directory
+        shutil.rmtree(directory, ignore_errors=True)
         self._waiting: Pair | None = None
 
     def prepare(self) -> None:

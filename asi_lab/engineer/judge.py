@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 
-from asi_lab.baselines import Anchor
+from asi_lab.baselines import Anchor, performance_points
 from asi_lab.records import Evidence, Judgement, Proposal, RubricPart
 
 MIDPOINT = 5.0
@@ -54,14 +54,9 @@ def _performance(evidence: Evidence, anchors: tuple[Anchor, Anchor], separated: 
             0.0,
             "neutral: here Gated DeltaNet is not better than DeltaNet beyond noise, so they give no scale",
         )
-    share = (lower.loss - evidence.evaluation.loss) / (lower.loss - upper.loss)
-    return _part(
-        "performance",
-        5.0 * share,
-        -4.0,
-        5.0,
-        f"{share:.0%} of the way in loss from DeltaNet to Gated DeltaNet",
-    )
+    points = performance_points(evidence.evaluation.loss, lower, upper)
+    reason = f"{points / 5:.0%} of the way in loss from DeltaNet to Gated DeltaNet"
+    return _part("performance", points, -4.0, 5.0, reason)
 
 
 def _complexity(

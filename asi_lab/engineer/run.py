@@ -117,6 +117,8 @@ class _Supervisor:
         if health.trial_exit is not None:
             error = f"the trial {_words(health.trial_exit)}\n{self.pair.said('trial')}".strip()
             raise _Ended(_state_of_exit(health.trial_exit), error)
+        if health.scorer_exit == protocol.TRIAL_UNUSABLE:
+            raise _Ended(CandidateState.BROKEN, f"the trial cannot be scored: {self.pair.said('scorer')}")
         raise TrialError(
             f"The scoring process {_words(health.scorer_exit or 0)}. The candidate was not judged and will "
             f"be scored again when the search is started again.\n{self.pair.said('scorer')}"

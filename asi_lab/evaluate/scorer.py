@@ -36,10 +36,8 @@ from asi_lab.evaluate.fault import CandidateFault
 from asi_lab.evaluate.lm import HiddenStateLM
 from asi_lab.evaluate.loss import held_out_loss
 from asi_lab.evaluate.wire import WireError, send
-from asi_lab.protocol import Failed, Ready, Report, Scored, ScoreJob, encoder
+from asi_lab.protocol import TRIAL_UNUSABLE, Failed, Ready, Report, Scored, ScoreJob, encoder
 from asi_lab.records import Evaluation
-
-TRIAL_GONE = 3
 
 
 def score(job: ScoreJob, reader: IO[bytes], writer: IO[bytes]) -> Evaluation:
@@ -114,7 +112,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
                 send(writer, {"op": "bye"})
     except WireError as error:
         print(f"the trial went away: {error}", file=sys.stderr)
-        return TRIAL_GONE
+        return TRIAL_UNUSABLE
     except LabError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -1,1 +1,1 @@
-"""Trusted code that runs in the trial process: model, schedule, training, checkpoint."""
+"""Trusted code that runs in the trial process: checks, model, training, checkpoint."""

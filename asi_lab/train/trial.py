@@ -25,13 +25,13 @@ from asi_lab import process, protocol
 from asi_lab.data.manifest import load_manifest
 from asi_lab.data.shards import TokenStream
 from asi_lab.device import pick_device
-from asi_lab.engineer.preflight import preflight
 from asi_lab.evaluate.serve import serve
 from asi_lab.evaluate.wire import WireError
 from asi_lab.protocol import TrialJob
 from asi_lab.records import CandidateState, Check
 from asi_lab.train import trainer
 from asi_lab.train.model import LanguageModel, load_architecture
+from asi_lab.train.preflight import preflight
 
 ERROR_LINES = 40
 

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from asi_lab import doctor
+from asi_lab.cli import doctor
 
 NAMES = ["python", "torch", "gpu", "git", "disk", "sandbox", "annoy", "ollama", "openai", "lab", "data"]
 SECRET = "sk-secret-0123456789"

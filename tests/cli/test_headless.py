@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from asi_lab import headless, status
+from asi_lab import headless
 from asi_lab.baselines import ARCHITECTURES
 from asi_lab.config import from_preset
 from asi_lab.headless import ConsoleView
@@ -19,6 +19,7 @@ from asi_lab.protocol import Progress
 from asi_lab.records import BaselineRun, CandidateState
 from asi_lab.store import Store
 from asi_lab.summary import summarise
+from asi_lab.view import status
 
 SETTINGS = from_preset("micro")
 PROGRESS = Progress(120, 300, 1200, 3.21, 1e-3, 12_345.0, 100.0)

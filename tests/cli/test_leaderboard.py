@@ -9,11 +9,11 @@ import random
 import msgspec
 import pytest
 
-from asi_lab import leaderboard, views
 from asi_lab.baselines import ARCHITECTURES, Baselines
 from asi_lab.config import from_preset
 from asi_lab.records import BaselineRun
 from asi_lab.summary import summarise
+from asi_lab.view import leaderboard, tables
 
 SETTINGS = from_preset("micro")
 
@@ -85,7 +85,7 @@ def test_without_any_spread_no_units_of_noise_are_claimed(make_candidate):
 
 
 def test_json_holds_no_figure_that_json_has_not():
-    text = views.to_json({"a": math.nan, "b": [math.inf, 1.5], "c": (-math.inf,), "d": "nan"})
+    text = tables.to_json({"a": math.nan, "b": [math.inf, 1.5], "c": (-math.inf,), "d": "nan"})
     assert json.loads(text) == {"a": None, "b": [None, 1.5], "c": [None], "d": "nan"}
 
 
@@ -93,4 +93,4 @@ def test_json_holds_no_figure_that_json_has_not():
     ("seconds", "shown"), [(0, "0:00"), (9.6, "0:10"), (750, "12:30"), (11220, "3:07:00")]
 )
 def test_durations(seconds, shown):
-    assert views.duration(seconds) == shown
+    assert tables.duration(seconds) == shown

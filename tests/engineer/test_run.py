@@ -225,6 +225,12 @@ def test_garbage_on_the_report_pipe_is_broken(trial):
     assert "malformed report" in evidence.error
 
 
+def test_garbage_to_the_scorer_is_broken_and_ends_no_search(trial):
+    evidence, _, _ = trial(spiked("self.training or os.write(int(sys.argv[6]), b'garbage' * 100)"))
+    assert evidence.failure is S.BROKEN
+    assert evidence.evaluation is None
+
+
 def test_no_secret_reaches_the_trial(trial):
     evidence, _, log = trial(spiked("print(sorted(os.environ.items()), flush=True); raise SystemExit"))
     assert evidence.failure is S.BROKEN

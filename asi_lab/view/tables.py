@@ -24,10 +24,10 @@ from rich.text import Text
 from asi_lab.baselines import Baselines
 from asi_lab.events import Event
 from asi_lab.lab import Lab
-from asi_lab.leaderboard import Board, Row, standing
 from asi_lab.records import Candidate
-from asi_lab.status import Doing, Status
 from asi_lab.text import plain
+from asi_lab.view.leaderboard import Board, Row, standing
+from asi_lab.view.status import Doing, Status
 
 PREFIX = "delta_net_"
 """What every candidate's name begins with."""
@@ -117,6 +117,7 @@ def _board(found: Board, count: int, width: int) -> Table:
     noise = {
         "loss": f"±{found.noise.loss:.4f}",
         "benchmark": f"±{found.noise.benchmark:.2%}",
+        "judge": f"±{found.noise.judge:.1f}",
         "fitness": f"±{found.noise.fitness:.4f}",
     }
     shown = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
@@ -177,7 +178,7 @@ def _verdict(found: Board) -> Text:
         f"* loss more than {found.margin:.4f} nats under the mean of {runs} DeltaNet runs: one-sided t-test "
         f"at {found.level:.0%}, {noise.freedom} degrees of freedom.\n"
         f"± is the sd of one run over seeds (loss: {noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; "
-        f"fitness: without the judge's part). Gains are over DeltaNet; ×{runs}: mean of {runs} runs."
+        f"judge: as far as the loss moves it). Gains are over DeltaNet; ×{runs}: mean of {runs} runs."
     )
 
 
@@ -193,7 +194,8 @@ def result_lines(candidate: Candidate, baselines: Baselines) -> tuple[str, str]:
     return (
         f"loss {candidate.loss:.4f} ±{noise.loss:.4f}: {abs(found.gain):.2%} {side} DeltaNet "
         f"({units}{verdict})",
-        f"benchmark {score.benchmark_gain:+.2%} ±{noise.benchmark:.2%}, judge {score.judgement.mark:.1f}, "
+        f"benchmark {score.benchmark_gain:+.2%} ±{noise.benchmark:.2%}, "
+        f"judge {score.judgement.mark:.1f} ±{noise.judge:.1f}, "
         f"fitness {score.fitness:.4f} ±{noise.fitness:.4f}",
     )
 

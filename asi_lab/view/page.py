@@ -15,7 +15,7 @@ from rich.text import Text
 from asi_lab.baselines import Baselines
 from asi_lab.records import Candidate, Evidence, Score
 from asi_lab.text import plain
-from asi_lab.views import LINE, NAME, duration, grid, result_lines, to_json
+from asi_lab.view.tables import LINE, NAME, duration, grid, result_lines, to_json
 
 
 def page(found: Candidate, baselines: Baselines | None, lineage: str) -> RenderableType:

@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from asi_lab import leaderboard
 from asi_lab.events import Event
 from asi_lab.lab import Lab
-from asi_lab.leaderboard import Board
 from asi_lab.records import SEED_ID, Candidate
 from asi_lab.settings import Settings
 from asi_lab.store import Store
 from asi_lab.summary import Summary
+from asi_lab.view import leaderboard
+from asi_lab.view.leaderboard import Board
 
 EngineState = Literal["never started", "preparing data", "running", "paused", "stopped", "lost contact"]
 LOST_AFTER = 15.0

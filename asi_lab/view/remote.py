@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from asi_lab import commands, views
+from asi_lab import commands
 from asi_lab.commands import Action
 from asi_lab.errors import UsageError
 from asi_lab.lab import Lab
 from asi_lab.records import Candidate
 from asi_lab.store import Store
+from asi_lab.view import tables
 
 ACKNOWLEDGE_SECONDS = 5.0
 _MOST_DIGITS = 18
@@ -55,7 +56,7 @@ def engine_pid(lab: Lab) -> int:
     """
     pid = lab.engine_pid()
     if pid is None:
-        start = views.command(lab, "--no-tui")
+        start = tables.command(lab, "--no-tui")
         raise UsageError(f"{lab.path}: expected an engine at work; none runs. Start one with: {start}")
     return pid
 
