@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -62,9 +63,11 @@ def shown(path: Path) -> str:
 
 
 def command(lab: Lab, words: str) -> str:
-    """The command line that runs `words` on this lab."""
+    """The command line that runs `words` on this lab, as it can be typed here."""
+    installed = Path(sys.executable).parent / "asi-lab"
+    program = "asi-lab" if shutil.which("asi-lab") or not installed.exists() else shown(installed)
     path = shown(lab.path)
-    return f"asi-lab {words}" if path == "lab" else f"asi-lab --lab {path} {words}"
+    return f"{program} {words}" if path == "lab" else f"{program} --lab {path} {words}"
 
 
 def duration(seconds: float) -> str:
