@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from asi_lab import baselines, fitness, references
+from asi_lab import baselines, fitness, fsck, references
 from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.control import Control, StopNow
 from asi_lab.engineer.executor import Executor, LocalExecutor
@@ -154,7 +154,11 @@ class Engine:
         )
 
     def _lineage(self, store: Store, config_text: str, lock: int) -> Lineage:
-        """The lineage with the seed in it; a new one where the lab has none yet."""
+        """The lineage with the seed in it: a new one where the lab has none yet, else put in order.
+
+        What a killed git left behind, and refs or a whole repository that were lost, are made again from
+        the store; each repair is an event.
+        """
         seed = store.get(SEED_ID)
         assert seed is not None
         if seed.commit is None:
@@ -162,13 +166,11 @@ class Engine:
             sha = lineage.sha_of(SEED_ID)
             seed = msgspec.structs.replace(seed, commit=sha)
             store.put(seed, ("commit", f"{seed.name}: the root of the lineage", {"sha": sha}))
-        lineage = Lineage.open(self.lab.lineage, [lock])
-        lineage.recover()
-        best_id = store.best_id()
-        best = None if best_id is None else store.get(best_id)
-        if best is not None and best.commit is not None:
-            lineage.update_best(best)
-        return lineage
+        upper = [references.upper()]
+        for finding in fsck.repair(store, self.lab.lineage, config_text, upper, thorough=False):
+            message = f"{finding.subject}: {finding.message}"
+            store.append_events(("repair" if finding.repaired else "warning", message, {}))
+        return Lineage.open(self.lab.lineage, [lock])
 
 
 class _Watch:

@@ -109,7 +109,7 @@ class Evaluate(Section, frozen=True, kw_only=True):
 
     tasks: Annotated[
         tuple[str, ...],
-        about("Offline tasks (`asi_*`), any lm-eval task name, or a folder of task YAML."),
+        about("Offline tasks (`asi_*`), any lm-eval task name, or a folder of task YAML (with a slash)."),
     ]
     limit: Annotated[Positive, about("Most samples of a task.")] = 500
     batch: Annotated[Positive, about("Sequences in one forward pass.")] = 64

@@ -137,12 +137,13 @@ class Trials:
     ) -> Evidence:
         """Run one job; its curve goes to the store as it comes."""
         settings = self.settings
+        tasks = tuple(_task(name, self.lab.path) for name in settings.evaluate.tasks)
         score = ScoreJob(
             data=str(self.lab.data),
             data_seed=settings.seed,
             device=settings.device,
             train_context=settings.train.context,
-            evaluate=settings.evaluate,
+            evaluate=msgspec.structs.replace(settings.evaluate, tasks=tasks),
             threads=settings.train.threads,
         )
         if not job.resume:
@@ -166,6 +167,12 @@ class Trials:
             return run(self.executor.take(), job, score, look, self.watch.tick, before)
         finally:
             curve.flush()
+
+
+def _task(name: str, lab: Path) -> str:
+    """A task as the scorer takes it: folders of task YAML are relative to the lab."""
+    is_folder = "/" in name or name.startswith((".", "~"))
+    return str((lab / Path(name).expanduser()).resolve()) if is_folder else name
 
 
 class _Curve:

@@ -21,9 +21,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from asi_lab import fsck
+from asi_lab.baselines import ARCHITECTURES
 from asi_lab.lineage import Lineage
 from asi_lab.records import (
     Analysis,
+    BaselineRun,
     Candidate,
     CandidateState,
     Check,
@@ -116,7 +118,18 @@ def run(lab: Path, count: int) -> list[tuple[str, str]]:
         candidate = replace(candidate, state=CandidateState.DONE, commit=shas[-1])
         with puts:
             store.put(candidate, ("commit", shas[-1], {}))
+    for index in range(3):
+        for architecture in ARCHITECTURES:
+            evidence = sample(index + 1, rng).evidence
+            assert evidence is not None
+            store.put_baseline(BaselineRun(architecture, index, evidence))
     store.close()
+    (lab / "lab.toml").write_text('preset = "micro"\n')
+    program = [sys.executable, "-m", "asi_lab", "--lab", str(lab)]
+    status, top = (
+        seconds(lambda words=words: subprocess.run([*program, *words], check=True, stdout=subprocess.DEVNULL))
+        for words in (["status", "--once"], ["top"])
+    )
 
     log = ["git", "-C", str(lab / "lineage_repo"), "log", "--graph", "--branches", "--oneline"]
     log_seconds = seconds(lambda: subprocess.run(log, check=True, stdout=subprocess.DEVNULL))
@@ -141,6 +154,8 @@ def run(lab: Path, count: int) -> list[tuple[str, str]]:
         ("commit, mean (packing included)", f"{1e3 * float(np.mean(commits.seconds)):.1f} ms"),
         ("commit, longest (packs)", f"{1e3 * max(commits.seconds):.0f} ms"),
         ("git log --graph --branches --oneline", f"{log_seconds:.2f} s"),
+        ("asi-lab status --once", f"{status:.2f} s"),
+        ("asi-lab top", f"{top:.2f} s"),
         ("open for viewing", f"{1e3 * opening:.1f} ms"),
         ("summaries of all (status, top)", f"{1e3 * listing:.1f} ms"),
         ("last 20 events", f"{1e3 * events:.2f} ms"),

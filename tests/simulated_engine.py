@@ -1,6 +1,6 @@
 """An engine whose trials are simulated; run by the tests as a process of its own, so that it can be killed.
 
-    python tests/simulated_engine.py LAB EXPERIMENTS [SECONDS_PER_STAGE]
+    python tests/simulated_engine.py LAB EXPERIMENTS [SECONDS_PER_STAGE [HOURS]]
 
 Store, lineage, locks, signals, commands and data are real. What a simulated trial reports is a
 function of code and seed alone; some candidates fail in each of the ways a trial can end.
@@ -105,8 +105,9 @@ class Silent:
 def main() -> int:
     lab, experiments = Lab(Path(sys.argv[1])), int(sys.argv[2])
     delay = float(sys.argv[3]) if len(sys.argv) > 3 else 0.001
+    hours = float(sys.argv[4]) if len(sys.argv) > 4 else None
     try:
-        return Engine(lab, Silent(), SimulatedExecutor(delay)).search(experiments, None)
+        return Engine(lab, Silent(), SimulatedExecutor(delay)).search(experiments, hours)
     except LabError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,9 +68,9 @@ def make_lab(folder: Path) -> Lab:
     return lab
 
 
-def start(lab: Lab, experiments: int, delay: float = 0.001) -> subprocess.Popen[str]:
+def start(lab: Lab, experiments: int, delay: float = 0.001, *hours: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(ENGINE), str(lab.path), str(experiments), str(delay)],
+        [sys.executable, str(ENGINE), *map(str, (lab.path, experiments, delay, *hours))],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -189,6 +190,22 @@ def test_killed_at_random_moments_it_ends_the_same(undisturbed, tmp_path, seed):
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_a_lost_lineage_and_lost_refs_are_made_again_at_the_next_start(undisturbed, tmp_path):
+    lab = Lab(tmp_path / "lab")
+    shutil.copytree(undisturbed.path, lab.path)
+    before = Lineage.open(lab.lineage).refs()
+    shutil.rmtree(lab.lineage)
+    run(lab, 16)
+    assert Lineage.open(lab.lineage).refs() == before
+    best = before["refs/heads/best"]
+    for ref in ("refs/heads/best", next(ref for ref in before if ref.startswith("refs/heads/arch/"))):
+        subprocess.run(["git", "-C", str(lab.lineage), "update-ref", "-d", ref], check=True)
+    run(lab, 16)
+    assert Lineage.open(lab.lineage).refs() == before
+    assert Lineage.open(lab.lineage).best() == best
+    assert sum(e.kind == "repair" for e in events(lab)) >= 3
+
+
 def test_only_the_best_candidates_weights_stay(undisturbed):
     with Store.open_readonly(undisturbed.store) as store:
         best = store.best_id()
@@ -214,6 +231,17 @@ def test_a_second_engine_is_refused_with_the_first_ones_pid(tmp_path):
         first.kill()
         finish(first)
     assert lab.engine_pid() is None
+
+
+def test_a_search_ends_when_its_hours_are_over(tmp_path):
+    lab = make_lab(tmp_path)
+    began = time.monotonic()
+    code, _ = finish(start(lab, 100_000, 0.01, 4 / 3600))
+    assert code == 0
+    assert 4 < time.monotonic() - began < 30
+    found = results(lab)
+    assert len(found) > 1
+    assert all(row[1].is_terminal for row in found)
 
 
 def test_one_ctrl_c_lets_the_candidate_finish(tmp_path):

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
@@ -32,6 +33,9 @@ LOG_TAIL = 4000
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
 """All that a trial sees of the user's environment. Secrets are not among it."""
 
+TO_SCORER = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HTTPS_PROXY", "https_proxy")
+"""What the scorer sees besides: it may download the data of lm-eval's tasks, into the user's own cache."""
+
 
 class MalformedReport(Exception):
     """A process wrote something that is not a report."""
@@ -40,7 +44,9 @@ class MalformedReport(Exception):
 class Process:
     """One of the two processes: its handle, its reports and its log."""
 
-    def __init__(self, module: str, read_fd: int, write_fd: int, log: Path, home: Path) -> None:
+    def __init__(
+        self, module: str, read_fd: int, write_fd: int, log: Path, home: Path, environment: dict[str, str]
+    ) -> None:
         self.log = log
         self._buffer = bytearray()
         self.report_fd, report_write = os.pipe()
@@ -54,7 +60,7 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=(report_write, read_fd, write_fd),
-                env=_environment(home),
+                env=environment,
                 cwd=home,
                 start_new_session=True,
             )
@@ -166,9 +172,13 @@ class Pair:
         self.directory = directory
         to_trial, from_scorer = os.pipe()
         to_scorer, from_trial = os.pipe()
-        self.trial = Process("asi_lab.train.trial", to_trial, from_trial, directory / "trial.log", directory)
+        bare = _environment(directory)
+        trusted = bare | _of_user(TO_SCORER) | {"HF_HOME": _hugging_face_home()}
+        self.trial = Process(
+            "asi_lab.train.trial", to_trial, from_trial, directory / "trial.log", directory, bare
+        )
         self.scorer = Process(
-            "asi_lab.evaluate.scorer", to_scorer, from_scorer, directory / "scorer.log", directory
+            "asi_lab.evaluate.scorer", to_scorer, from_scorer, directory / "scorer.log", directory, trusted
         )
         for descriptor in (to_trial, from_scorer, to_scorer, from_trial):
             os.close(descriptor)
@@ -269,9 +279,17 @@ class LocalExecutor:
             self._waiting = None
 
 
+def _of_user(names: Sequence[str]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _hugging_face_home() -> str:
+    """The cache that the user's other programs share."""
+    return os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
+
+
 def _environment(home: Path) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return kept | {
+    return _of_user(PASSED_ON) | {
         "HOME": str(home),
         "TMPDIR": str(home),
         "PYTHONHASHSEED": "0",
