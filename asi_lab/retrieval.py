@@ -1,7 +1,7 @@
 """Motivations as vectors, and the search for similar ones.
 
 The vectors live in the store; the index is built from them in memory and never written, so it can be
-neither stale nor corrupt. Below a few thousand vectors search is exact; above, Annoy serves the bulk
+neither stale nor corrupt. Below some ten thousand vectors search is exact; above, Annoy serves the bulk
 and what came since is searched exactly. Without Annoy all of it is exact.
 """
 
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from asi_lab.records import Neighbour
 
 DIMENSION = 384
-EXACT_BELOW = 4096
-"""Up to so many vectors exact search is as fast; see docs/benchmarks.md."""
+EXACT_BELOW = 20_000
+"""Up to so many vectors exact search is faster than Annoy; see docs/benchmarks.md."""
 TREES = 10
-SEARCH_NODES = 5000
+SEARCH_NODES = 20_000
 
 Vector = NDArray[np.float32]
 
@@ -84,12 +84,23 @@ class Index:
             self._matrix = np.concatenate([self._matrix, np.stack(self._pending)])
             self._pending = []
             self._build()
-        rows = list(range(self._indexed, len(self._ids)))
-        if self._annoy is not None:
-            rows = self._annoy.get_nns_by_vector(vector.tolist(), count, SEARCH_NODES) + rows
-        similarity = self._matrix[rows] @ vector
-        best = sorted(zip(-similarity, (self._ids[row] for row in rows), strict=True))[:count]
-        return [Neighbour(id=candidate_id, similarity=float(-value)) for value, candidate_id in best]
+        found = [(row, float(self._matrix[row] @ vector)) for row in self._approximate(vector, count)]
+        similarity = self._matrix[self._indexed :] @ vector
+        if len(similarity) > count:
+            least = np.partition(similarity, -count)[-count]
+            rows = np.flatnonzero(similarity >= least)  # all that tie with the last one are looked at
+        else:
+            rows = np.arange(len(similarity))
+        found += [(self._indexed + int(row), float(similarity[row])) for row in rows]
+        best = sorted((-value, self._ids[row]) for row, value in found)[:count]
+        return [Neighbour(id=candidate_id, similarity=-value) for value, candidate_id in best]
+
+    def _approximate(self, vector: Vector, count: int) -> list[int]:
+        """Rows of the part that Annoy holds."""
+        if self._annoy is None:
+            return []
+        rows: list[int] = self._annoy.get_nns_by_vector(vector.tolist(), count, SEARCH_NODES)
+        return rows
 
     def _build(self) -> None:
         """Bring the bulk into Annoy once the part that is searched exactly has grown too long."""
@@ -97,7 +108,7 @@ class Index:
             return
         from annoy import AnnoyIndex
 
-        self._annoy = AnnoyIndex(DIMENSION, "dot")
+        self._annoy = AnnoyIndex(DIMENSION, "angular")
         self._annoy.set_seed(0)
         for row, vector in enumerate(self._matrix):
             self._annoy.add_item(row, vector.tolist())

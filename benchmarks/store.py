@@ -42,10 +42,12 @@ from asi_lab.records import (
 from asi_lab.store import Store
 
 CONFIG = 'preset = "micro"\n' * 40
+UPDATE_EVERY, PARENT_RANKS = 50, 10
+"""Parents are drawn as the paper's pool draws them, which is what gives the tree its shape."""
 STEPS = (CandidateState.CHECKED, CandidateState.TRAINED, CandidateState.EVALUATED, CandidateState.ANALYSED)
 
 
-def sample(number: int, rng: random.Random) -> Candidate:
+def sample(number: int, rng: random.Random, parent: int = 0) -> Candidate:
     words = [f"word{rng.randrange(500)}" for _ in range(400)]
     code = "".join(f"    self.{word} = {rng.random()}\n" for word in words)
     fitness = rng.uniform(0.3, 0.7)
@@ -56,7 +58,7 @@ def sample(number: int, rng: random.Random) -> Candidate:
         state=CandidateState.PROPOSED,
         created=1_700_000_000.0 + 60 * number,
         updated=1_700_000_000.0 + 60 * number,
-        draw=Draw(number // 50, rng.randrange(number), 1, (0,)) if number else None,
+        draw=Draw(number // 50, parent, 1, (0,)) if number else None,
         proposal=Proposal(
             name=f"delta_net_{words[0]}_{words[1]}",
             motivation=" ".join(words[:200]),
@@ -103,8 +105,13 @@ def run(lab: Path, count: int) -> list[tuple[str, str]]:
     store.put(replace(seed, commit=shas[0]))
     curve = np.arange(1400, dtype=np.float32).reshape(200, 7)
     puts, commits = Timer(), Timer()
+    scores, parents = {0: 0.0}, [0]
     for number in range(1, count + 1):
-        candidate = sample(number, rng)
+        if number % UPDATE_EVERY == 0:
+            parents = sorted(scores, key=lambda one: -scores[one])[:PARENT_RANKS]
+        candidate = sample(number, rng, rng.choice(parents))
+        assert candidate.score is not None
+        scores[number] = candidate.score.fitness
         vector = np.random.default_rng(number).normal(size=384).astype(np.float32)
         with puts:
             store.put(candidate, ("candidate_proposed", "new", {}), vector=vector)
@@ -170,7 +177,7 @@ def run(lab: Path, count: int) -> list[tuple[str, str]]:
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder:
         rows = run(Path(folder), count)
     print(f"| {count:,} candidates | |\n|---|---|")
     for name, value in rows:

@@ -129,7 +129,7 @@ def _sandbox() -> Finding:
 def _annoy() -> Finding:
     if annoy_available():
         return Finding("annoy", "ok", "installed: large labs search motivations approximately")
-    detail = "not installed: search is exact, which is as fast up to some thousand candidates"
+    detail = "not installed: search is exact, which is as fast up to some ten thousand candidates"
     return Finding("annoy", "warn", detail, "with a C++ compiler installed: pip install annoy")
 
 
