@@ -273,6 +273,12 @@ def test_cut_off_leaves_a_candidate_that_goes_on_next_time(tmp_path, numbers, co
     assert all(row[1].is_terminal for row in results(lab))
 
 
+def quiet_for(lab: Lab, seconds: float) -> bool:
+    before = len(events(lab))
+    time.sleep(seconds)
+    return len(events(lab)) == before
+
+
 def test_pause_resume_and_stop_by_command(tmp_path):
     lab = make_lab(tmp_path)
     engine = start(lab, 1000, delay=0.01)
@@ -283,10 +289,9 @@ def test_pause_resume_and_stop_by_command(tmp_path):
     wait_for(lambda: lab.has_results() and any(e.kind == "commit" for e in events(lab)))
     commands.send(lab.commands, "pause")
     wait_for(lambda: answered("pause"))
-    time.sleep(0.5)
+    wait_for(lambda: quiet_for(lab, 0.5))
     quiet = len(events(lab))
-    time.sleep(0.5)
-    assert len(events(lab)) == quiet
+    assert quiet_for(lab, 0.5)
     (lab.commands / "0-junk.json").write_text("{")
     commands.send(lab.commands, "resume")
     wait_for(lambda: answered("resume") and len(events(lab)) > quiet + 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from asi_lab.settings import Limits
 
 POLL_SECONDS = 0.25
 LOOK_SECONDS = 0.5
+LEAST_FREE_BYTES = 32 * 2**20
 GRACE_SECONDS = 1.0
 """How long to listen on after a process has died: its last reports may be on their way."""
 
@@ -66,6 +68,7 @@ def run(
             tick()
             supervisor.enforce()
     except _Ended as end:
+        _blame_a_full_disk(Path(trial.directory), end)
         return msgspec.structs.replace(evidence, failure=end.state, error=str(end))
     except MalformedReport as error:
         return msgspec.structs.replace(evidence, failure=CandidateState.BROKEN, error=f"The trial {error}")
@@ -122,6 +125,16 @@ class _Supervisor:
         raise TrialError(
             f"The scoring process {_words(health.scorer_exit or 0)}. The candidate was not judged and will "
             f"be scored again when the search is started again.\n{self.pair.said('scorer')}"
+        )
+
+
+def _blame_a_full_disk(directory: Path, end: _Ended) -> None:
+    """A candidate that ends while the disk is full has most likely only failed to write its checkpoint."""
+    free = shutil.disk_usage(directory).free
+    if free < LEAST_FREE_BYTES:
+        raise TrialError(
+            f"{directory}: expected room on the disk, found {free / 2**20:.0f} MB free when the trial ended with: "
+            f"{end}\nThe candidate was not judged. Free some space and start the search again: it goes on there."
         )
 
 

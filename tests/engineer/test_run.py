@@ -18,6 +18,7 @@ from asi_lab import config, protocol, references
 from asi_lab.data.prepare import prepare
 from asi_lab.engineer.executor import LocalExecutor
 from asi_lab.engineer.run import run
+from asi_lab.errors import TrialError
 from asi_lab.protocol import ScoreJob, TrialJob
 from asi_lab.records import CandidateState, Evidence
 from asi_lab.settings import Settings
@@ -229,6 +230,12 @@ def test_garbage_to_the_scorer_is_broken_and_ends_no_search(trial):
     evidence, _, _ = trial(spiked("self.training or os.write(int(sys.argv[6]), b'garbage' * 100)"))
     assert evidence.failure is S.BROKEN
     assert evidence.evaluation is None
+
+
+def test_a_full_disk_is_not_blamed_on_the_candidate(trial, monkeypatch):
+    monkeypatch.setattr("asi_lab.engineer.run.LEAST_FREE_BYTES", 2**62)
+    with pytest.raises(TrialError, match="Free some space"):
+        trial(spiked("undefined_name + 1"))
 
 
 def test_no_secret_reaches_the_trial(trial):
