@@ -166,6 +166,7 @@ class Engine:
             sha = lineage.sha_of(SEED_ID)
             seed = msgspec.structs.replace(seed, commit=sha)
             store.put(seed, ("commit", f"{seed.name}: the root of the lineage", {"sha": sha}))
+            lineage.update_best(seed)
         upper = [references.upper()]
         for finding in fsck.repair(store, self.lab.lineage, config_text, upper, thorough=False):
             message = f"{finding.subject}: {finding.message}"

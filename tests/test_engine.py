@@ -141,6 +141,7 @@ def test_an_undisturbed_search_is_whole(undisturbed):
         assert len(store.baselines()) == 6  # two seeds each, and a third after five candidates
     numbers = [event.seq for event in events(undisturbed)]
     assert numbers == list(range(1, len(numbers) + 1))
+    assert not any(event.kind in ("repair", "warning") for event in events(undisturbed))
 
 
 def test_draws_keep_to_their_generation(undisturbed):
