@@ -133,8 +133,9 @@ def _blame_a_full_disk(directory: Path, end: _Ended) -> None:
     free = shutil.disk_usage(directory).free
     if free < LEAST_FREE_BYTES:
         raise TrialError(
-            f"{directory}: expected room on the disk, found {free / 2**20:.0f} MB free when the trial ended with: "
-            f"{end}\nThe candidate was not judged. Free some space and start the search again: it goes on there."
+            f"{directory}: expected room on the disk, found {free / 2**20:.0f} MB free when the trial ended "
+            f"with: {end}\nThe candidate was not judged. Free some space and start the search again: it goes "
+            "on there."
         )
 
 
