@@ -15,10 +15,11 @@ from typing import Any
 
 import msgspec
 
-from asi_lab import analyst, baselines, fitness, pool, researcher
+from asi_lab import analyst, baselines, fitness, pool, references, researcher
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.judge import judge
+from asi_lab.errors import TrialError
 from asi_lab.events import NewEvent
 from asi_lab.lineage import Lineage
 from asi_lab.records import Candidate, CandidateState, Evidence
@@ -39,7 +40,9 @@ class Loop:
         self.settings, self.config_text = settings, config_text
         self.store, self.lineage, self.trials = store, lineage, trials
         self.index = Index(*store.vectors())
-        self.known_code = store.code_hashes()
+        upper = references.upper()
+        self.known_code = {upper.code_hash: upper.name}
+        self.known_code |= {code: f"candidate {number}" for code, number in store.code_hashes().items()}
         self.baselines = Baselines(settings, store.baselines())
 
     def run(self, experiments: int | None, may_go_on: Callable[[], bool]) -> None:
@@ -87,7 +90,7 @@ class Loop:
             vector=proposed.vector,
         )
         self.index.add(candidate_id, proposed.vector)
-        self.known_code.setdefault(proposed.proposal.code_hash, candidate_id)
+        self.known_code.setdefault(proposed.proposal.code_hash, f"candidate {candidate_id}")
         return candidate
 
     def check(self, candidate: Candidate) -> Candidate:
@@ -203,7 +206,12 @@ class Loop:
         """Measure further seeds of the baselines where they are due."""
         due = baselines.due(self.settings.baselines, candidate_id - 1, self.store.baselines())
         for architecture, index in due:
-            self.trials.baseline(architecture, index)
+            try:
+                self.trials.baseline(architecture, index)
+            except (
+                TrialError
+            ) as error:  # the search has all it needs; it is tried again at the next candidate
+                self.store.append_events(("warning", f"a further seed was not measured: {error}", {}))
         if due:
             self.baselines = Baselines(self.settings, self.store.baselines())
 

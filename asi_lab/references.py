@@ -6,6 +6,7 @@ from importlib import resources
 
 from asi_lab.baselines import ARCHITECTURES, SEED_ARCHITECTURE, UPPER_REFERENCE
 from asi_lab.records import Proposal
+from asi_lab.researcher.novelty import code_hash
 
 
 def source(architecture: str) -> str:
@@ -26,6 +27,7 @@ def seed() -> Proposal:
         change="the seed architecture",
         code=source(SEED_ARCHITECTURE),
         researcher="reference",
+        code_hash=code_hash(source(SEED_ARCHITECTURE)),
     )
 
 
@@ -40,4 +42,5 @@ def upper() -> Proposal:
         change="a decay of the memory and a gate of the output",
         code=source(UPPER_REFERENCE),
         researcher="reference",
+        code_hash=code_hash(source(UPPER_REFERENCE)),
     )

@@ -207,6 +207,13 @@ def test_a_lost_lineage_and_lost_refs_are_made_again_at_the_next_start(undisturb
     assert sum(e.kind == "repair" for e in events(lab)) >= 3
 
 
+def test_the_references_are_known_and_not_proposed_again(undisturbed):
+    with Store.open_readonly(undisturbed.store) as store:
+        known = store.code_hashes()
+    assert known[references.seed().code_hash] == 0
+    assert references.upper().code_hash not in known
+
+
 def test_only_the_best_candidates_weights_stay(undisturbed):
     with Store.open_readonly(undisturbed.store) as store:
         best = store.best_id()

@@ -32,13 +32,13 @@ def propose(
     parent: Candidate,
     references: Sequence[Candidate],
     index: Index,
-    known_code: Mapping[str, int],
+    known_code: Mapping[str, str],
     search: Search,
     lab_seed: int,
 ) -> Proposed:
     """Ask for proposals until one is new, at most `1 + search.novelty_retries` times.
 
-    `known_code` maps the hashes of all earlier code to the candidate that holds it.
+    `known_code` maps the hashes of all earlier code to the name of what holds it.
     """
     duplicate = ""
     for attempt in range(1 + search.novelty_retries):
@@ -53,9 +53,9 @@ def propose(
     return Proposed(proposal, vector, duplicate)
 
 
-def _duplicate_of(proposal: Proposal, known_code: Mapping[str, int], threshold: float) -> str:
+def _duplicate_of(proposal: Proposal, known_code: Mapping[str, str], threshold: float) -> str:
     if proposal.code_hash in known_code:
-        return f"the same code as candidate {known_code[proposal.code_hash]}"
+        return f"the same code as {known_code[proposal.code_hash]}"
     for neighbour in proposal.nearest:
         if neighbour.similarity >= threshold:
             return f"the same idea as candidate {neighbour.id} (similarity {neighbour.similarity:.3f})"
