@@ -96,6 +96,13 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     error: str
 
 
+CLASS_NAME = "DeltaNet"
+"""The class every architecture file defines, whatever it holds."""
+
+ARCHITECTURE_FILE = "architecture.py"
+CHECKPOINT_FILE = "checkpoint.pt"
+"""Names in the directory of a `TrialJob`: the candidate's code, and the weights that training leaves."""
+
 TRIAL_UNUSABLE = 3
 """Exit status of a scorer whose trial went away or answered what is no answer."""
 

@@ -17,14 +17,11 @@ from asi_lab.engineer.executor import Executor
 from asi_lab.engineer.run import run
 from asi_lab.errors import TrialError
 from asi_lab.lab import Lab
-from asi_lab.protocol import Progress, Report, ScoreJob, TrialJob
+from asi_lab.protocol import ARCHITECTURE_FILE, CHECKPOINT_FILE, Progress, Report, ScoreJob, TrialJob
 from asi_lab.randomness import keyed_seed
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Check, Evidence
 from asi_lab.settings import Settings
 from asi_lab.store import Store
-
-CHECKPOINT = "checkpoint.pt"
-"""Where the trial leaves trained weights, in the directory of its job."""
 
 Advance = Callable[..., Candidate]
 """Record that a candidate came to a state, with changes of other fields; returns the new record."""
@@ -57,7 +54,7 @@ class Trials:
         """
         assert candidate.proposal is not None
         directory = self._directory(f"{candidate.id:04d}", candidate.proposal.code)
-        trained = candidate.state is CandidateState.TRAINED and (directory / CHECKPOINT).exists()
+        trained = candidate.state is CandidateState.TRAINED and (directory / CHECKPOINT_FILE).exists()
         state = CandidateState.TRAINED if trained else CandidateState.CHECKED
         standing = advance(candidate, state, starts=candidate.starts + 1)
         checks: tuple[Check, ...] = ()
@@ -103,18 +100,21 @@ class Trials:
         run_record = BaselineRun(architecture, index, evidence)
         message = f"baseline {architecture} seed {index}: loss {evidence.evaluation.loss:.4f}"
         self.store.put_baseline(run_record, ("baseline_measured", message, {"label": label}))
-        if self.settings.limits.checkpoints == "best":
-            (Path(job.directory) / CHECKPOINT).unlink(missing_ok=True)
+        self._discard_weights(label)
 
     def discard_weights(self, candidate_id: int | None) -> None:
         """Remove the checkpoint of a candidate that will not be asked again, unless all are to be kept."""
-        if candidate_id is not None and self.settings.limits.checkpoints == "best":
-            (self.lab.trial(f"{candidate_id:04d}") / CHECKPOINT).unlink(missing_ok=True)
+        if candidate_id is not None:
+            self._discard_weights(f"{candidate_id:04d}")
+
+    def _discard_weights(self, label: str) -> None:
+        if self.settings.limits.checkpoints == "best":
+            (self.lab.trial(label) / CHECKPOINT_FILE).unlink(missing_ok=True)
 
     def _directory(self, label: str, code: str) -> Path:
         directory = self.lab.trial(label)
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "architecture.py").write_text(code, encoding="utf-8")
+        (directory / ARCHITECTURE_FILE).write_text(code, encoding="utf-8")
         return directory
 
     def _job(self, directory: Path, seed: int, resume: bool, baselines: Baselines | None) -> TrialJob:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ast
 
+from asi_lab.protocol import CLASS_NAME
 from asi_lab.records import Check
 
-CLASS_NAME = "DeltaNet"
 ALLOWED_IMPORTS = ("__future__", "torch", "einops", "math", "typing", "asi_lab.kernels", "fla")
 CONSTRUCTOR = [
     *("mode", "d_model", "hidden_size", "expand_k", "expand_v", "num_heads", "use_beta", "use_gate"),

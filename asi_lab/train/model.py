@@ -18,10 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asi_lab.kernels import rms_norm
+from asi_lab.protocol import CLASS_NAME
 from asi_lab.settings import Model
-
-CLASS_NAME = "DeltaNet"
-"""The class every `architecture.py` defines, whatever it holds."""
 
 
 def load_architecture(path: Path) -> type[nn.Module]:

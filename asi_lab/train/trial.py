@@ -74,18 +74,18 @@ def run(job: TrialJob, report: Reporter, reader: int, writer: int) -> None:
     vocab_size = load_manifest(data).vocab_size
     try:
         seed_everything(job.seed)
-        layer = load_architecture(directory / "architecture.py")
+        layer = load_architecture(directory / protocol.ARCHITECTURE_FILE)
         if not job.resume:
             _check(layer, job, vocab_size, report)
         seed_everything(job.seed)
         model = LanguageModel(layer, job.model, vocab_size).to(device)
         if job.resume:
-            training = trainer.load_checkpoint(model, directory / "checkpoint.pt")
+            training = trainer.load_checkpoint(model, directory / protocol.CHECKPOINT_FILE)
         else:
             report(protocol.Stage(CandidateState.TRAINING))
             stream = TokenStream(data, job.train.context, job.train.batch, job.data_seed)
             training = trainer.fit(model, stream, job.train, report)
-            trainer.save_checkpoint(model, training, directory / "checkpoint.pt")
+            trainer.save_checkpoint(model, training, directory / protocol.CHECKPOINT_FILE)
         report(protocol.Trained(training))
         model.eval()
         with os.fdopen(reader, "rb") as incoming, os.fdopen(writer, "wb") as outgoing:
