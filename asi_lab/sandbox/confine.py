@@ -1,0 +1,153 @@
+"""Runs a program confined; started by `Sandbox.command`.
+
+    python -m asi_lab.sandbox.confine LEVEL POLICY PROGRAM [ARGUMENT]...
+
+At the level bubblewrap the namespaces are already there and only resource limits are set. At the others this
+process stays behind as a guard: it becomes the parent of whatever the program leaves behind, so that nothing
+outlives the program, and it dies with the engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+import time
+from types import FrameType
+from typing import NoReturn
+
+import msgspec
+import psutil
+
+from asi_lab.process import die_with_parent
+from asi_lab.sandbox import landlock, seccomp
+from asi_lab.sandbox.policy import Level, Policy, system_paths
+
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 36, 38, 24
+_CAPABILITY_VERSION, _CAPABILITIES = 0x20080522, 64
+SWEEP_SECONDS = 10.0
+MARGIN = 1024
+"""Outside of a user namespace the limit of processes counts all of the user's, who may start some more."""
+
+PROC = (
+    "cpuinfo",
+    "meminfo",
+    "stat",
+    "filesystems",
+    "devices",
+    "driver",
+    "version",
+    "sys/kernel/cap_last_cap",
+)
+"""What a program needs of /proc besides its own entry."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> NoReturn:
+    """Entry point; becomes the program, or guards it and exits with its status (128 + n for signal n)."""
+    level, policy = Level(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Policy)
+    program = sys.argv[3:]
+    if level is Level.BUBBLEWRAP:
+        _limit(policy)
+        os.execvp(program[0], program)
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    child = os.fork()
+    if child == 0:
+        _confine(level, policy)
+        os.execvp(program[0], program)
+    _guard(child)
+
+
+def _confine(level: Level, policy: Policy) -> None:
+    die_with_parent()
+    _limit(policy, others=_tasks_of_user() + MARGIN)
+    _drop_capabilities()
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if level is Level.LANDLOCK:
+        own = [f"/proc/{name}" for name in (*PROC, "self", "thread-self")]
+        readable = [*system_paths(), *policy.readable, *own, *(["/sys"] if policy.devices else [])]
+        plain = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"]
+        landlock.restrict(readable, [policy.workspace, "/dev/shm"], [*plain, *policy.devices])
+        seccomp.build(sockets=False).load()
+
+
+def _limit(policy: Policy, others: int = 0) -> None:
+    """Set the resource limits, hard and soft, never above what the user has.
+
+    `others` are processes and threads that the kernel counts against the same limit.
+    """
+    limits = [
+        (resource.RLIMIT_FSIZE, policy.file_bytes),
+        (resource.RLIMIT_NPROC, policy.processes + others),
+        (resource.RLIMIT_NOFILE, policy.open_files),
+        (resource.RLIMIT_CPU, policy.cpu_seconds),
+        (resource.RLIMIT_CORE, 0),
+    ]
+    if policy.memory_bytes:
+        limits.append((resource.RLIMIT_DATA, policy.memory_bytes))
+    for kind, wanted in limits:
+        _, most = resource.getrlimit(kind)
+        value = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        resource.setrlimit(kind, (value, value))
+
+
+def _tasks_of_user() -> int:
+    """Processes and threads that the user has now."""
+    mine = os.getuid()
+    found = psutil.process_iter(["uids", "num_threads"])
+    return sum(p.info["num_threads"] or 0 for p in found if p.info["uids"] and p.info["uids"].real == mine)
+
+
+def _drop_capabilities() -> None:
+    """Give up what root may do beyond its own files, for good."""
+    for capability in range(_CAPABILITIES):
+        _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    none = (ctypes.c_uint32 * 6)()
+    _libc.capset(ctypes.byref(header), ctypes.byref(none))
+
+
+def _guard(child: int) -> NoReturn:
+    """Wait for the program, end all that is left of it, and exit as it did.
+
+    SIGTERM, from the engine or because the engine died, ends the program at once.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, end)
+    die_with_parent(signal.SIGTERM)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.close(0)
+    _, status = os.waitpid(child, 0)
+    _sweep()
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(128 - code if code < 0 else code)
+
+
+def _sweep() -> None:
+    """End all descendants. They are stopped first, so that none forks while others are being killed."""
+    me, deadline = psutil.Process(), time.monotonic() + SWEEP_SECONDS
+    stopped: set[int] = set()
+    while time.monotonic() < deadline:
+        found = {process.pid for process in me.children(recursive=True)}
+        for pid in found - stopped or found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL if found <= stopped else signal.SIGSTOP)
+        stopped |= found
+        try:
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        except ChildProcessError:
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What a confined process may do, and how a level makes a command line of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+import asi_lab
+
+
+class Level(StrEnum):
+    """The levels, strongest first."""
+
+    BUBBLEWRAP = "bubblewrap"
+    LANDLOCK = "landlock"
+    LIMITS = "limits"
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What one confined process may do.
+
+    `workspace` is the only directory it can write to, `readable` are files and directories it can read
+    besides the system, Python and this package. `memory_bytes` bounds what a process allocates, 0 leaves
+    that to whoever watches. `processes` counts threads too. `cpu_seconds` are those of one process.
+    """
+
+    workspace: str
+    readable: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    memory_bytes: int = 0
+    file_bytes: int = 2**30
+    processes: int = 512
+    open_files: int = 4096
+    cpu_seconds: int = 24 * 3600
+    temporary_bytes: int = 2**30
+
+
+SYSTEM = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/opt/cuda", "/opt/rocm"),
+    *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime"),
+    "/run/opengl-driver",
+)
+"""What programs, compilers and drivers are made of. Links among them are kept."""
+
+
+def system_paths() -> list[str]:
+    """Those of `SYSTEM` that exist here, Python with its packages, this package with its linked folders."""
+    package = Path(asi_lab.__file__).parent
+    linked = [entry.resolve() for entry in package.iterdir() if entry.is_symlink()]
+    prefixes = [
+        Path(p).resolve() for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)
+    ]
+    own = [*prefixes, package, *linked, Path(sys.prefix)]
+    found = [path for path in SYSTEM if os.path.lexists(path)]
+    return found + [path for path in dict.fromkeys(map(str, own)) if not _is_below(path, found)]
+
+
+def _is_below(path: str, roots: Sequence[str]) -> bool:
+    return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
+
+
+def gpu_devices() -> tuple[str, ...]:
+    """Device files of NVIDIA and AMD GPUs, and of those that WSL passes on."""
+    dev = Path("/dev")
+    names = [path for pattern in ("nvidia*", "dri", "kfd", "dxg") for path in sorted(dev.glob(pattern))]
+    return tuple(map(str, names))
+
+
+class Command(msgspec.Struct, frozen=True):
+    """How to start a confined process: its command line, environment and the descriptors it must inherit.
+
+    `held` keeps those descriptors open until the process was started.
+    """
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    descriptors: tuple[int, ...] = ()
+    held: tuple[IO[bytes], ...] = ()
+
+
+class Sandbox:
+    """One level, ready to confine."""
+
+    def __init__(self, level: Level) -> None:
+        self.level = level
+
+    def command(self, policy: Policy, argv: Sequence[str], environment: dict[str, str]) -> Command:
+        """The command that runs `argv` under the policy with exactly this environment.
+
+        The process leads a group of its own. Killing it ends all it has started: at the level bubblewrap at
+        once, at the others when it is sent SIGTERM, which its guard answers by killing all descendants.
+        """
+        spec = msgspec.json.encode(policy).decode()
+        inner = (sys.executable, "-m", "asi_lab.sandbox.confine", self.level.value, spec, *argv)
+        if self.level is not Level.BUBBLEWRAP:
+            return Command(inner, environment)
+        from asi_lab.sandbox import bubblewrap, seccomp
+
+        filter_file = tempfile.TemporaryFile()  # noqa: SIM115  held until the process was started
+        seccomp.build(sockets=True).export_bpf(filter_file)
+        filter_file.seek(0)
+        descriptor = filter_file.fileno()
+        outer = bubblewrap.arguments(policy, environment, descriptor)
+        return Command((*outer, *inner), {}, (descriptor,), (filter_file,))
