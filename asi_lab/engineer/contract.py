@@ -1,16 +1,16 @@
 """The candidate contract as far as it can be read off the source, without running it.
 
-This is lint: it tells an author early what is wrong. What keeps code in bounds is the trial process.
+This is lint: it tells an author early what is wrong. What keeps code in bounds is the sandbox of the trial.
 """
 
 from __future__ import annotations
 
 import ast
 
+from asi_lab.engineer.names import check_names
 from asi_lab.protocol import CLASS_NAME
 from asi_lab.records import Check
 
-ALLOWED_IMPORTS = ("__future__", "torch", "einops", "math", "typing", "asi_lab.kernels", "fla")
 CONSTRUCTOR = [
     *("mode", "d_model", "hidden_size", "expand_k", "expand_v", "num_heads", "use_beta", "use_gate"),
     *("use_short_conv", "conv_size", "conv_bias", "allow_neg_eigval", "layer_idx", "qk_activation"),
@@ -27,23 +27,9 @@ def check_source(code: str) -> tuple[Check, ...]:
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError) as error:
-        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
-        return (Check("syntax", False, detail=f"{line}{error}"),)
-    return (Check("syntax", True), _imports(tree), *_contract_class(tree))
-
-
-def _imports(tree: ast.Module) -> Check:
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = ["." * node.level + (node.module or "")]
-        for name in names:
-            if not any(name == allowed or name.startswith(allowed + ".") for allowed in ALLOWED_IMPORTS):
-                detail = f"line {node.lineno}: import of {name}; allowed are {', '.join(ALLOWED_IMPORTS)}"  # type: ignore[attr-defined]
-                return Check("imports", False, detail=detail)
-    return Check("imports", True)
+        line = error.lineno if isinstance(error, SyntaxError) else None
+        return (Check("syntax", False, detail=f"line {line}: {error}" if line else str(error), line=line),)
+    return (Check("syntax", True), *check_names(tree), *_contract_class(tree))
 
 
 def _contract_class(tree: ast.Module) -> list[Check]:
@@ -56,11 +42,11 @@ def _contract_class(tree: ast.Module) -> list[Check]:
         if method not in methods:
             checks.append(Check(method, False, detail=f"{CLASS_NAME} does not define {method}"))
             continue
-        arguments = methods[method].args
+        arguments, line = methods[method].args, methods[method].lineno
         names = {argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)}
         missing = [name for name in wanted if name not in names]
-        detail = f"line {methods[method].lineno}: missing argument {', '.join(missing)}" if missing else ""
+        detail = f"line {line}: missing argument {', '.join(missing)}" if missing else ""
         if not missing and arguments.kwarg is None:
-            detail = f"line {methods[method].lineno}: expected **kwargs"
-        checks.append(Check(method, not detail, detail=detail))
+            detail = f"line {line}: expected **kwargs"
+        checks.append(Check(method, not detail, detail=detail, line=line if detail else None))
     return checks

@@ -126,7 +126,10 @@ class LanguageModel(nn.Module):
 
     def hidden(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids [B, L] -> hidden states [B, L, D] and the sum of auxiliary losses (a scalar)."""
-        x = self.embed(ids)
+        return self.mix(self.embed(ids))
+
+    def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedded tokens [B, L, D] -> hidden states [B, L, D] and the sum of auxiliary losses (a scalar)."""
         aux_total = x.new_zeros(())
         for block in self.blocks:
             x, aux = block(x)
@@ -140,8 +143,29 @@ class LanguageModel(nn.Module):
         logits = self.head(hidden).float()
         return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()), aux
 
+    def mixers(self) -> tuple[nn.Module, ...]:
+        """The candidate's layers, from the first block to the last."""
+        return tuple(block.get_submodule("mixer") for block in self.blocks)
+
     def parameter_counts(self) -> tuple[int, int]:
         """All parameters, and those outside embedding and head (tied ones counted once)."""
         everything = sum(p.numel() for p in self.parameters())
         outside = {id(self.embed.weight): self.embed.weight, id(self.head.weight): self.head.weight}
         return everything, everything - sum(p.numel() for p in outside.values())
+
+
+class _NoLayer(nn.Module):
+    """Stands for a layer where only the rest of the model is counted."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__()
+
+
+def count_parameters(layer: type[nn.Module], settings: Model, vocab_size: int) -> int:
+    """Parameters of the whole language model; only one of the layers is in memory at a time."""
+    with torch.device("meta"):
+        everything, _ = LanguageModel(_NoLayer, settings, vocab_size).parameter_counts()
+    return everything + sum(
+        sum(p.numel() for p in build_layer(layer, settings, index).parameters())
+        for index in range(settings.layers)
+    )

@@ -9,8 +9,8 @@ import math
 import os
 import resource
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -32,9 +32,14 @@ class Diverged(Exception):
     """Loss or gradient left the finite numbers."""
 
 
+def is_mixed(device: torch.device, precision: str) -> bool:
+    """Whether training uses bf16 for matrix products; `auto` means bf16 on a GPU, fp32 on a CPU."""
+    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Mixed precision where it is asked for; `auto` means bf16 on a GPU, fp32 on a CPU."""
-    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
+    """Mixed precision where it is asked for."""
+    if is_mixed(device, precision):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
@@ -56,11 +61,18 @@ def build_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
 
 
 def fit(
-    model: LanguageModel, stream: TokenStream, train: Train, report: Callable[[Progress], None]
+    model: LanguageModel,
+    stream: TokenStream,
+    train: Train,
+    report: Callable[[Progress], None],
+    marks: Collection[int] = (),
+    measure: Callable[[int], None] = lambda step: None,
 ) -> Training:
     """Train `model` in place and return what it cost and gave.
 
-    `report` receives about `CURVE_POINTS` points of the curve, the last step always among them.
+    `report` receives about `CURVE_POINTS` points of the curve, the first and the last step always among
+    them. After so many steps as each of `marks` says, training stands still while `measure` is called with
+    the number of steps done; what it takes does not count as training time.
 
     Raises:
         Diverged: the loss or the gradient norm is not finite.
@@ -83,7 +95,7 @@ def fit(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         recent = [*recent[-49:], loss]
-        if (step + 1) % every == 0 or step + 1 == train.steps:
+        if (step + 1) % every == 0 or step + 1 in (1, train.steps):
             done = (step + 1) * train.batch * train.context
             report(
                 Progress(
@@ -96,6 +108,11 @@ def fit(
                     memory_mb=peak_memory_mb(device),
                 )
             )
+        if step + 1 in marks:
+            stopped = time.perf_counter()
+            with _standing_still(model, device):
+                measure(step + 1)
+            started += time.perf_counter() - stopped
     seconds = time.perf_counter() - started
     count = train.steps * train.batch * train.context
     params, body = model.parameter_counts()
@@ -109,6 +126,16 @@ def fit(
         tokens_per_second=count / seconds,
         peak_memory_mb=peak_memory_mb(device),
     )
+
+
+@contextmanager
+def _standing_still(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode for a while, after which training goes on as if nothing had happened."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        model.eval()
+        yield
+        model.zero_grad(set_to_none=True)
+        model.train()
 
 
 def _accumulate(model: LanguageModel, tokens: Tensor, train: Train) -> float:

@@ -2,8 +2,9 @@
 
     python -m asi_lab.train.trial --report-fd N --in-fd N --out-fd N
 
-It imports everything, says `Ready`, waits for one `TrialJob` on standard input and does it. A fault
-of the candidate becomes a `Failed` report; a fault of ours becomes a traceback and exit status 1.
+It imports everything, says `Ready`, waits for one `TrialJob` on standard input and does it in its working
+directory, where the candidate's code lies. A fault of the candidate becomes a `Failed` report; a fault of
+ours becomes a traceback and exit status 1.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import os
 import random
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import numpy as np
@@ -22,16 +24,15 @@ import torch
 from torch import Tensor, nn
 
 from asi_lab import process, protocol
-from asi_lab.data.manifest import load_manifest
 from asi_lab.data.shards import TokenStream
 from asi_lab.device import pick_device
 from asi_lab.evaluate.serve import serve
 from asi_lab.evaluate.wire import WireError
+from asi_lab.preflight import Exam, Verdict, examine, recheck
 from asi_lab.protocol import TrialJob
-from asi_lab.records import CandidateState, Check
+from asi_lab.records import CandidateState
 from asi_lab.train import trainer
 from asi_lab.train.model import LanguageModel, load_architecture
-from asi_lab.train.preflight import preflight
 
 ERROR_LINES = 40
 
@@ -69,27 +70,14 @@ def run(job: TrialJob, report: Reporter, reader: int, writer: int) -> None:
         CandidateFailed: with the state in which the candidate ends.
     """
     torch.set_num_threads(job.train.threads or process.physical_cores())
-    directory, data = Path(job.directory), Path(job.data)
-    device = pick_device(job.device)
-    vocab_size = load_manifest(data).vocab_size
     try:
         seed_everything(job.seed)
-        layer = load_architecture(directory / protocol.ARCHITECTURE_FILE)
-        if not job.resume:
-            _check(layer, job, vocab_size, report)
-        seed_everything(job.seed)
-        model = LanguageModel(layer, job.model, vocab_size).to(device)
-        if job.resume:
-            training = trainer.load_checkpoint(model, directory / protocol.CHECKPOINT_FILE)
-        else:
-            report(protocol.Stage(CandidateState.TRAINING))
-            stream = TokenStream(data, job.train.context, job.train.batch, job.data_seed)
-            training = trainer.fit(model, stream, job.train, report)
-            trainer.save_checkpoint(model, training, directory / protocol.CHECKPOINT_FILE)
-        report(protocol.Trained(training))
-        model.eval()
-        with os.fdopen(reader, "rb") as incoming, os.fdopen(writer, "wb") as outgoing:
-            serve(_hidden(model, device), model.head.weight, incoming, outgoing)
+        layer = load_architecture(Path(protocol.ARCHITECTURE_FILE).absolute())
+        if job.task != "serve":
+            _preflight(layer, job, report)
+        if job.task != "check":
+            with os.fdopen(reader, "rb") as incoming, os.fdopen(writer, "wb") as outgoing:
+                _Run(layer, job, report, incoming, outgoing).go()
     except (CandidateFailed, WireError):
         raise
     except trainer.Diverged as error:
@@ -102,15 +90,76 @@ def run(job: TrialJob, report: Reporter, reader: int, writer: int) -> None:
         raise CandidateFailed(state, _trace(error)) from error
 
 
-def _check(layer: type[nn.Module], job: TrialJob, vocab_size: int, report: Reporter) -> None:
-    checks: list[Check] = []
-    for check, state in preflight(layer, job, vocab_size):
-        checks.append(check)
-        if not check.passed:
-            report(protocol.Checked(tuple(checks)))
-            raise CandidateFailed(state, f"{check.name}: {check.detail} (measured {check.value})")
-    report(protocol.Checked(tuple(checks)))
+def _preflight(layer: type[nn.Module], job: TrialJob, report: Reporter) -> None:
+    """Make all checks; the candidate ends in the state of the first that it fails."""
+    path = str(Path(protocol.ARCHITECTURE_FILE).absolute())
+    device = pick_device(job.device)
+    exam = Exam(layer, path, job.model, job.train, job.limits, job.vocab_size, device, job.data_seed)
+    _judge(list(examine(exam)), report)
     report(protocol.Stage(CandidateState.PREFLIGHTED))
+
+
+def _judge(verdicts: Sequence[Verdict], report: Reporter, prefix: str = "") -> None:
+    """Report verdicts.
+
+    Raises:
+        CandidateFailed: one of them is bad.
+    """
+    report(protocol.Checked(tuple(msgspec.structs.replace(c, name=prefix + c.name) for c, _ in verdicts)))
+    for check, state in verdicts:
+        if not check.passed:
+            raise CandidateFailed(state, f"{prefix}{check.name}: {check.detail}")
+
+
+class _Run:
+    """Training of one candidate, and the answers to the scorer meanwhile and afterwards."""
+
+    def __init__(
+        self,
+        layer: type[nn.Module],
+        job: TrialJob,
+        report: Reporter,
+        incoming: IO[bytes],
+        outgoing: IO[bytes],
+    ) -> None:
+        self.job, self.report = job, report
+        self.incoming, self.outgoing = incoming, outgoing
+        self.device = pick_device(job.device)
+        seed_everything(job.seed)
+        self.model = LanguageModel(layer, job.model, job.vocab_size).to(self.device)
+
+    def go(self) -> None:
+        """Train, or take up the checkpoint, check once more for leaks, and serve."""
+        job, checkpoint = self.job, Path(protocol.CHECKPOINT_FILE)
+        if job.task == "serve":
+            training = trainer.load_checkpoint(self.model, checkpoint)
+        else:
+            self.report(protocol.Stage(CandidateState.TRAINING))
+            stream = TokenStream(Path(job.data), job.train.context, job.train.batch, job.data_seed)
+            training = trainer.fit(self.model, stream, job.train, self.report, job.marks, self._measured)
+            _judge(self._recheck(), self.report, "trained ")
+            trainer.save_checkpoint(self.model, training, checkpoint)
+        self.report(protocol.Trained(training))
+        self.model.eval()
+        self._serve(job.train.steps, final=True)
+
+    def _measured(self, step: int) -> None:
+        self._serve(step, final=False)
+
+    def _serve(self, step: int, *, final: bool) -> None:
+        serve(
+            _hidden(self.model, self.device),
+            self.model.head.weight,
+            self.incoming,
+            self.outgoing,
+            step=step,
+            final=final,
+            recheck=lambda: [f"{c.name}: {c.detail}" for c, _ in self._recheck() if not c.passed],
+        )
+
+    def _recheck(self) -> list[Verdict]:
+        path = str(Path(protocol.ARCHITECTURE_FILE).absolute())
+        return list(recheck(self.model, self.job.vocab_size, self.device, path))
 
 
 def _hidden(model: LanguageModel, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,80 @@
+"""Work and memory grow no faster than n log n with the length. Counted, not timed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from asi_lab.preflight.counting import KINDS, Counter, Place
+from asi_lab.preflight.subject import Subject
+from asi_lab.records import Check
+
+SHORTEST = 128
+DOUBLINGS = 3
+SHARE = 1e-3
+"""An operation whose excess is under this share of the whole does not count."""
+BEND = 0.03
+"""Excess of an operation over its own size: 0 for n and n log n, 0.086 for n to the 1.5, 0.25 for n^2."""
+
+
+class Growth(NamedTuple):
+    """An operation that grows too fast: by `exponent` over the last doubling."""
+
+    kind: str
+    place: Place
+    exponent: float
+    share: float
+
+
+def growth(subject: Subject, path: str, context: int) -> Check:
+    """Count forward and backward of one row at four lengths, the longest at least the training context."""
+    shortest = max(SHORTEST, 2 ** math.ceil(math.log2(max(1, context))) // 2**DOUBLINGS)
+    lengths = [shortest * 2**i for i in range(DOUBLINGS + 1)]
+    counts = [_count(subject, path, length) for length in lengths]
+    found = [excess for kind in KINDS for excess in _excesses(kind, [c[kind] for c in counts])]
+    limit = 1 + math.log2(math.log2(lengths[-1]) / math.log2(lengths[-2]))
+    if found:
+        worst = max(found, key=lambda excess: excess.share)
+        line, operation = worst.place
+        where = f"line {line} ({operation})" if line else operation
+        detail = (
+            f"{worst.kind} of {where} grow with exponent {worst.exponent:.2f} from {lengths[-2]} to "
+            f"{lengths[-1]} tokens (n log n: {limit:.2f}); {worst.share:.0%} of the whole there"
+        )
+        return Check("growth", False, worst.exponent, limit, detail, line=line)
+    whole = max(_exponent([sum(c[kind].values()) for c in counts]) for kind in KINDS)
+    return Check("growth", True, whole, limit, f"{', '.join(KINDS)} at {', '.join(map(str, lengths))} tokens")
+
+
+def _count(subject: Subject, path: str, length: int) -> dict[str, dict[Place, float]]:
+    subject.module.train()
+    x = subject.draw(1, length).requires_grad_()
+    with Counter(path) as counter:
+        subject.backward(x)
+    subject.module.zero_grad(set_to_none=True)
+    return counter.counts
+
+
+def _excesses(kind: str, counts: Sequence[dict[Place, float]]) -> list[Growth]:
+    """Places whose work a token grows faster from doubling to doubling.
+
+    For n log n the work a token rises by the same amount with each doubling, for n not at all; the excess is
+    what the last rise adds to the one before it.
+    """
+    total = sum(counts[-1].values())
+    found = []
+    for place in counts[-1]:
+        work = [count.get(place, 0.0) for count in counts]
+        per_token = [w / 2**i for i, w in enumerate(work)]
+        rises = [b - a for a, b in itertools.pairwise(per_token)]
+        excess = (rises[-1] - max(rises[-2], 0.0)) * 2**DOUBLINGS
+        if excess > SHARE * total and excess > BEND * work[-1]:
+            found.append(Growth(kind, place, _exponent(work), work[-1] / total))
+    return found
+
+
+def _exponent(work: Sequence[float]) -> float:
+    """Of the growth over the last doubling."""
+    return math.log2(work[-1] / work[-2]) if work[-1] > 0 and work[-2] > 0 else 0.0

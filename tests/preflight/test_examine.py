@@ -1,0 +1,178 @@
+"""How verdicts come about: order, states, exceptions, conditions, evidence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from asi_lab import references
+from asi_lab.config import from_preset
+from asi_lab.preflight import examine, recheck
+from asi_lab.records import CandidateState
+from asi_lab.train.model import LanguageModel
+from tests.zoo import faulty, sound
+
+S = CandidateState
+GOOD = references.source("delta_net")
+NAMES = [
+    *(
+        "construction",
+        "parameters",
+        "shapes",
+        "cost",
+        "growth",
+        "dtype",
+        "repeatability",
+        "state",
+        "state_dict",
+    ),
+    *("learning", "batch", "causality", "statistics", "padding", "gradients"),
+]
+
+
+def entry(name: str) -> str:
+    return next(found.source for found in [*sound(), *faulty()] if found.name == name)
+
+
+def spiked(line: str, where: str = "        x = hidden_states\n") -> str:
+    """DeltaNet with one more line in `forward`."""
+    assert where in GOOD
+    return GOOD.replace(where, f"{where}        {line}\n")
+
+
+def failed(exam, only: str = ""):
+    return {check.name: (check, state) for check, state in examine(exam, only) if not check.passed}
+
+
+@pytest.mark.parametrize("name", ["delta_net", "gated_delta_net"])
+def test_references_pass_every_check(name, exam_of):
+    found = [check for check, _ in examine(exam_of(references.source(name)))]
+    assert [check.name for check in found] == NAMES
+    assert all(check.passed for check in found)
+    assert all(check.seconds > 0 for check in found)
+
+
+def test_the_same_candidate_gives_the_same_numbers(exam_of):
+    def numbers():
+        verdicts = examine(exam_of(references.source("gated_delta_net")))
+        return [(c.name, c.value) for c, _ in verdicts if c.name != "cost"]
+
+    assert numbers() == numbers()
+
+
+def test_an_exception_fails_its_check_with_the_line(exam_of):
+    code = spiked("x = x + undefined_name if x.shape[1] == 1 else x")
+    check, state = failed(exam_of(code), "shapes")["shapes"]
+    assert state is S.BROKEN
+    assert "undefined_name" in check.detail
+    assert "batch 1, length 1" in check.detail
+    assert (
+        check.line == code.splitlines().index("        x = x + undefined_name if x.shape[1] == 1 else x") + 1
+    )
+
+
+def test_without_a_layer_the_rest_is_left_out(exam_of):
+    code = GOOD.replace(
+        "        super().__init__()\n        width", "        raise TypeError('no')\n        width"
+    )
+    assert [check.name for check, _ in examine(exam_of(code))] == ["construction"]
+
+
+def test_a_layer_that_runs_nowhere_is_told_once_for_each_check(exam_of):
+    found = failed(exam_of(spiked("raise ArithmeticError")))
+    assert "construction" not in found
+    assert "ArithmeticError" in found["shapes"][0].detail
+
+
+def test_out_of_memory_passes_through(exam_of):
+    with pytest.raises(MemoryError):
+        list(examine(exam_of(spiked("raise MemoryError"))))
+
+
+def test_too_slow_a_layer_is_not_checked_further(exam_of):
+    code = spiked("x = x + 0 * sum(x.sin().mean() for _ in range(3000))")
+    found = [check for check, _ in examine(exam_of(code))]
+    assert [check.name for check in found] == NAMES[: NAMES.index("cost") + 1]
+    assert not found[-1].passed
+    assert found[-1].value > 10
+
+
+def test_the_parameter_budget_is_relative_to_the_baseline_at_this_scale(exam_of):
+    def size(**scale):
+        return next(check for check, _ in examine(exam_of(GOOD, **scale), "parameters"))
+
+    micro, wide = size(), size(width=128, heads=2)
+    assert micro.value == micro.tolerance / 1.5 == 164_992
+    assert wide.value == wide.tolerance / 1.5 > 3 * micro.value
+    heavy = GOOD.replace(
+        "        self.norm_eps = norm_eps\n",
+        "        self.norm_eps = norm_eps\n        self.w = nn.Linear(width, 700)\n",
+    )
+    check, state = failed(exam_of(heavy), "parameters")["parameters"]
+    assert state is S.REJECTED
+    assert check.value == 164_992 + 2 * (64 + 1) * 700
+
+
+@pytest.mark.parametrize(
+    ("name", "condition"),
+    [("behind_a_closed_gate", "with randomised parameters"), ("mean_over_time", "at initialisation")],
+)
+def test_the_evidence_names_condition_mode_and_place(name, condition, exam_of):
+    check, state = failed(exam_of(entry(name)), "causality")["causality"]
+    assert state is S.LEAKING
+    assert condition in check.detail or "after overfit steps" in check.detail
+    assert "mode" in check.detail
+    assert "position" in check.detail
+    assert check.value > check.tolerance
+
+
+def test_a_leak_that_only_training_opens_is_caught_on_the_trained_model(exam_of, tmp_path):
+    """Its gate opens only far from where it starts, so that the three conditions before training miss it."""
+    peek = "self.gate = nn.Parameter(torch.tensor(-1e3))"
+    code = GOOD.replace(
+        "        self.norm_eps = norm_eps\n", f"        self.norm_eps = norm_eps\n        {peek}\n"
+    )
+    code = code.replace(
+        "        return y, None",
+        "        y = y + torch.relu(self.gate + 2e3 * (self.gate > 1e4)) * 1e-3 * hidden_states.roll(-1, 1)\n"
+        "        return y, None",
+    )
+    exam = exam_of(code)
+    assert "causality" not in failed(exam)
+    model = LanguageModel(exam.layer, exam.model, 64)
+    verdicts = {c.name: c for c, _ in recheck(model, 64, exam.device, exam.path)}
+    assert all(check.passed for check in verdicts.values())
+    with torch.no_grad():
+        model.mixers()[1].gate.fill_(2e4)
+    model.train()
+    verdicts = {c.name: c for c, _ in recheck(model, 64, exam.device, exam.path)}
+    assert set(verdicts) == {"batch", "causality", "statistics"}
+    assert not verdicts["causality"].passed
+    assert verdicts["causality"].detail.startswith("trained")
+    assert verdicts["batch"].passed
+    assert model.training
+
+
+def test_recheck_leaves_the_model_as_it_was(exam_of):
+    exam = exam_of(GOOD)
+    model = LanguageModel(exam.layer, exam.model, 64).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    list(recheck(model, 64, exam.device, exam.path))
+    assert not model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_rounding_is_told_from_a_leak_by_float64(exam_of):
+    """A long convolution by Fourier transform rounds by more than the tolerance; it leaks nothing."""
+    exam = exam_of(entry("long_convolution"))
+    assert "statistics" not in failed(exam, "statistics")
+    leaky = exam_of(entry("circular_spectrum"))
+    assert "causality" in failed(leaky, "causality")
+
+
+@pytest.mark.slow
+def test_the_checks_run_at_every_preset_of_the_paper_on_a_small_model(exam_of):
+    """Their precision and context, at a width that a CPU bears."""
+    for preset in ("20m", "340m"):
+        exam = exam_of(GOOD, from_preset(preset), width=64, heads=2, layers=2, micro_batch=1)
+        assert [c.detail for c, _ in examine(exam) if not c.passed] == []

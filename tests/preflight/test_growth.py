@@ -1,0 +1,104 @@
+"""Growth by counting: exponents of work that is known, and the operation that is to blame."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from asi_lab.preflight.counting import Counter
+from asi_lab.preflight.growth import growth
+from asi_lab.preflight.subject import of_layer
+
+
+class Work(nn.Module):
+    """Does as many elementwise operations on a vector as `amount(L)` says."""
+
+    def __init__(self, amount) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.amount = amount
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None, None]:
+        load = torch.ones(int(self.amount(x.shape[1])))
+        return x * self.weight + 0 * load.sin().mean(), None, None
+
+
+def verdict(amount):
+    subject = of_layer("", Work(amount), lambda batch, length: torch.randn(batch, length, 4))
+    return growth(subject, __file__, 128)
+
+
+@pytest.mark.parametrize(
+    "amount",
+    [
+        lambda n: 1000,
+        lambda n: 100 * n,
+        lambda n: 10 * n * math.log2(n),
+        lambda n: 100 * n * math.log2(n / 64),
+        lambda n: 100 * n * min(n, 512),  # a window
+    ],
+)
+def test_up_to_n_log_n_passes(amount):
+    found = verdict(amount)
+    assert found.passed, found.detail
+
+
+@pytest.mark.parametrize(("amount", "exponent"), [(lambda n: n * n, 2.0), (lambda n: 20 * n**1.5, 1.5)])
+def test_beyond_it_the_line_and_the_exponent_are_told(amount, exponent):
+    found = verdict(amount)
+    assert not found.passed
+    assert found.value == pytest.approx(exponent, abs=0.01)
+    assert found.tolerance == pytest.approx(1 + math.log2(math.log2(1024) / math.log2(512)))
+    assert (
+        found.line == Work.forward.__code__.co_firstlineno + 1
+        or found.line == Work.forward.__code__.co_firstlineno + 2
+    )
+    assert f"exponent {exponent:.2f}" in found.detail
+
+
+def test_a_small_quadratic_term_is_found_beside_much_linear_work():
+    found = verdict(lambda n: n * n / 2)
+
+    class Beside(Work):
+        def forward(self, x):
+            for _ in range(100):
+                x = x.sin()
+            return super().forward(x)
+
+    subject = of_layer("", Beside(lambda n: n * n / 2), lambda batch, length: torch.randn(batch, length, 64))
+    beside = subject.module
+    beside.weight = nn.Parameter(torch.ones(64))
+    found = growth(subject, __file__, 128)
+    assert not found.passed
+    assert found.value == pytest.approx(2.0, abs=0.01)
+
+
+def test_the_counts_are_those_of_pencil_and_paper():
+    a, b = torch.randn(8, 16, requires_grad=True), torch.randn(16, 32)
+    with Counter(__file__) as counter:
+        c = (a @ b).exp()
+        c.sum().backward()
+    assert sum(counter.counts["FLOPs"].values()) == 2 * (8 * 16 * 32) * 2  # forward, and the gradient of a
+    forward = {place[1]: value for place, value in counter.counts["bytes touched"].items()}
+    assert forward["aten.mm.default"] == 4 * (8 * 16 + 16 * 32 + 8 * 32)
+    assert forward["aten.exp.default"] == 4 * 2 * 8 * 32
+    saved = sum(counter.counts["bytes saved for backward"].values())
+    assert saved == 4 * (16 * 32 + 8 * 32)  # b for the product, the result for exp
+    lines = {place[0] for place in counter.counts["bytes touched"] if "backward" not in place[1]}
+    assert lines <= set(range(1, 200))
+
+
+def test_views_touch_nothing_and_peaks_are_of_what_lives():
+    with Counter(__file__) as counter:
+        x = torch.zeros(1000)
+        x.view(10, 100).t()[:5]
+        for _ in range(10):
+            y = x + 1
+            del y
+    views = {place[1]: value for place, value in counter.counts["bytes touched"].items()}
+    assert "aten.view.default" not in views
+    assert "aten.slice.Tensor" not in views
+    assert counter.peak_bytes in (4 * 2000, 4 * 3000)
