@@ -109,6 +109,28 @@ class Baselines:
             judge=pooled(points),
         )
 
+    def marks(self) -> dict[int, tuple[float, float]]:
+        """By steps done at a mark: DeltaNet's mean held-out loss there (nats per token), and the noise floor
+        of it. Marks without spread are left out."""
+        curves = {
+            name: [{h.step: h.loss for h in run.evidence.held_out} for run in runs]
+            for name, runs in self.runs.items()
+        }
+        common = set.intersection(*({*curve} for curves_of in curves.values() for curve in curves_of))
+        record = curves[SEED_ARCHITECTURE][: self.settings.seeds]
+        found = {}
+        for step in sorted(common):
+            noise = pooled([[curve[step] for curve in curves_of] for curves_of in curves.values()])
+            if noise > 0:
+                found[step] = (fmean(curve[step] for curve in record), noise)
+        return found
+
+    def seconds_per_step(self) -> float | None:
+        """Mean wall time of a training step of DeltaNet, over the runs of record."""
+        trainings = [run.evidence.training for run in self.runs[SEED_ARCHITECTURE][: self.settings.seeds]]
+        times = [t.seconds / t.steps for t in trainings if t is not None and t.seconds > 0]
+        return fmean(times) if times else None
+
     def task_noise(self) -> dict[str, float]:
         """Pooled standard deviation of each task's relative gain."""
         groups = [self.evaluations(name) for name in ARCHITECTURES]

@@ -14,20 +14,21 @@ from typing import Literal
 
 import msgspec
 
-Action = Literal["pause", "resume", "stop", "stop_now"]
+Action = Literal["pause", "resume", "stop", "stop_now", "release"]
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One order. `time` is seconds since the epoch."""
+    """One order. `time` is seconds since the epoch; `candidate` is what a release is about."""
 
     id: str
     action: Action
     time: float
+    candidate: int | None = None
 
 
-def send(directory: Path, action: Action) -> Command:
+def send(directory: Path, action: Action, candidate: int | None = None) -> Command:
     """Leave an order for the engine."""
-    command = Command(id=uuid.uuid4().hex, action=action, time=time.time())
+    command = Command(uuid.uuid4().hex, action, time.time(), candidate)
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / f".{command.id}.partial"
     with partial.open("wb") as file:

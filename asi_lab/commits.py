@@ -136,6 +136,8 @@ def _trailers(candidate: Candidate, proposal: Proposal) -> list[tuple[str, str]]
     if candidate.evidence and candidate.evidence.training:
         trailers.append(("Params", str(candidate.evidence.training.params)))
     trailers.append(("Status", _status(candidate)))
+    if candidate.released:
+        trailers.append(("Released", "by hand"))
     trailers.append(("Researcher", proposal.researcher))
     if proposal.model:
         trailers.append(("Model", proposal.model))

@@ -129,7 +129,12 @@ def _accepted(hint: Any) -> str:
             ]
         return " ".join(words)
     if typing.get_origin(kind) is tuple:
-        return "list of strings"
+        item = _accepted(typing.get_args(kind)[0])
+        return (
+            f"list of {item}s".replace("number", "numbers", 1).removesuffix("s")
+            if item
+            else "list of strings"
+        )
     return ""
 
 

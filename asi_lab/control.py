@@ -7,14 +7,37 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+import msgspec
+
 from asi_lab import commands
 from asi_lab.commands import Command
 from asi_lab.lab import Lab
+from asi_lab.records import CandidateState
 from asi_lab.store import Store
 
 
 class StopNow(Exception):
     """The running trial is to be cut off; it starts again with the next search."""
+
+
+def release(store: Store, candidate_id: int | None) -> str:
+    """Let a suspect candidate in after all: it is scored next. Returns what came of it, in words."""
+    candidate = None if candidate_id is None else store.get(candidate_id)
+    if candidate is None or candidate.state is not CandidateState.SUSPECT or candidate.evidence is None:
+        state = "unknown" if candidate is None else candidate.state.value
+        return f"not released: candidate {candidate_id} is {state}, and only suspect ones wait for release"
+    evidence = msgspec.structs.replace(candidate.evidence, failure=None, error="")
+    released = msgspec.structs.replace(
+        candidate,
+        state=CandidateState.EVALUATED,
+        updated=time.time(),
+        evidence=evidence,
+        commit=None,
+        released=True,
+    )
+    message = f"{candidate.name}: released by hand"
+    store.put(released, ("candidate_state", message, {"state": CandidateState.EVALUATED.value}))
+    return f"candidate {candidate_id} is released and will be scored next"
 
 
 class Control:
@@ -65,14 +88,17 @@ class Control:
             raise StopNow
 
     def _obey(self, command: Command) -> None:
-        if command.action == "pause":
+        answer = f"{command.action} taken"
+        if command.action == "release":
+            answer = release(self.store, command.candidate)
+        elif command.action == "pause":
             self.paused = True
         elif command.action == "resume":
             self.paused = False
         else:
             self.stopping = True
             self.stop_now = command.action == "stop_now"
-        self.store.append_events(("command", f"{command.action} taken", {"id": command.id}))
+        self.store.append_events(("command", answer, {"id": command.id}))
 
     def may_go_on(self, tick: Callable[[], None]) -> bool:
         """Whether another candidate may be started; waits while paused, calling `tick`, which ticks this.

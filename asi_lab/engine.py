@@ -6,16 +6,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from asi_lab import baselines, fitness, fsck, references
+from asi_lab import baselines, fitness, fsck, references, sandbox
 from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.control import Control, StopNow
 from asi_lab.engineer.executor import Executor, LocalExecutor
 from asi_lab.errors import DataError
+from asi_lab.events import NewEvent
 from asi_lab.lab import Lab, check_unchanged
 from asi_lab.lineage import Lineage
 from asi_lab.loop import Loop
@@ -67,19 +68,26 @@ class Engine:
             LabError: data, store, lineage or the machinery of trials failed.
         """
         with self.lab.locked() as lock:
+            executor, confinement = self._executor()
             self._prepare_data()
             with Store.open(self.lab.store) as store:
                 config_text = self._config_text(store)
                 control = Control(self.lab, store, self.view.say, hours)
                 control.listen()
-                return self._search(store, control, config_text, experiments, lock)
+                started: NewEvent = ("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()})
+                store.append_events(started, *confinement)
+                return self._search(store, control, executor, config_text, experiments, lock)
 
     def _search(
-        self, store: Store, control: Control, config_text: str, experiments: int | None, lock: int
+        self,
+        store: Store,
+        control: Control,
+        executor: Executor,
+        config_text: str,
+        experiments: int | None,
+        lock: int,
     ) -> int:
-        store.append_events(("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()}))
         watch = _Watch(store, control, self.view, experiments)
-        executor: Executor = self.executor or LocalExecutor(self.lab.trials / ".waiting")
         try:
             executor.prepare()
             trials = Trials(self.lab, self.settings, store, executor, watch)
@@ -95,6 +103,24 @@ class Engine:
             store.append_events(("engine_stopped", f"engine {os.getpid()} stopped", {}))
             self.view.refresh(store)
         return 0 if control.signalled is None else 128 + control.signalled
+
+    def _executor(self) -> tuple[Executor, Sequence[NewEvent]]:
+        """Where trials run, and what is to be told of their confinement: the level and what it leaves open.
+
+        Raises:
+            ConfigError: the settings ask for a sandbox that does not work here.
+        """
+        if self.executor is not None:
+            return self.executor, ()
+        confinement = sandbox.choose(self.settings.sandbox, sandbox.probe())
+        level, weak = confinement.level, confinement.level is sandbox.Level.LIMITS
+        hint = ". How to get a better one: asi-lab doctor" if weak else ""
+        message = (
+            f"sandbox of trials: {level.value}; it leaves open {', '.join(sandbox.UNCOVERED[level])}{hint}"
+        )
+        told: NewEvent = ("warning" if weak else "note", message, {"sandbox": level.value})
+        executor = LocalExecutor(self.lab.trials / ".waiting", confinement, self.lab.data, self.settings)
+        return executor, (told,)
 
     def _prepare_data(self) -> None:
         """Build tokenizer, shards and task files once, in processes of their own."""

@@ -116,6 +116,9 @@ class Lineage:
         the same id; another commit under the candidate's ref is an error."""
         commit = candidate_commit(candidate, config_text, parent_sha)
         self.publish([commit])
+        if candidate.released:  # it was published as a failure before
+            for ref, sha in self.refs(f"{FAILURES}{candidate.id:04d}").items():
+                self.quarantine(ref, sha)
         return commit.sha
 
     def publish(self, commits: Iterable[Commit]) -> None:

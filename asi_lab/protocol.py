@@ -6,8 +6,8 @@ given with `--report-fd`. Standard output and error go to a capped log: candidat
 Trial and scorer talk over a pair of pipes with the frames of `asi_lab.evaluate.wire`.
 
     engine --TrialJob--> trial  --Ready, Stage, Progress, Checked, Trained, Failed--> engine
-    engine --ScoreJob--> scorer --Ready, Scored, Failed--------------------------> engine
-    trial <--frames: token ids / hidden states-- scorer
+    engine --ScoreJob--> scorer --Ready, Measured, Scored, Failed-------------------> engine
+    trial <--frames: token ids / hidden states-- scorer    at every mark, and in the end
 
 Reports of the trial are claims of a process that runs candidate code. What enters the fitness
 comes from the scorer alone.
@@ -15,37 +15,47 @@ comes from the scorer alone.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
-from asi_lab.records import CandidateState, Check, Evaluation, Training
+from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, Training
 from asi_lab.settings import Evaluate, Limits, Model, Train
 
 
 class TrialJob(msgspec.Struct, frozen=True):
-    """One candidate to check, train and serve. Paths are absolute; `seed` is the
-    initialisation seed, `data_seed` the lab's. With `resume` the checkpoint in `directory`
-    is loaded instead of checking and training again. `baseline_params` is 0 where unknown."""
+    """One candidate to check, train and serve, in the trial's working directory.
 
-    directory: str
+    `task` is `check` (preflight alone), `train` (preflight, training, serving) or `serve` (load the
+    checkpoint that lies there and serve). `data` is an absolute path; `seed` is the initialisation seed,
+    `data_seed` the lab's. After so many steps as `marks` say the scorer measures the held-out loss.
+    """
+
+    task: Literal["check", "train", "serve"]
     data: str
+    vocab_size: int
     seed: int
     data_seed: int
     device: str
     model: Model
     train: Train
     limits: Limits
-    baseline_params: int = 0
-    resume: bool = False
+    marks: tuple[int, ...] = ()
 
 
 class ScoreJob(msgspec.Struct, frozen=True):
-    """What the scorer measures: data directory (tokenizer, validation shard, task files)."""
+    """What the scorer measures: data directory (tokenizer, validation shard, task files).
+
+    `suspect_below` are, by mark, the held-out losses (nats per token) under which a candidate is suspected
+    to leak; a mark that is missing has no such bound.
+    """
 
     data: str
     data_seed: int
     device: str
     train_context: int
     evaluate: Evaluate
+    suspect_below: dict[int, float] = {}
     threads: int = 0
 
 
@@ -60,7 +70,7 @@ class Stage(msgspec.Struct, frozen=True, tag="stage"):
 
 
 class Checked(msgspec.Struct, frozen=True, tag="checked"):
-    """Verdicts of the checks before training, all of which passed unless `Failed` follows."""
+    """Verdicts of the checks before training or on the trained model; `Failed` follows if one failed."""
 
     checks: tuple[Check, ...]
 
@@ -83,6 +93,12 @@ class Trained(msgspec.Struct, frozen=True, tag="trained"):
     training: Training
 
 
+class Measured(msgspec.Struct, frozen=True, tag="measured"):
+    """The scorer measured the held-out loss at a mark."""
+
+    held_out: HeldOut
+
+
 class Scored(msgspec.Struct, frozen=True, tag="scored"):
     """The scorer is done."""
 
@@ -101,12 +117,12 @@ CLASS_NAME = "DeltaNet"
 
 ARCHITECTURE_FILE = "architecture.py"
 CHECKPOINT_FILE = "checkpoint.pt"
-"""Names in the directory of a `TrialJob`: the candidate's code, and the weights that training leaves."""
+"""Names in a trial's working directory: the candidate's code, and the weights that training leaves."""
 
 TRIAL_UNUSABLE = 3
 """Exit status of a scorer whose trial went away or answered what is no answer."""
 
-Report = Ready | Stage | Checked | Progress | Trained | Scored | Failed
+Report = Ready | Stage | Checked | Progress | Measured | Trained | Scored | Failed
 
 encoder = msgspec.json.Encoder()
 decoder = msgspec.json.Decoder(Report)

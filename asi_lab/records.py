@@ -34,6 +34,7 @@ class CandidateState(StrEnum):
     REJECTED = "rejected"
     BROKEN = "broken"
     LEAKING = "leaking"
+    SUSPECT = "suspect"
     DIVERGED = "diverged"
     SLOW = "slow"
     PRUNED = "pruned"
@@ -97,13 +98,19 @@ class Proposal(msgspec.Struct, frozen=True):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One verdict of the checks before training, with the number behind it."""
+    """One verdict of the checks, with the number behind it.
+
+    `detail` is the evidence in words: condition, mode, position in the tensor. `line` is the line of the
+    candidate's source that is responsible, where it could be found. `seconds` is what the check took.
+    """
 
     name: str
     passed: bool
     value: float | None = None
     tolerance: float | None = None
     detail: str = ""
+    line: int | None = None
+    seconds: float = 0.0
 
 
 class TaskResult(msgspec.Struct, frozen=True):
@@ -136,6 +143,20 @@ class Training(msgspec.Struct, frozen=True):
     peak_memory_mb: float
 
 
+class HeldOut(msgspec.Struct, frozen=True):
+    """Held-out loss in nats per token, measured by the scoring process while training stood still.
+
+    `step` steps were done. `seconds` is how long it took. `suspect` says that the loss was implausibly low,
+    and that the checks for leaks were repeated then and found nothing.
+    """
+
+    step: int
+    loss: float
+    prefix_error: float
+    seconds: float
+    suspect: bool = False
+
+
 class Evaluation(msgspec.Struct, frozen=True):
     """What the scoring process measured: held-out loss in nats per token, and the tasks.
 
@@ -152,13 +173,19 @@ class Evaluation(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """Everything the engineer measured. `failure` is the state to end in, None when all went well."""
+    """Everything the engineer measured. `failure` is the state to end in, None when all went well.
+
+    `held_out` is the curve of the held-out loss at the marks of the training; `prunable` says whether limits
+    were in force there.
+    """
 
     checks: tuple[Check, ...] = ()
     training: Training | None = None
     evaluation: Evaluation | None = None
     failure: CandidateState | None = None
     error: str = ""
+    held_out: tuple[HeldOut, ...] = ()
+    prunable: bool = False
 
 
 class BaselineRun(msgspec.Struct, frozen=True):
@@ -247,7 +274,11 @@ class Analysis(msgspec.Struct, frozen=True):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """One architecture from draw to commit. Times are seconds since the epoch, UTC."""
+    """One architecture from draw to commit. Times are seconds since the epoch, UTC.
+
+    `starts` counts how often its trial was begun; `released` says that a person let it in although its loss
+    was suspect.
+    """
 
     id: int
     state: CandidateState
@@ -260,6 +291,7 @@ class Candidate(msgspec.Struct, frozen=True):
     analysis: Analysis | None = None
     commit: str | None = None
     starts: int = 0
+    released: bool = False
 
     @property
     def name(self) -> str:

@@ -60,6 +60,12 @@ class Data(Section, frozen=True, kw_only=True):
     tokenizer: Annotated[str, about("`byte`, `bpe:N` (trained on the training split) or `gpt2`.")]
     max_tokens: Annotated[Positive, about("Most tokens of the training shard.")] = 50_000_000
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the tokenizer is to have; a trained one may end up with fewer."""
+        kind, _, size = self.tokenizer.partition(":")
+        return int(size) if kind == "bpe" else {"byte": 257, "gpt2": 50_257}[kind]
+
 
 class Model(Section, frozen=True, kw_only=True):
     """The plain pre-norm language model around the candidate's layer."""
@@ -121,6 +127,11 @@ class Evaluate(Section, frozen=True, kw_only=True):
     prefix_tolerance: Annotated[
         PositiveFloat, about("Largest deviation allowed there, relative to the RMS.")
     ] = 1e-3
+    marks: Annotated[
+        tuple[Fraction, ...],
+        about("Shares of the training after which the held-out loss is measured."),
+    ] = (0.1, 0.2, 0.35, 0.5, 0.75)
+    mark_tokens: Annotated[Positive, about("Held-out tokens for the loss at a mark.")] = 8_192
 
 
 class Baselines(Section, frozen=True, kw_only=True):
@@ -154,13 +165,49 @@ class Limits(Section, frozen=True, kw_only=True):
     trial_seconds: Annotated[PositiveFloat, about("Wall time of checks, training and scoring together.")]
     stall_seconds: Annotated[PositiveFloat, about("Silence after which a trial counts as hanging.")] = 120.0
     memory_gb: Annotated[PositiveFloat, about("Resident memory of a trial.")] = 16.0
+    disk_gb: Annotated[PositiveFloat, about("Most a trial may write to disk.")] = 16.0
+    processes: Annotated[Positive, about("Most processes and threads of a trial.")] = 512
     parameter_ratio: Annotated[
         PositiveFloat, about("Most parameters, over those of the seed architecture.")
     ] = 1.5
+    time_ratio: Annotated[
+        PositiveFloat, about("Longest training step of a layer, over that of the seed architecture.")
+    ] = 10.0
+    memory_ratio: Annotated[
+        PositiveFloat, about("Most memory of that step, over that of the seed architecture.")
+    ] = 10.0
     log_mb: Annotated[PositiveFloat, about("Most a trial may print, in MB.")] = 16.0
     checkpoints: Annotated[
         Literal["best", "all"], about("Trained weights that stay on disk: the best candidate's, or all.")
     ] = "best"
+
+
+class Supervise(Section, frozen=True, kw_only=True):
+    """When a training run is stopped early."""
+
+    divergence: Annotated[
+        PositiveFloat, about("Rise of the smoothed training loss over its lowest, in nats, that ends a run.")
+    ] = 1.0
+    least_progress: Annotated[
+        Fraction,
+        about("Share of what the baseline has learnt by a mark that a candidate must have learnt, at least."),
+    ] = 0.1
+    step_ratio: Annotated[
+        PositiveFloat, about("Longest training step, over the baseline's (median of the last steps).")
+    ] = 10.0
+    compile_seconds: Annotated[PositiveFloat, about("Time from the start of training to the first step.")] = (
+        600.0
+    )
+    prune: Annotated[
+        bool, about("Stop candidates that lie too far over the baseline's curve, once that is calibrated.")
+    ] = True
+    false_kills: Annotated[
+        Fraction,
+        about("Pruning starts once the 95 % bound on the share of good candidates it kills is under this."),
+    ] = 0.20
+    spared: Annotated[
+        Fraction, about("Share of the candidates that is never pruned, to go on measuring false kills.")
+    ] = 0.1
 
 
 class Agents(Section, frozen=True, kw_only=True):
@@ -180,6 +227,10 @@ class Settings(Section, frozen=True, kw_only=True):
     device: Annotated[
         Literal["auto", "cpu", "cuda"], about("Where candidates train; auto takes a GPU if any.")
     ] = "auto"
+    sandbox: Annotated[
+        Literal["auto", "required", "bubblewrap", "landlock", "limits"],
+        about("What confines trials: the best that works here; required refuses to run with limits alone."),
+    ] = "auto"
     search: Search = Search()
     data: Data
     model: Model
@@ -189,4 +240,5 @@ class Settings(Section, frozen=True, kw_only=True):
     fitness: Fitness = Fitness()
     judge: Judge = Judge()
     limits: Limits
+    supervise: Supervise = Supervise()
     agents: Agents = Agents()

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import numpy as np
 
-from asi_lab import protocol, references
+from asi_lab import calibration, protocol, references
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.control import StopNow
+from asi_lab.data.manifest import load_manifest
+from asi_lab.engineer import run
+from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.executor import Executor
-from asi_lab.engineer.run import run
+from asi_lab.engineer.monitor import Expectations, Expected
+from asi_lab.engineer.run import Observe
 from asi_lab.errors import TrialError
 from asi_lab.lab import Lab
 from asi_lab.protocol import ARCHITECTURE_FILE, CHECKPOINT_FILE, Progress, Report, ScoreJob, TrialJob
 from asi_lab.randomness import keyed_seed
-from asi_lab.records import BaselineRun, Candidate, CandidateState, Check, Evidence
+from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
 from asi_lab.settings import Settings
 from asi_lab.store import Store
 
 Advance = Callable[..., Candidate]
 """Record that a candidate came to a state, with changes of other fields; returns the new record."""
+
+SUSPECT_NOISE = 2.0
+"""Noise floors below the leak rule's bound before a loss at a mark is suspect."""
 
 
 class Watch(Protocol):
@@ -46,35 +54,32 @@ class Trials:
         self.reference_code = (references.source(SEED_ARCHITECTURE), references.source(UPPER_REFERENCE))
 
     def candidate(
-        self, candidate: Candidate, baselines: Baselines, advance: Advance
+        self, candidate: Candidate, baselines: Baselines, prune_above: calibration.Limits, advance: Advance
     ) -> tuple[Candidate, Evidence]:
         """Run a candidate's trial; returns its record as it then stands, and the whole evidence.
 
-        A trial that was cut off starts over, except that a trained checkpoint is only evaluated.
+        `prune_above` are the limits at the marks, empty where it may not be pruned. A trial that was cut off
+        starts over, except that a trained checkpoint is only evaluated. One that was killed from outside ends
+        as interrupted.
         """
         assert candidate.proposal is not None
         directory = self._directory(f"{candidate.id:04d}", candidate.proposal.code)
         trained = candidate.state is CandidateState.TRAINED and (directory / CHECKPOINT_FILE).exists()
+        before = candidate.evidence if trained else None
+        before = before or Evidence(check_source(candidate.proposal.code), prunable=bool(prune_above))
         state = CandidateState.TRAINED if trained else CandidateState.CHECKED
-        standing = advance(candidate, state, starts=candidate.starts + 1)
-        checks: tuple[Check, ...] = ()
+        standing = advance(candidate, state, starts=candidate.starts + 1, evidence=before)
 
-        def observe(report: Report) -> None:
-            nonlocal standing, checks
-            if isinstance(report, protocol.Checked):
-                checks = report.checks
-            elif isinstance(report, protocol.Stage):
+        def observe(report: Report, evidence: Evidence) -> None:
+            nonlocal standing
+            if isinstance(report, protocol.Stage):
                 standing = advance(standing, report.state)
             elif isinstance(report, protocol.Trained) and not trained:
-                evidence = standing.evidence or Evidence()
-                whole = msgspec.structs.replace(
-                    evidence, checks=evidence.checks + checks, training=report.training
-                )
-                standing = advance(standing, CandidateState.TRAINED, evidence=whole)
+                standing = advance(standing, CandidateState.TRAINED, evidence=evidence)
 
-        job = self._job(directory, keyed_seed(self.settings.seed, candidate.id, "init"), trained, baselines)
+        job = self._job("serve" if trained else "train", keyed_seed(self.settings.seed, candidate.id, "init"))
         try:
-            evidence = self._run(f"{candidate.id:04d}", job, observe, standing.evidence)
+            evidence = self._run(directory, job, observe, before, self._expectations(baselines, prune_above))
         except StopNow:
             advance(standing, standing.state, starts=candidate.starts)
             raise
@@ -88,14 +93,17 @@ class Trials:
         """
         label = f"{architecture}-seed{index}"
         code = dict(zip((SEED_ARCHITECTURE, UPPER_REFERENCE), self.reference_code, strict=True))[architecture]
-        seed = keyed_seed(self.settings.seed, architecture, index, "init")
-        job = self._job(self._directory(label, code), seed, False, None)
-        evidence = self._run(label, job, lambda report: None, None)
+        directory = self._directory(label, code)
+        job = self._job("train", keyed_seed(self.settings.seed, architecture, index, "init"))
+        for _ in range(self.settings.search.max_starts):
+            evidence = self._run(directory, job, lambda report, evidence: None, None, Expectations())
+            if evidence.failure is not CandidateState.INTERRUPTED:
+                break
         if evidence.evaluation is None:
             state = evidence.failure.value if evidence.failure else "no result"
             raise TrialError(
                 f"Baseline {architecture}, seed {index}: expected a loss; found {state}: {evidence.error}\n"
-                f"The logs are in {job.directory}. Nothing can be scored without baselines."
+                f"The logs are in {directory}. Nothing can be scored without baselines."
             )
         run_record = BaselineRun(architecture, index, evidence)
         message = f"baseline {architecture} seed {index}: loss {evidence.evaluation.loss:.4f}"
@@ -117,40 +125,56 @@ class Trials:
         (directory / ARCHITECTURE_FILE).write_text(code, encoding="utf-8")
         return directory
 
-    def _job(self, directory: Path, seed: int, resume: bool, baselines: Baselines | None) -> TrialJob:
+    def _job(self, task: Literal["train", "serve"], seed: int) -> TrialJob:
         settings = self.settings
         return TrialJob(
-            directory=str(directory),
+            task=task,
             data=str(self.lab.data),
+            vocab_size=self._vocab_size(),
             seed=seed,
             data_seed=settings.seed,
             device=settings.device,
             model=settings.model,
             train=settings.train,
             limits=settings.limits,
-            baseline_params=baselines.anchor(SEED_ARCHITECTURE).params if baselines else 0,
-            resume=resume,
+            marks=mark_steps(settings),
         )
 
-    def _run(
-        self, label: str, job: TrialJob, observe: Callable[[Report], None], before: Evidence | None
-    ) -> Evidence:
-        """Run one job; its curve goes to the store as it comes."""
+    def _vocab_size(self) -> int:
+        return load_manifest(self.lab.data).vocab_size
+
+    def _score_job(self, expected: Expectations) -> ScoreJob:
+        """The scorer's job; a candidate is suspect where its loss is as low as the paper's leak rule says."""
         settings = self.settings
         tasks = tuple(_task(name, self.lab.path) for name in settings.evaluate.tasks)
-        score = ScoreJob(
+        margin = 1 - settings.fitness.leak
+        return ScoreJob(
             data=str(self.lab.data),
             data_seed=settings.seed,
             device=settings.device,
             train_context=settings.train.context,
             evaluate=msgspec.structs.replace(settings.evaluate, tasks=tasks),
+            suspect_below={
+                step: mark.loss * margin - SUSPECT_NOISE * mark.noise for step, mark in expected.marks.items()
+            },
             threads=settings.train.threads,
         )
-        if not job.resume:
+
+    def _run(
+        self,
+        directory: Path,
+        job: TrialJob,
+        observe: Observe,
+        before: Evidence | None,
+        expected: Expectations,
+    ) -> Evidence:
+        """Run one job; its curve goes to the store as it comes."""
+        label = directory.name
+        if job.task == "train":
             self.store.drop_series(label)
         curve = _Curve(self.store, label)
 
-        def look(report: Report) -> None:
+        def look(report: Report, evidence: Evidence) -> None:
             if isinstance(report, Progress):
                 curve.add(report)
                 self.watch.working(label, "training", report)
@@ -160,13 +184,29 @@ class Trials:
             elif isinstance(report, protocol.Trained):
                 curve.flush()
                 self.watch.working(label, "evaluation", None)
-            observe(report)
+            observe(report, evidence)
 
         self.watch.working(label, "checks", None)
+        watch = run.Watch(self.settings.supervise, expected, look, self.watch.tick)
         try:
-            return run(self.executor.take(), job, score, look, self.watch.tick, before)
+            return run.run(self.executor.take(), job, self._score_job(expected), directory, watch, before)
         finally:
             curve.flush()
+
+    def _expectations(self, baselines: Baselines, prune_above: calibration.Limits) -> Expectations:
+        return Expectations(
+            marks={step: Expected(*mark) for step, mark in baselines.marks().items()},
+            seconds_per_step=baselines.seconds_per_step(),
+            chance=math.log(self._vocab_size()),
+            prune_above=prune_above,
+        )
+
+
+def mark_steps(settings: Settings) -> tuple[int, ...]:
+    """The steps after which the held-out loss is measured: those of the marks, but neither 0 nor the last."""
+    steps = settings.train.steps
+    found = {round(share * steps) for share in settings.evaluate.marks}
+    return tuple(sorted(step for step in found if 0 < step < steps))
 
 
 def _task(name: str, lab: Path) -> str:

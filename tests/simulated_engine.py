@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from asi_lab import protocol
@@ -32,16 +32,19 @@ class SimulatedPair:
         self.delay = delay
         self.script: Iterator[tuple[Source, Report]] = iter(())
 
-    def start(self, trial: TrialJob, score: ScoreJob) -> None:
-        self.script = self._script(trial, score)
+    def start(self, trial: TrialJob, score: ScoreJob | None, files: Mapping[str, Path]) -> None:
+        assert score is not None
+        self.script = self._script(trial, score, files["architecture.py"])
 
-    def _script(self, job: TrialJob, score: ScoreJob) -> Iterator[tuple[Source, Report]]:
-        directory = Path(job.directory)
-        code = (directory / "architecture.py").read_text()
-        digest = hashlib.sha256(f"{code}\n{job.seed}".encode()).digest()
+    def take(self, name: str, destination: Path) -> None:
+        destination.write_bytes(b"simulated")
+
+    def _script(self, job: TrialJob, score: ScoreJob, file: Path) -> Iterator[tuple[Source, Report]]:
+        digest = hashlib.sha256(f"{file.read_text()}\n{job.seed}".encode()).digest()
         loss = 4.0 + digest[0] / 2560
-        fails = job.baseline_params > 0 and digest[1] < 40
-        if not job.resume:
+        fails = file.parent.name.isdigit() and digest[1] < 40
+        yield "trial", protocol.Ready()
+        if job.task == "train":
             yield "trial", protocol.Checked((Check("causality", True, 0.0, 1e-4),))
             yield "trial", protocol.Stage(S.PREFLIGHTED)
             yield "trial", protocol.Stage(S.TRAINING)
@@ -50,7 +53,6 @@ class SimulatedPair:
             if fails:
                 yield "trial", protocol.Failed(S.DIVERGED if digest[2] % 2 else S.LEAKING, "simulated\nfault")
                 return
-            (directory / "checkpoint.pt").write_bytes(b"simulated")
         yield "trial", protocol.Trained(Training(1000 + digest[3], 500, 3, 30, loss, 1.0, 100.0, 10.0))
         tasks = tuple(
             TaskResult(name, 0.3 + digest[4 + i] / 2560, "choice_probability", True, 0.25, 10)

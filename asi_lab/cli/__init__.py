@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from asi_lab import __version__
-from asi_lab.cli import care, look, steer
+from asi_lab.cli import calibrate, care, check, look, steer
 from asi_lab.cli.shared import create, current_lab, lab_option, preset_option, seed_option
 from asi_lab.errors import LabError, UsageError
 
@@ -100,9 +100,12 @@ for _command in (
     look.show,
     look.diff,
     look.log,
+    check.check,
     steer.pause,
     steer.resume,
     steer.stop,
+    steer.release,
+    calibrate.calibrate,
     care.config,
     care.doctor,
     care.fsck,

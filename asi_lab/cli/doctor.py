@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -17,6 +18,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from asi_lab import sandbox
 from asi_lab.data.manifest import load_manifest
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab
@@ -52,7 +54,7 @@ def examine(lab: Lab) -> list[Finding]:
         *_torch(),
         _git(),
         _disk(lab.path),
-        _sandbox(),
+        _sandbox(lab),
         _annoy(),
         _ollama(),
         _openai(),
@@ -112,18 +114,24 @@ def _disk(path: Path) -> Finding:
     return Finding("disk", verdict, detail, f"free some space: {_GOOD_GB:.0f} GB or more are comfortable")
 
 
-def _sandbox() -> Finding:
-    """Says what confines a trial, and what could on this machine."""
-    detail = (
-        "trials are confined by process limits and a scrubbed environment only: candidate code could read "
-        "your files and use the network. A stronger sandbox is not in this version"
-    )
-    fix = "run a lab whose code you do not trust in a container or under a user of its own"
-    if shutil.which("bwrap") is None:
-        return Finding("sandbox", "warn", f"{detail}. bubblewrap is not installed", fix)
-    status, _, error = _run(["bwrap", "--unshare-user", "--ro-bind", "/", "/", "true"], _COMMAND_SECONDS)
-    works = "works here" if status == 0 else f"does not work here: {error.strip() or f'status {status}'}"
-    return Finding("sandbox", "warn", f"{detail}. bubblewrap {works}", fix)
+def _sandbox(lab: Lab) -> Finding:
+    """What confines a trial here, found out by running it, and how to get the level above."""
+    findings = sandbox.probe()
+    best = next(finding for finding in findings if finding.holds)
+    detail = f"{best.level.value}; it leaves open {', '.join(sandbox.UNCOVERED[best.level])}"
+    if best is findings[0]:
+        return Finding("sandbox", "ok", detail)
+    missing = [finding for finding in findings if not finding.holds]
+    detail += "".join(f"\n{finding.level.value} does not work: {finding.reason}" for finding in missing)
+    fix = "\n".join(f"{finding.level.value}: {finding.fix}" for finding in missing)
+    wanted = "auto"
+    with contextlib.suppress(LabError):  # what is wrong with lab.toml is told by the check `lab`
+        wanted = lab.settings().sandbox
+    try:
+        sandbox.choose(wanted, findings)
+    except LabError:
+        return Finding("sandbox", "fail", f'{detail}\nlab.toml asks for sandbox = "{wanted}"', fix)
+    return Finding("sandbox", "warn", detail, fix)
 
 
 def _annoy() -> Finding:

@@ -73,8 +73,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_manifest(directory: Path, hashes: bool = False) -> Manifest:
+def load_manifest(directory: Path, hashes: bool = False, only: str | None = None) -> Manifest:
     """Read the manifest and check that every file has its size, and its hash where `hashes` is set.
+
+    With `only`, nothing but the file of that name is looked at: a trial can see no other.
 
     Raises `DataError` where the directory was not prepared, is of another version or is damaged.
     """
@@ -90,6 +92,8 @@ def load_manifest(directory: Path, hashes: bool = False) -> Manifest:
             f"{directory} has data of format {manifest.format}, this version reads format {FORMAT}. {advice}"
         )
     for file in manifest.files:
+        if only not in (None, file.name):
+            continue
         path = directory / file.name
         size = path.stat().st_size if path.is_file() else None
         if size != file.size:

@@ -62,7 +62,7 @@ def validation_windows(directory: Path, context: int, tokens: int) -> NDArray[np
 
 def open_shard(directory: Path, name: str) -> NDArray[Any]:
     """A shard as a read-only memory map [tokens] of uint16 or uint32."""
-    manifest = load_manifest(directory)
+    manifest = load_manifest(directory, only=name)
     return np.memmap(directory / name, dtype=np.dtype(manifest.dtype).newbyteorder("<"), mode="r")
 
 

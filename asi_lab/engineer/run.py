@@ -11,11 +11,18 @@ from pathlib import Path
 import msgspec
 
 from asi_lab import protocol
-from asi_lab.engineer.executor import Health, MalformedReport, Source, TrialPair
+from asi_lab.engineer.executor import Health, Source, TrialPair
+from asi_lab.engineer.monitor import Ended, Expectations, Monitor
+from asi_lab.engineer.process import MalformedReport
+from asi_lab.engineer.workspace import Tampered
 from asi_lab.errors import TrialError
-from asi_lab.protocol import Report, ScoreJob, TrialJob
-from asi_lab.records import CandidateState, Evidence
-from asi_lab.settings import Limits
+from asi_lab.protocol import CHECKPOINT_FILE, Report, ScoreJob, TrialJob
+from asi_lab.records import CandidateState, Evidence, Training
+from asi_lab.settings import Limits, Supervise
+
+S = CandidateState
+Observe = Callable[[Report, Evidence], None]
+"""Sees a report and what is known after it."""
 
 POLL_SECONDS = 0.25
 LOOK_SECONDS = 0.5
@@ -23,57 +30,145 @@ LEAST_FREE_BYTES = 32 * 2**20
 GRACE_SECONDS = 1.0
 """How long to listen on after a process has died: its last reports may be on their way."""
 
+TRIAL_FAILURES = frozenset({S.BROKEN, S.LEAKING, S.REJECTED, S.DIVERGED, S.SLOW, S.OUT_OF_MEMORY})
+"""Ends that a trial may report of itself."""
 
-class _Ended(Exception):
-    """The candidate ends in a failure state."""
+NEXT_STAGE = {None: S.PREFLIGHTED, S.PREFLIGHTED: S.TRAINING}
 
-    def __init__(self, state: CandidateState, error: str) -> None:
-        super().__init__(error)
-        self.state = state
+
+class Watch(msgspec.Struct, frozen=True):
+    """What a trial is held against while it runs, and who is told. By default nothing and nobody.
+
+    `observe` is called after every report that was taken; `tick` a few times a second, and may raise to cut
+    the trial off.
+    """
+
+    supervise: Supervise = Supervise()
+    expected: Expectations = Expectations()
+    observe: Observe = lambda report, evidence: None
+    tick: Callable[[], None] = lambda: None
 
 
 def run(
     pair: TrialPair,
     trial: TrialJob,
-    score: ScoreJob,
-    observe: Callable[[Report], None],
-    tick: Callable[[], None],
+    score: ScoreJob | None,
+    directory: Path,
+    watch: Watch = Watch(),  # noqa: B008  immutable
     before: Evidence | None = None,
 ) -> Evidence:
     """Run one trial to its end and return the evidence, failures included.
 
-    `observe` sees every report of the trial in order; `tick` is called a few times a second and may
-    raise to cut the trial off. `before` holds what an earlier, cut-off run of the same trial measured.
+    Args:
+        pair: a trial and a scorer that wait for their jobs.
+        trial: its job. The files it needs lie in `directory`.
+        score: the job of the scorer; without one the trial ends after its checks.
+        directory: the candidate's own, where logs and checkpoint go.
+        watch: see there.
+        before: what an earlier, cut-off run of the same trial measured.
+
+    A trial that was killed from outside ends as interrupted: the candidate is not to blame.
 
     Raises:
-        TrialError: the scoring process broke: our fault or the machine's, not the candidate's.
+        TrialError: the machinery broke: our fault or the machine's, not the candidate's.
     """
-    evidence = before or Evidence()
+    followed = _Followed(
+        pair, trial, directory, Monitor(watch.supervise, watch.expected), before or Evidence()
+    )
+    names = [protocol.ARCHITECTURE_FILE, *([CHECKPOINT_FILE] if trial.task == "serve" else [])]
     try:
-        pair.start(trial, score)
+        pair.start(trial, score, {name: directory / name for name in names})
         supervisor = _Supervisor(pair, trial.limits)
         while True:
             for source, report in supervisor.reports():
-                if isinstance(report, protocol.Scored) and source == "scorer":
-                    return msgspec.structs.replace(evidence, evaluation=report.evaluation)
-                if isinstance(report, protocol.Failed):
-                    raise _Ended(report.state, report.error)
-                if source == "scorer":
-                    continue
-                if isinstance(report, protocol.Checked):
-                    evidence = msgspec.structs.replace(evidence, checks=evidence.checks + report.checks)
-                elif isinstance(report, protocol.Trained):
-                    evidence = msgspec.structs.replace(evidence, training=report.training)
-                observe(report)
-            tick()
-            supervisor.enforce()
-    except _Ended as end:
-        _blame_a_full_disk(Path(trial.directory), end)
-        return msgspec.structs.replace(evidence, failure=end.state, error=str(end))
-    except MalformedReport as error:
-        return msgspec.structs.replace(evidence, failure=CandidateState.BROKEN, error=f"The trial {error}")
+                followed.see(source, report)
+                watch.observe(report, followed.evidence)
+                if followed.is_done:
+                    return followed.evidence
+            watch.tick()
+            followed.monitor.tick()
+            supervisor.enforce(followed.is_ready)
+    except Ended as end:
+        _blame_a_full_disk(directory, end)
+        checks = followed.evidence.checks + ((end.check,) if end.check else ())
+        return msgspec.structs.replace(followed.evidence, checks=checks, failure=end.state, error=str(end))
+    except (MalformedReport, Tampered) as error:
+        return msgspec.structs.replace(followed.evidence, failure=S.BROKEN, error=f"The trial {error}")
     finally:
-        pair.finish(Path(trial.directory))
+        pair.finish(directory)
+
+
+class _Followed:
+    """Turns reports into evidence, and takes nothing from a trial that it can know better itself."""
+
+    def __init__(
+        self, pair: TrialPair, job: TrialJob, directory: Path, monitor: Monitor, evidence: Evidence
+    ) -> None:
+        self.pair, self.job, self.directory, self.monitor = pair, job, directory, monitor
+        self.evidence = evidence
+        self.is_ready = self.is_done = False
+        self._stage: CandidateState | None = None
+
+    def see(self, source: Source, report: Report) -> None:
+        """Take in one report.
+
+        Raises:
+            Ended: the candidate fails.
+            MalformedReport, Tampered: the trial lies about what it did.
+        """
+        if source == "scorer":
+            self._of_scorer(report)
+        else:
+            self._of_trial(report)
+
+    def _of_scorer(self, report: Report) -> None:
+        if isinstance(report, protocol.Measured):
+            self._know(held_out=(*self.evidence.held_out, report.held_out))
+            self.monitor.see_held_out(report.held_out)
+        elif isinstance(report, protocol.Scored):
+            self._know(evaluation=report.evaluation)
+            self.is_done = True
+        elif isinstance(report, protocol.Failed):
+            raise Ended(report.state, report.error)
+
+    def _of_trial(self, report: Report) -> None:
+        if isinstance(report, protocol.Ready):
+            self.is_ready = True
+        elif isinstance(report, protocol.Checked):
+            self._know(checks=self.evidence.checks + report.checks)
+        elif isinstance(report, protocol.Stage):
+            self._enter(report.state)
+        elif isinstance(report, protocol.Progress):
+            self.monitor.see(report)
+        elif isinstance(report, protocol.Trained):
+            self._trained(report.training)
+        elif isinstance(report, protocol.Failed):
+            raise Ended(report.state if report.state in TRIAL_FAILURES else S.BROKEN, report.error)
+
+    def _enter(self, stage: CandidateState) -> None:
+        if stage is not NEXT_STAGE.get(self._stage):
+            raise MalformedReport(f"claims to be {stage.value} after {self._stage or 'nothing'}")
+        self._stage = stage
+        if stage is S.TRAINING:
+            self.monitor.begin()
+        self.is_done = self.job.task == "check" and stage is S.PREFLIGHTED
+
+    def _trained(self, claimed: Training) -> None:
+        """The checkpoint is fetched; counts and times are the engine's own."""
+        if self.job.task != "train":
+            return
+        if self._stage is not S.TRAINING or claimed.params < 1:
+            raise MalformedReport("claims to be trained")
+        self.pair.take(CHECKPOINT_FILE, self.directory / CHECKPOINT_FILE)
+        train, seconds = self.job.train, self.monitor.seconds or claimed.seconds
+        tokens = train.steps * train.batch * train.context
+        measured = msgspec.structs.replace(
+            claimed, steps=train.steps, tokens=tokens, seconds=seconds, tokens_per_second=tokens / seconds
+        )
+        self._know(training=measured)
+
+    def _know(self, **found: object) -> None:
+        self.evidence = msgspec.structs.replace(self.evidence, **found)
 
 
 class _Supervisor:
@@ -84,6 +179,7 @@ class _Supervisor:
         self.started = self.last_word = time.monotonic()
         self.next_look = 0.0
         self.death: float | None = None
+        self.killed_by_kernel = _kernel_kills()
 
     def reports(self) -> list[tuple[Source, Report]]:
         found = self.pair.poll(POLL_SECONDS)
@@ -91,44 +187,67 @@ class _Supervisor:
             self.last_word = time.monotonic()
         return found
 
-    def enforce(self) -> None:
-        """Raise `_Ended` where a limit is passed or the trial has died."""
+    def enforce(self, ready: bool) -> None:
+        """Raise `Ended` where a limit is passed or the trial has died; `ready` says if it had come up."""
         now = time.monotonic()
         limits = self.limits
         if now - self.started > limits.trial_seconds:
-            raise _Ended(CandidateState.TIMED_OUT, f"more than {limits.trial_seconds:g} s in all")
+            raise Ended(S.TIMED_OUT, f"more than {limits.trial_seconds:g} s in all")
         if now - self.last_word > limits.stall_seconds:
-            raise _Ended(CandidateState.TIMED_OUT, f"silent for more than {limits.stall_seconds:g} s")
+            raise Ended(S.TIMED_OUT, f"silent for more than {limits.stall_seconds:g} s")
         if now < self.next_look:
             return
         self.next_look = now + LOOK_SECONDS
         health = self.pair.health()
-        resident = health.trial_bytes / 2**30
+        resident, written = health.trial_bytes / 2**30, health.written_bytes / 2**30
         if resident > limits.memory_gb:
-            error = f"{resident:.1f} GB resident, limit {limits.memory_gb:g} GB"
-            raise _Ended(CandidateState.OUT_OF_MEMORY, error)
+            raise Ended(S.OUT_OF_MEMORY, f"{resident:.1f} GB resident, limit {limits.memory_gb:g} GB")
         if health.printed_bytes > limits.log_mb * 2**20:
-            raise _Ended(CandidateState.BROKEN, f"printed more than {limits.log_mb:g} MB")
-        self._deaths(health, now)
+            raise Ended(S.BROKEN, f"printed more than {limits.log_mb:g} MB")
+        if written > limits.disk_gb:
+            raise Ended(S.BROKEN, f"wrote {written:.1f} GB to disk, limit {limits.disk_gb:g} GB")
+        if health.processes > limits.processes:
+            raise Ended(S.BROKEN, f"{health.processes} processes at once, limit {limits.processes}")
+        self._deaths(health, now, ready)
 
-    def _deaths(self, health: Health, now: float) -> None:
+    def _deaths(self, health: Health, now: float, ready: bool) -> None:
         if health.trial_exit is None and health.scorer_exit is None:
             return
         self.death = self.death or now
         if now - self.death < GRACE_SECONDS:
             return
         if health.trial_exit is not None:
-            error = f"the trial {_words(health.trial_exit)}\n{self.pair.said('trial')}".strip()
-            raise _Ended(_state_of_exit(health.trial_exit), error)
+            said = f"the trial {_words(health.trial_exit)}\n{self.pair.said('trial')}".strip()
+            if not ready:
+                raise TrialError(
+                    f"A trial process could not be started: {said}\nThe candidate was not judged. Find out "
+                    "what is wrong with: asi-lab doctor"
+                )
+            raise Ended(self._state_of_exit(health.trial_exit), said)
         if health.scorer_exit == protocol.TRIAL_UNUSABLE:
-            raise _Ended(CandidateState.BROKEN, f"the trial cannot be scored: {self.pair.said('scorer')}")
+            raise Ended(S.BROKEN, f"the trial cannot be scored: {self.pair.said('scorer')}")
         raise TrialError(
             f"The scoring process {_words(health.scorer_exit or 0)}. The candidate was not judged and will "
             f"be scored again when the search is started again.\n{self.pair.said('scorer')}"
         )
 
+    def _state_of_exit(self, code: int) -> CandidateState:
+        """SIGKILL comes from the kernel, for want of memory, or from somebody else."""
+        if code == -signal.SIGKILL:
+            return S.OUT_OF_MEMORY if _kernel_kills() > self.killed_by_kernel else S.INTERRUPTED
+        return S.INTERRUPTED if code == -signal.SIGTERM else S.BROKEN
 
-def _blame_a_full_disk(directory: Path, end: _Ended) -> None:
+
+def _kernel_kills() -> int:
+    """How many processes the kernel has ended for want of memory since the machine started."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _blame_a_full_disk(directory: Path, end: Ended) -> None:
     """A candidate that ends while the disk is full has most likely only failed to write its checkpoint."""
     free = shutil.disk_usage(directory).free
     if free < LEAST_FREE_BYTES:
@@ -137,11 +256,6 @@ def _blame_a_full_disk(directory: Path, end: _Ended) -> None:
             f"with: {end}\nThe candidate was not judged. Free some space and start the search again: it goes "
             "on there."
         )
-
-
-def _state_of_exit(code: int) -> CandidateState:
-    """A SIGKILL that we did not send comes, as a rule, from the kernel's out-of-memory killer."""
-    return CandidateState.OUT_OF_MEMORY if code == -signal.SIGKILL else CandidateState.BROKEN
 
 
 def _words(code: int) -> str:

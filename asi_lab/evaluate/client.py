@@ -217,6 +217,42 @@ class HiddenStates:
         return torch.from_numpy(arrays[0]).to(self._device)
 
 
+class Trial:
+    """The trial between its answers about hidden states: at which step it waits, and what it finds itself.
+
+    Raises `WireError` from every method when the trial is gone or answers what is no answer.
+    """
+
+    def __init__(self, reader: IO[bytes], writer: IO[bytes]) -> None:
+        self.reader, self.writer = reader, writer
+
+    def wait(self) -> tuple[int, bool]:
+        """Wait until the training stands still; returns the steps done, and whether it is over."""
+        answer = self._ask("wait")
+        step, final = answer.get("step"), answer.get("final")
+        if type(step) is not int or type(final) is not bool or step < 0:
+            raise WireError(f"expected a step and whether it is the last, found {answer}")
+        return step, final
+
+    def recheck(self) -> list[str]:
+        """Have the trial repeat its checks for leaks; returns the faults it finds, in words."""
+        faults = self._ask("recheck").get("faults")
+        if not isinstance(faults, list) or not all(isinstance(fault, str) for fault in faults):
+            raise WireError(f"expected a list of faults, found {faults!r}")
+        return faults
+
+    def go_on(self) -> None:
+        """Let the training go on."""
+        send(self.writer, {"op": "go_on"})
+
+    def _ask(self, op: str) -> dict[str, Any]:
+        send(self.writer, {"op": op})
+        header, arrays = receive(self.reader, 0)
+        if header.get("op") != op or arrays:
+            raise WireError(f"expected an answer to {op!r}, found {header} and {len(arrays)} arrays")
+        return header
+
+
 def _relative(difference: Tensor, reference: Tensor) -> float:
     """Largest deviation over the root mean square of the reference; 0 where nothing deviates."""
     largest = float(difference.abs().max())

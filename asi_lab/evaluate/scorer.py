@@ -18,9 +18,8 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
 
 import msgspec
 import torch
@@ -31,55 +30,110 @@ from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.device import pick_device
 from asi_lab.errors import LabError
 from asi_lab.evaluate import run
-from asi_lab.evaluate.client import HiddenStates
+from asi_lab.evaluate.client import HiddenStates, Trial
 from asi_lab.evaluate.fault import CandidateFault
 from asi_lab.evaluate.lm import HiddenStateLM
 from asi_lab.evaluate.loss import held_out_loss
 from asi_lab.evaluate.wire import WireError, send
-from asi_lab.protocol import TRIAL_UNUSABLE, Failed, Ready, Report, Scored, ScoreJob, encoder
-from asi_lab.records import Evaluation
+from asi_lab.protocol import TRIAL_UNUSABLE, Failed, Measured, Ready, Report, Scored, ScoreJob, encoder
+from asi_lab.randomness import keyed_seed
+from asi_lab.records import CandidateState, Evaluation, HeldOut
+
+SUSPECT_CHECKS = 256
+"""Prefixes that are compared where a loss is implausibly low."""
 
 
-def score(job: ScoreJob, reader: IO[bytes], writer: IO[bytes]) -> Evaluation:
-    """Measure the model at the other end: the held-out loss first, then the tasks.
+class Scorer:
+    """Everything that is needed to measure, loaded before the trial answers."""
 
-    Raises:
-        CandidateFault: the candidate ends in a failure.
-        LabError: data or tasks are unusable.
-        WireError: the trial is gone.
-    """
-    settings, data = job.evaluate, Path(job.data)
-    tokenizer = Tokenizer.load(data)
-    windows = validation_windows(data, job.train_context, settings.loss_tokens)
-    tasks = run.load(settings.tasks, data / "tasks")
-    states = HiddenStates(
-        reader,
-        writer,
-        vocab_size=tokenizer.vocab_size,
-        prefix_checks=settings.prefix_checks,
-        prefix_tolerance=settings.prefix_tolerance,
-        seed=job.data_seed,
-        device=str(pick_device(job.device)),
-    )
-    began = time.perf_counter()
-    loss = held_out_loss(states, windows, settings.batch)
-    lm = HiddenStateLM(
-        states,
-        tokenizer,
-        max_length=settings.max_length,
-        batch=settings.batch,
-        batch_tokens=settings.batch * job.train_context,
-    )
-    results = run.evaluate(lm, tasks, settings.limit, job.data_seed)
-    states.finish()
-    return Evaluation(
-        loss=loss,
-        loss_tokens=windows[:, 1:].size,
-        tasks=results,
-        prefix_error=states.prefix_error,
-        prefix_positions=states.prefix_positions,
-        seconds=time.perf_counter() - began,
-    )
+    def __init__(self, job: ScoreJob) -> None:
+        """Raises `LabError` where data or tasks are unusable."""
+        settings, data = job.evaluate, Path(job.data)
+        self.job, self.settings = job, settings
+        self.tokenizer = Tokenizer.load(data)
+        self.windows = validation_windows(data, job.train_context, settings.loss_tokens)
+        self.mark_windows = validation_windows(data, job.train_context, settings.mark_tokens)
+        self.tasks = run.load(settings.tasks, data / "tasks")
+
+    def follow(self, trial: Trial, report: Callable[[Report], None]) -> Evaluation:
+        """Measure at every mark, then everything in the end.
+
+        Raises:
+            CandidateFault: the candidate ends in a failure.
+            WireError: the trial is gone.
+        """
+        while True:
+            step, final = trial.wait()
+            if final:
+                return self.score(trial)
+            report(Measured(self.measure(trial, step)))
+            trial.go_on()
+
+    def measure(self, trial: Trial, step: int) -> HeldOut:
+        """The held-out loss at a mark. Where it is implausibly low, everything that shows leaks is repeated.
+
+        Raises:
+            CandidateFault: the candidate leaks or diverged.
+            WireError: the trial is gone.
+        """
+        began = time.perf_counter()
+        states = self._states(trial, step, self.settings.prefix_checks)
+        loss = held_out_loss(states, self.mark_windows, self.settings.batch)
+        states.finish()
+        bound = self.job.suspect_below.get(step)
+        suspect = bound is not None and loss < bound
+        if suspect:
+            thorough = self._states(trial, step + 1, SUSPECT_CHECKS)
+            held_out_loss(thorough, self.mark_windows, self.settings.batch)
+            thorough.finish()
+            if faults := trial.recheck():
+                raise CandidateFault(
+                    CandidateState.LEAKING,
+                    f"after {step} steps the held-out loss was {loss:.4f}, implausibly low (under "
+                    f"{bound:.4f}), and the repeated checks found: {faults[0]}",
+                )
+        return HeldOut(step, loss, states.prefix_error, time.perf_counter() - began, suspect)
+
+    def score(self, trial: Trial) -> Evaluation:
+        """The held-out loss, then the tasks.
+
+        Raises:
+            CandidateFault, WireError: as `measure`.
+            DataError: a task cannot be scored.
+        """
+        settings = self.settings
+        began = time.perf_counter()
+        states = self._states(trial, -1, settings.prefix_checks)
+        loss = held_out_loss(states, self.windows, settings.batch)
+        lm = HiddenStateLM(
+            states,
+            self.tokenizer,
+            max_length=settings.max_length,
+            batch=settings.batch,
+            batch_tokens=settings.batch * self.job.train_context,
+        )
+        results = run.evaluate(lm, self.tasks, settings.limit, self.job.data_seed)
+        states.finish()
+        return Evaluation(
+            loss=loss,
+            loss_tokens=self.windows[:, 1:].size,
+            tasks=results,
+            prefix_error=states.prefix_error,
+            prefix_positions=states.prefix_positions,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _states(self, trial: Trial, step: int, checks: int) -> HiddenStates:
+        """The model as it is now; probes are drawn anew for every step."""
+        return HiddenStates(
+            trial.reader,
+            trial.writer,
+            vocab_size=self.tokenizer.vocab_size,
+            prefix_checks=checks,
+            prefix_tolerance=self.settings.prefix_tolerance,
+            seed=keyed_seed(self.job.data_seed, "probes", step),
+            device=str(pick_device(self.job.device)),
+        )
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
@@ -100,12 +154,13 @@ def main(command_line: Sequence[str] | None = None) -> int:
     job = msgspec.json.decode(line, type=ScoreJob)
     torch.set_num_threads(job.threads or process.physical_cores())
     try:
+        scorer = Scorer(job)
         with (
             os.fdopen(arguments.in_fd, "rb", buffering=0) as reader,
             os.fdopen(arguments.out_fd, "wb", buffering=0) as writer,
         ):
             try:
-                report(Scored(score(job, reader, writer)))
+                report(Scored(scorer.follow(Trial(reader, writer), report)))
             except CandidateFault as fault:
                 report(Failed(fault.state, str(fault)))
             with contextlib.suppress(WireError):  # the result stands, however the trial ends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 from rich import box
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asi_lab.baselines import Baselines
-from asi_lab.records import Candidate, Evidence, Score
+from asi_lab.records import Candidate, Check, Evidence, Score
 from asi_lab.text import plain
 from asi_lab.view.tables import LINE, NAME, duration, grid, result_lines, to_json
 
@@ -88,16 +89,10 @@ def _evidence(evidence: Evidence, score: Score | None) -> list[RenderableType]:
         error = Text(plain(evidence.error, multiline=True) or "no message", style="red")
         parts += _section(f"Failed: {evidence.failure.value}", error)
     if evidence.checks:
-        checks = _table("check", "verdict", "value", "limit", "detail", wide="detail")
-        for check in evidence.checks:
-            checks.add_row(
-                Text(plain(check.name)),
-                Text("ok") if check.passed else Text("failed", style="red"),
-                Text(_figure(check.value)),
-                Text(_figure(check.tolerance)),
-                Text(plain(check.detail, limit=LINE)),
-            )
-        parts += _section("Checks", checks)
+        parts += _section("Checks", checks(evidence.checks))
+    if evidence.held_out:
+        curve = ", ".join(f"{h.loss:.4f} after {h.step}" for h in evidence.held_out)
+        parts += _section("Held-out loss in training", Text(f"{curve} steps"))
     if (run := evidence.training) is not None:
         line = (
             f"{run.params:,} parameters ({run.body_params:,} without embeddings), {run.steps:,} steps, "
@@ -129,6 +124,24 @@ def _evidence(evidence: Evidence, score: Score | None) -> list[RenderableType]:
         )
         parts += _section("Fitness", Text(sums))
     return parts
+
+
+def checks(found: Sequence[Check]) -> RenderableType:
+    """Verdicts as a table, and below it the whole evidence of those that failed."""
+    shown = _table("check", "verdict", "value", "limit", "detail", wide="detail")
+    for check in found:
+        where = "see below" if check.line is None else f"line {check.line}, see below"
+        shown.add_row(
+            Text(plain(check.name)),
+            Text("ok") if check.passed else Text("failed", style="red"),
+            Text(_figure(check.value)),
+            Text(_figure(check.tolerance)),
+            Text(plain(check.detail, limit=LINE) if check.passed else where),
+        )
+    failed = [
+        Text(f"\n{c.name}: {plain(c.detail, multiline=True)}", style="red") for c in found if not c.passed
+    ]
+    return Group(shown, *failed)
 
 
 def _analysis(found: Candidate) -> list[RenderableType]:

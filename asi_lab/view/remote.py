@@ -61,11 +61,11 @@ def engine_pid(lab: Lab) -> int:
     return pid
 
 
-def order(lab: Lab, action: Action) -> str | None:
+def order(lab: Lab, action: Action, candidate: int | None = None) -> str | None:
     """Send an order to the engine and wait a little; returns its answer, None when it is still busy."""
     with results(lab) as store:
         seen = max((event.seq for event in store.last_events(1)), default=0) if store else 0
-        command = commands.send(lab.commands, action)
+        command = commands.send(lab.commands, action, candidate)
         deadline = time.monotonic() + (ACKNOWLEDGE_SECONDS if store else 0.0)
         while store is not None and time.monotonic() < deadline:
             for event in store.events(seen):

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from asi_lab import sandbox
 from asi_lab.cli import doctor
 
 NAMES = ["python", "torch", "gpu", "git", "disk", "sandbox", "annoy", "ollama", "openai", "lab", "data"]
@@ -78,10 +79,34 @@ def test_disk_space(searched, monkeypatch, free, verdict):
     assert found(searched, "disk").verdict == verdict
 
 
-def test_the_sandbox_is_not_praised(searched):
+BEST, MIDDLE, LAST = sandbox.Level
+WORKS = {level: sandbox.Finding(level, True) for level in sandbox.Level}
+FAILS = {level: sandbox.Finding(level, False, "it is missing", "install it") for level in sandbox.Level}
+
+
+@pytest.mark.parametrize(
+    ("findings", "verdict", "words"),
+    [
+        ([WORKS[BEST], WORKS[MIDDLE], WORKS[LAST]], "ok", "bubblewrap; it leaves open"),
+        ([WORKS[BEST], FAILS[MIDDLE], WORKS[LAST]], "ok", "bubblewrap; it leaves open"),
+        ([FAILS[BEST], WORKS[MIDDLE], WORKS[LAST]], "warn", "bubblewrap does not work: it is missing"),
+        ([FAILS[BEST], FAILS[MIDDLE], WORKS[LAST]], "warn", "limits; it leaves open your files"),
+    ],
+)
+def test_the_sandbox_is_told_with_what_it_leaves_open(searched, monkeypatch, findings, verdict, words):
+    monkeypatch.setattr(doctor.sandbox, "probe", lambda: findings)
     finding = found(searched, "sandbox")
-    assert finding.verdict == "warn"
-    assert "not in this version" in finding.detail
+    assert finding.verdict == verdict
+    assert words in finding.detail
+    assert bool(finding.fix) == (verdict == "warn")
+
+
+def test_a_sandbox_that_the_lab_requires_and_the_machine_lacks_fails(copied, monkeypatch):
+    monkeypatch.setattr(doctor.sandbox, "probe", lambda: [FAILS[BEST], FAILS[MIDDLE], WORKS[LAST]])
+    copied.config.write_text('sandbox = "required"\n' + copied.config.read_text())
+    finding = found(copied, "sandbox")
+    assert finding.verdict == "fail"
+    assert "install it" in finding.fix
 
 
 def test_annoy_is_optional(searched, monkeypatch):

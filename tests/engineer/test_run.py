@@ -14,10 +14,12 @@ import msgspec
 import psutil
 import pytest
 
-from asi_lab import config, protocol, references
+from asi_lab import config, protocol, references, sandbox
+from asi_lab.data.manifest import load_manifest
 from asi_lab.data.prepare import prepare
 from asi_lab.engineer.executor import LocalExecutor
-from asi_lab.engineer.run import run
+from asi_lab.engineer.monitor import Expectations
+from asi_lab.engineer.run import Watch, run
 from asi_lab.errors import TrialError
 from asi_lab.protocol import ScoreJob, TrialJob
 from asi_lab.records import CandidateState, Evidence
@@ -26,6 +28,7 @@ from asi_lab.settings import Settings
 S = CandidateState
 GOOD = references.source("delta_net")
 CANARY = "sk-canary-0123456789"
+MARKS = (3, 6)
 
 LAB = """preset = "micro"
 [data]
@@ -38,7 +41,7 @@ width = 16
 steps = 12
 batch = 4
 micro_batch = 4
-context = 64
+context = 56
 warmup_steps = 2
 [evaluate]
 tasks = ["asi_recall", "asi_copy"]
@@ -47,11 +50,15 @@ batch = 8
 loss_tokens = 1024
 max_length = 256
 prefix_checks = 8
+marks = [0.25, 0.5]
+mark_tokens = 512
 [limits]
 trial_seconds = 60
 stall_seconds = 50
 memory_gb = 1.5
 log_mb = 0.5
+disk_gb = 0.05
+processes = 64
 """
 
 
@@ -77,9 +84,10 @@ def data(tmp_path_factory, settings) -> Path:
 
 
 @pytest.fixture(scope="module")
-def executor(tmp_path_factory):
+def executor(tmp_path_factory, data, settings):
     os.environ["OPENAI_API_KEY"] = CANARY
-    executor = LocalExecutor(tmp_path_factory.mktemp("waiting"))
+    confinement = sandbox.choose("auto", sandbox.probe())
+    executor = LocalExecutor(tmp_path_factory.mktemp("waiting"), confinement, data, settings)
     executor.prepare()
     yield executor
     executor.close()
@@ -88,24 +96,37 @@ def executor(tmp_path_factory):
 
 @pytest.fixture
 def trial(executor, settings, data, tmp_path):
-    def go(code: str, resume: bool = False, before: Evidence | None = None, **limits: float):
+    def go(
+        code: str,
+        task: str = "train",
+        before: Evidence | None = None,
+        expected: Expectations = Expectations(),  # noqa: B008  immutable
+        suspect_below: dict[int, float] | None = None,
+        tick=lambda: None,
+        rules: dict[str, float] | None = None,
+        **limits: float,
+    ):
         (tmp_path / "architecture.py").write_text(code)
         job = TrialJob(
-            directory=str(tmp_path),
+            task=task,
             data=str(data),
+            vocab_size=load_manifest(data).vocab_size,
             seed=1,
             data_seed=0,
             device="cpu",
             model=settings.model,
             train=settings.train,
             limits=msgspec.structs.replace(settings.limits, **limits),
-            resume=resume,
+            marks=MARKS,
         )
-        score = ScoreJob(str(data), 0, "cpu", settings.train.context, settings.evaluate, 1)
+        evaluate, context = settings.evaluate, settings.train.context
+        score = ScoreJob(str(data), 0, "cpu", context, evaluate, suspect_below or {}, 1)
         reports: list[protocol.Report] = []
         pair = executor.take()
         executor.prepare()
-        evidence = run(pair, job, score, reports.append, lambda: None, before)
+        supervise = msgspec.structs.replace(settings.supervise, **(rules or {}))
+        watch = Watch(supervise, expected, lambda report, evidence: reports.append(report), tick)
+        evidence = run(pair, job, score, tmp_path, watch, before)
         return evidence, reports, (tmp_path / "trial.log").read_text()
 
     return go
@@ -129,22 +150,30 @@ def test_a_sound_candidate_is_measured_and_again_the_same(trial):
     assert all(check.passed for check in first.checks)
     steps = [report.step for report in reports if isinstance(report, protocol.Progress)]
     assert steps == list(range(1, 13))
+    assert [held_out.step for held_out in first.held_out] == list(MARKS)
+    assert all(held_out.loss > first.evaluation.loss for held_out in first.held_out)
+    assert {"trained batch", "trained causality", "trained statistics"} <= {c.name for c in first.checks}
     second, _, _ = trial(GOOD)
     assert second.evaluation.loss == first.evaluation.loss
     assert second.evaluation.tasks == first.evaluation.tasks
+    assert [h.loss for h in second.held_out] == [h.loss for h in first.held_out]
     # a trial that was cut off after training is only evaluated
-    third, reports, _ = trial(GOOD, resume=True, before=Evidence(checks=first.checks))
+    before = msgspec.structs.replace(second, evaluation=None)
+    third, reports, _ = trial(GOOD, task="serve", before=before)
     assert not any(isinstance(report, protocol.Progress) for report in reports)
     assert third.evaluation.loss == first.evaluation.loss
     assert third.training == second.training
-    assert third.checks == first.checks
+    assert third.checks == second.checks
 
 
 def test_an_exception_is_broken_with_its_line(trial):
-    evidence, _, _ = trial(spiked("undefined_name + 1"))
+    code = spiked("undefined_name + 1")
+    evidence, _, _ = trial(code)
     assert evidence.failure is S.BROKEN
     assert "undefined_name" in evidence.error
     assert "architecture.py" in evidence.error
+    failed = [check for check in evidence.checks if not check.passed]
+    assert failed[0].line == code.splitlines().index("        undefined_name + 1") + 1
 
 
 def test_a_leak_at_the_start_is_caught_before_training(trial):
@@ -154,24 +183,46 @@ def test_a_leak_at_the_start_is_caught_before_training(trial):
     assert not any(isinstance(report, protocol.Progress) for report in reports)
 
 
-def test_a_leak_that_opens_after_the_checks_is_caught_by_the_scorer(trial):
-    """The future comes in through a gate that is shut until training has moved it."""
+def test_a_leak_that_opens_after_the_checks_is_caught_on_the_trained_model(trial):
+    """The future comes in once the layer has seen as many batches as training has."""
     code = GOOD.replace(
-        "        self.out_proj =",
-        "        self.peek = nn.Parameter(torch.zeros(()))\n        self.out_proj =",
-    )
-    code = code.replace(
         "        return y, None",
-        "        y = y + self.peek * hidden_states.roll(-1, 1)\n        return y, None",
+        "        if self.training and x.shape[:2] == (4, 56):\n"
+        "            DeltaNet.steps = getattr(DeltaNet, 'steps', 0) + 1\n"
+        "        if getattr(DeltaNet, 'steps', 0) >= 12:\n"
+        "            y = y + 0.1 * hidden_states.roll(-1, 1)\n"
+        "        return y, None",
     )
-    evidence, _, _ = trial(code)
-    assert evidence.training is not None
+    evidence, reports, _ = trial(code)
     assert evidence.failure is S.LEAKING
+    assert evidence.error.startswith("trained causality")
+    assert any(isinstance(report, protocol.Progress) for report in reports)
+    assert not any(isinstance(report, protocol.Trained) for report in reports)
+
+
+def test_a_leak_that_hides_from_the_trial_is_caught_by_the_scorer(trial):
+    """Candidate code that knows when it is checked can deceive the trial, not the scorer's prefix checks."""
+    code = GOOD.replace(
+        "        return y, None",
+        "        import sys\n"
+        "        frame, served = sys._getframe(), False\n"
+        "        while frame is not None:\n"
+        "            served = served or frame.f_code.co_name == 'serve'\n"
+        "            frame = frame.f_back\n"
+        "        if served:\n"
+        "            y = y + 0.1 * hidden_states.roll(-1, 1)\n"
+        "        return y, None",
+    )
+    evidence, reports, _ = trial(code)
+    assert evidence.failure is S.LEAKING
+    assert "tokens after it are taken away" in evidence.error
     assert evidence.evaluation is None
+    assert evidence.training is None  # at the first mark already
+    assert max(report.step for report in reports if isinstance(report, protocol.Progress)) < 12
 
 
 def test_nan_in_training_has_diverged(trial):
-    evidence, _, _ = trial(spiked("x = x * (float('nan') if x.shape[:2] == (4, 64) else 1.0)"))
+    evidence, _, _ = trial(spiked("x = x * (float('nan') if x.shape[:2] == (4, 56) else 1.0)"))
     assert evidence.failure is S.DIVERGED
     assert "step 1" in evidence.error
 
@@ -239,24 +290,26 @@ def test_a_full_disk_is_not_blamed_on_the_candidate(trial, monkeypatch):
 
 
 def test_no_secret_reaches_the_trial(trial):
-    evidence, _, log = trial(spiked("print(sorted(os.environ.items()), flush=True); raise SystemExit"))
+    evidence, _, log = trial(spiked("print(sorted(os.environ.items()), flush=True); os._exit(1)"))
     assert evidence.failure is S.BROKEN
     assert "PATH" in log
     assert CANARY not in log
 
 
-def test_waiting_processes_die_with_the_engine(tmp_path):
+@pytest.mark.parametrize("level", [finding.level for finding in sandbox.probe() if finding.holds])
+def test_waiting_processes_die_with_the_engine(tmp_path, level):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom asi_lab.engineer.executor import Pair\n"
-        "pair = Pair(Path(sys.argv[1]))\n"
-        "print(pair.trial.popen.pid, pair.scorer.popen.pid, flush=True)\n"
-        "pair.poll(60); pair.poll(60)\nprint('ready', flush=True)\ntime.sleep(600)\n"
+        "import sys, time\nfrom pathlib import Path\nimport psutil\n"
+        "from asi_lab.engineer.executor import Pair\nfrom asi_lab.sandbox import Level, Policy, Sandbox\n"
+        f"pair = Pair(Path(sys.argv[1]), Sandbox(Level({level.value!r})), Policy(''))\n"
+        "pair.poll(60); pair.poll(60)\n"
+        "print(*(p.pid for p in psutil.Process().children(recursive=True)), flush=True)\ntime.sleep(600)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
     ) as engine:
         children = [int(number) for number in engine.stdout.readline().split()]
-        assert engine.stdout.readline().strip() == "ready"
+        assert len(children) >= 2
         assert all(psutil.pid_exists(pid) for pid in children)
         engine.send_signal(signal.SIGKILL)
         engine.wait()

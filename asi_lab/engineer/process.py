@@ -1,0 +1,140 @@
+"""One child process: its handle, its reports and its log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import psutil
+
+from asi_lab import protocol
+from asi_lab.errors import TrialError
+from asi_lab.protocol import Report, ScoreJob, TrialJob
+from asi_lab.sandbox.policy import Command
+
+MAX_LINE = 4 * 2**20
+LOG_TAIL = 4000
+GUARD_SECONDS = 15.0
+"""How long a guard may take to end all that a trial has started."""
+
+
+class MalformedReport(Exception):
+    """A process wrote something that is not a report."""
+
+
+class Process:
+    """A trial or a scorer that was started with a pipe for its reports and a file for what it prints.
+
+    Where it is `guarded`, the child is a guard that ends all descendants of the process when asked to.
+    """
+
+    def __init__(
+        self, command: Command, inherited: tuple[int, ...], log: Path, cwd: Path, guarded: bool = False
+    ) -> None:
+        """`command` ends where the options for the descriptors follow: report, in, out. `inherited` are in
+        and out."""
+        self.log = log
+        self._guarded = guarded
+        self._buffer = bytearray()
+        self.report_fd, report_write = os.pipe()
+        os.set_blocking(self.report_fd, False)
+        names = ("--report-fd", "--in-fd", "--out-fd")
+        fds = (report_write, *inherited)
+        options = [word for name, fd in zip(names, fds, strict=True) for word in (name, str(fd))]
+        with log.open("wb") as output:
+            self.popen = subprocess.Popen(
+                [*command.argv, *options],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(*fds, *command.descriptors),
+                env=command.environment,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        os.close(report_write)
+
+    def give(self, job: TrialJob | ScoreJob) -> None:
+        """Send the job; the process does nothing before it."""
+        stdin = self._stdin()
+        try:
+            stdin.write(msgspec.json.encode(job) + b"\n")
+            stdin.close()
+        except BrokenPipeError:
+            raise TrialError(f"A process died before it got its job.\n{self.log_tail()}") from None
+
+    def _stdin(self) -> IO[bytes]:
+        assert self.popen.stdin is not None
+        return self.popen.stdin
+
+    def read(self) -> list[Report]:
+        """Reports that have arrived.
+
+        Raises:
+            MalformedReport: the bytes are no reports; candidate code can write to this pipe.
+        """
+        while True:
+            try:
+                data = os.read(self.report_fd, 65536)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            self._buffer += data
+            if len(self._buffer) > MAX_LINE:
+                break
+        *lines, rest = self._buffer.split(b"\n")
+        self._buffer = bytearray(rest)
+        try:
+            reports = [protocol.decoder.decode(line) for line in lines]
+        except msgspec.MsgspecError as error:
+            raise MalformedReport(f"wrote a malformed report: {error}") from None
+        if len(rest) > MAX_LINE:
+            raise MalformedReport("wrote a report without end")
+        return reports
+
+    def log_tail(self) -> str:
+        """The end of what the process printed."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - LOG_TAIL))
+                return file.read(LOG_TAIL).decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def log_bytes(self) -> int:
+        """Size of the log so far."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def exit_status(self) -> int | None:
+        """None while it runs, -n where signal n ended it: guards and bubblewrap pass that on as 128 + n."""
+        code = self.popen.poll()
+        return 128 - code if code is not None and code > 128 else code
+
+    def usage(self) -> tuple[int, int]:
+        """Resident bytes and number of all its processes."""
+        resident = count = 0
+        with contextlib.suppress(psutil.Error):
+            parent = psutil.Process(self.popen.pid)
+            for process in [parent, *parent.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    resident += process.memory_info().rss
+                    count += 1
+        return resident, count
+
+    def kill(self) -> None:
+        """End it with all it has started, and release what it held."""
+        if self._guarded and self.popen.poll() is None:
+            self.popen.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.popen.wait(GUARD_SECONDS)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+        self._stdin().close()
+        os.close(self.report_fd)

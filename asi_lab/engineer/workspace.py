@@ -1,0 +1,79 @@
+"""A trial's working directory, and how the engine handles what a hostile trial may leave there.
+
+Names are never followed: a trial can leave links, devices, pipes, millions of files or endless depth.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+MOST_ENTRIES = 20_000
+"""A working directory with more files than this counts as too full, however small they are."""
+
+
+class Tampered(Exception):
+    """What a trial left is not what it should be."""
+
+
+class Workspace:
+    """The directory `work` of a pair, and what is put into it and taken out."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory
+        for name in ("tmp", "cache"):
+            (directory / name).mkdir(parents=True)
+
+    def put(self, source: Path, name: str) -> None:
+        """Copy a file of ours into it."""
+        shutil.copyfile(source, self.path / name)
+
+    def take(self, name: str, destination: Path) -> None:
+        """Move a plain file out of it, over `destination`, which lies on the same disk.
+
+        Raises:
+            Tampered: there is no file of that name, or it is a link, has other names or is no file at all.
+        """
+        incoming = destination.with_name(f".incoming-{destination.name}")
+        try:
+            (self.path / name).rename(incoming)
+        except OSError as error:
+            raise Tampered(f"left no {name}: {error.strerror}") from None
+        found = incoming.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            remove_tree(incoming)
+            raise Tampered(f"left something else than a plain file as {name}")
+        incoming.chmod(0o644)
+        incoming.replace(destination)
+
+    def used_bytes(self) -> float:
+        """Bytes on disk of all that lies in it; infinite where that cannot be told in reasonable time."""
+        total, entries, waiting = 0, 0, [str(self.path)]
+        try:
+            while waiting:
+                with os.scandir(waiting.pop()) as found:
+                    for entry in found:
+                        entries += 1
+                        if entries > MOST_ENTRIES:
+                            return float("inf")
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+        except FileNotFoundError:  # it works while we look
+            return total
+        except OSError:  # a path too long, a directory closed to us
+            return float("inf")
+        return total
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a file or directory of any depth, closed directories included. Links are not followed."""
+    remove = ("rm", "-rf", "--", str(path))
+    reopen = ("find", str(path), "-type", "d", "!", "-perm", "-700", "-exec", "chmod", "u+rwx", "{}", ";")
+    for command in (remove, reopen, remove):
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        if not os.path.lexists(path):
+            return
