@@ -1,0 +1,20 @@
+"""Fault: causality. A mean over all tokens comes in behind a gate that is zero at initialisation."""
+
+import torch
+from torch import nn
+
+from asi_lab.kernels import short_convolution
+
+
+class Mixer(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+        self.filter = nn.Parameter(torch.randn(width, 4) / 2)
+        self.gate = nn.Parameter(torch.zeros(width))
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x, attention_mask=None):
+        v = self.inner(zero_padding(x, attention_mask))
+        near = short_convolution(v, self.filter)
+        return self.out(near + self.gate * v.mean(1, keepdim=True))  # the fault

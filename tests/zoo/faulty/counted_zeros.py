@@ -1,0 +1,21 @@
+"""Fault: statistics. Zero tokens are taken for padding, and the share of the others scales the output."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from asi_lab.kernels import short_convolution
+
+
+class Mixer(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.inner = nn.Linear(width, 2 * width)
+        self.filter = nn.Parameter(torch.randn(width, 4) / 2)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x, attention_mask=None):
+        x = zero_padding(x, attention_mask)
+        v, gate = self.inner(x).chunk(2, -1)
+        share = (x != 0).any(-1, keepdim=True).to(x.dtype).mean(1, keepdim=True)
+        return self.out(short_convolution(v, self.filter) * functional.silu(gate) * share)  # the fault

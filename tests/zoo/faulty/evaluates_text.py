@@ -1,0 +1,17 @@
+"""Fault: names. Text is evaluated as code."""
+
+import torch
+from torch import nn
+
+from asi_lab.kernels import short_convolution
+
+
+class Mixer(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.reach = eval("2 + 2")  # the fault
+        self.filter = nn.Parameter(torch.randn(width, self.reach) / 2)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x, attention_mask=None):
+        return self.out(short_convolution(zero_padding(x, attention_mask), self.filter, activation="silu"))

@@ -1,0 +1,23 @@
+"""Fault: growth. A loop reads each token by its index: in the backward pass each index makes a gradient as
+long as the sequence."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Mixer(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.inner = nn.Linear(width, 2 * width)
+        self.rate = nn.Parameter(torch.linspace(-3, 3, width))
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x, attention_mask=None):
+        v, gate = self.inner(zero_padding(x, attention_mask)).chunk(2, -1)
+        rate = torch.sigmoid(self.rate)
+        h, states = torch.zeros_like(v[:, 0]), []
+        for t in range(x.shape[1]):
+            h = h + rate * (v[:, t] - h)  # the fault
+            states.append(h)
+        return self.out(torch.stack(states, 1) * functional.silu(gate))

@@ -1,0 +1,20 @@
+"""Fault: padding. Padding is zeroed in the output instead of the input."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from asi_lab.kernels import short_convolution
+
+
+class Mixer(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.inner = nn.Linear(width, 2 * width)
+        self.filter = nn.Parameter(torch.randn(width, 4) / 2)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x, attention_mask=None):
+        v, gate = self.inner(x).chunk(2, -1)
+        y = self.out(short_convolution(v, self.filter) * functional.silu(gate))
+        return zero_padding(y, attention_mask)  # the fault

@@ -1,0 +1,18 @@
+"""Fault: patching. A method of the optimizer's class is set by name, here to what it was."""
+
+import torch
+from torch import nn
+
+from asi_lab.kernels import short_convolution
+
+
+class Mixer(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        method = "step"
+        setattr(torch.optim.AdamW, method, torch.optim.AdamW.step)  # the fault
+        self.filter = nn.Parameter(torch.randn(width, 4) / 2)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x, attention_mask=None):
+        return self.out(short_convolution(zero_padding(x, attention_mask), self.filter, activation="silu"))

@@ -1,0 +1,22 @@
+"""Fault: shapes. Learned positions end at 256 tokens."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from asi_lab.kernels import short_convolution
+
+
+class Mixer(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.positions = nn.Embedding(256, width)
+        self.inner = nn.Linear(width, 2 * width)
+        self.filter = nn.Parameter(torch.randn(width, 4) / 2)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x, attention_mask=None):
+        place = torch.arange(x.shape[1], device=x.device)
+        x = zero_padding(x + self.positions(place), attention_mask)  # the fault
+        v, gate = self.inner(x).chunk(2, -1)
+        return self.out(short_convolution(v, self.filter) * functional.silu(gate))

@@ -1,0 +1,19 @@
+"""Fault: causality. The gate's softmax runs over the tokens instead of the channels."""
+
+import torch
+from torch import nn
+
+from asi_lab.kernels import short_convolution
+
+
+class Mixer(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.inner = nn.Linear(width, 2 * width)
+        self.filter = nn.Parameter(torch.randn(width, 4) / 2)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x, attention_mask=None):
+        v, gate = self.inner(zero_padding(x, attention_mask)).chunk(2, -1)
+        gate = gate.softmax(1)  # the fault
+        return self.out(short_convolution(v, self.filter) * gate)
