@@ -116,7 +116,7 @@ class Engine:
         level, weak = confinement.level, confinement.level is sandbox.Level.LIMITS
         hint = ". How to get a better one: asi-lab doctor" if weak else ""
         message = (
-            f"sandbox of trials: {level.value}; it leaves open {', '.join(sandbox.UNCOVERED[level])}{hint}"
+            f"sandbox of trials: {level.value}; it leaves open {', '.join(sandbox.uncovered(level))}{hint}"
         )
         told: NewEvent = ("warning" if weak else "note", message, {"sandbox": level.value})
         executor = LocalExecutor(self.lab.trials / ".waiting", confinement, self.lab.data, self.settings)

@@ -118,7 +118,7 @@ def _sandbox(lab: Lab) -> Finding:
     """What confines a trial here, found out by running it, and how to get the level above."""
     findings = sandbox.probe()
     best = next(finding for finding in findings if finding.holds)
-    detail = f"{best.level.value}; it leaves open {', '.join(sandbox.UNCOVERED[best.level])}"
+    detail = f"{best.level.value}; it leaves open {', '.join(sandbox.uncovered(best.level))}"
     if best is findings[0]:
         return Finding("sandbox", "ok", detail)
     missing = [finding for finding in findings if not finding.holds]

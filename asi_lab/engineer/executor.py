@@ -43,10 +43,14 @@ MEMORY_MARGIN = 2 * 2**30
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Exit statuses (None while alive, -n for signal n), and what the trial uses of its limits."""
+    """Exit statuses (None while alive, -n for signal n), and what the trial uses of its limits.
+
+    `said_all` is true once nothing more can come from the trial: it has ended, and its reports are read.
+    """
 
     trial_exit: int | None
     scorer_exit: int | None
+    said_all: bool = False
     trial_bytes: int = 0
     printed_bytes: int = 0
     written_bytes: float = 0
@@ -92,13 +96,24 @@ class Executor(Protocol):
 class Pair:
     """A trial and its scorer on this machine, joined by two pipes."""
 
-    def __init__(self, directory: Path, sandbox: Sandbox, policy: Policy, *, scored: bool = True) -> None:
-        """Start both in `directory`, or the trial alone; the trial's workspace is the folder `work` there."""
+    def __init__(
+        self,
+        directory: Path,
+        sandbox: Sandbox,
+        policy: Policy,
+        *,
+        scored: bool = True,
+        program: tuple[str, ...] = (),
+    ) -> None:
+        """Start both in `directory`, or the trial alone; the trial's workspace is the folder `work` there.
+
+        `program` runs as the trial instead of our own.
+        """
         self.directory = directory
         self.workspace = Workspace(directory / "work")
         work = self.workspace.path
         policy = msgspec.structs.replace(policy, workspace=str(work))
-        trial = sandbox.command(policy, _python("asi_lab.train.trial"), _trial_environment(work))
+        trial = sandbox.command(policy, program or _python("asi_lab.train.trial"), _trial_environment(work))
         scorer = Command(_python("asi_lab.evaluate.scorer"), _scorer_environment(directory))
         guarded = sandbox.level is not Level.BUBBLEWRAP
         with _two_pipes() as (to_trial, from_trial, to_scorer, from_scorer):
@@ -143,6 +158,7 @@ class Pair:
         return Health(
             trial_exit=self.trial.exit_status(),
             scorer_exit=scorer.exit_status() if scorer else None,
+            said_all=all(key.data != "trial" for key in self._selector.get_map().values()),
             trial_bytes=resident,
             printed_bytes=self.trial.log_bytes(),
             written_bytes=self.workspace.used_bytes(),
@@ -203,6 +219,7 @@ class LocalExecutor:
         if self._waiting is None:
             self._root.mkdir(parents=True, exist_ok=True)
             directory = Path(tempfile.mkdtemp(prefix="next-", dir=self._root))
+            directory.chmod(0o755)  # root's trials run as another user
             self._waiting = Pair(directory, self._sandbox, self._policy)
 
     def take(self) -> Pair:

@@ -91,6 +91,9 @@ def _imported(tree: ast.Module) -> dict[str, str]:
                 known[alias.asname or root] = alias.name if alias.asname else root
         elif isinstance(node, ast.ImportFrom):
             known |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):  # other names for what was imported
+        if isinstance(node, ast.Assign) and (path := _path(node.value, known)):
+            known |= {target.id: path for target in node.targets if isinstance(target, ast.Name)}
     return known
 
 

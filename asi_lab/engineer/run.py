@@ -30,6 +30,9 @@ LEAST_FREE_BYTES = 32 * 2**20
 GRACE_SECONDS = 1.0
 """How long to listen on after a process has died: its last reports may be on their way."""
 
+GREEDY = 0.5
+"""A trial that the kernel ended for want of memory is to blame if it held this share of its limit."""
+
 TRIAL_FAILURES = frozenset({S.BROKEN, S.LEAKING, S.REJECTED, S.DIVERGED, S.SLOW, S.OUT_OF_MEMORY})
 """Ends that a trial may report of itself."""
 
@@ -180,6 +183,7 @@ class _Supervisor:
         self.next_look = 0.0
         self.death: float | None = None
         self.killed_by_kernel = _kernel_kills()
+        self.resident = 0.0
 
     def reports(self) -> list[tuple[Source, Report]]:
         found = self.pair.poll(POLL_SECONDS)
@@ -197,11 +201,13 @@ class _Supervisor:
             raise Ended(S.TIMED_OUT, f"silent for more than {limits.stall_seconds:g} s")
         if now < self.next_look:
             return
-        self.next_look = now + LOOK_SECONDS
         health = self.pair.health()
-        resident, written = health.trial_bytes / 2**30, health.written_bytes / 2**30
-        if resident > limits.memory_gb:
-            raise Ended(S.OUT_OF_MEMORY, f"{resident:.1f} GB resident, limit {limits.memory_gb:g} GB")
+        self.next_look = now + (LOOK_SECONDS if health.trial_exit is None else POLL_SECONDS)
+        written = health.written_bytes / 2**30
+        if health.trial_exit is None:
+            self.resident = health.trial_bytes / 2**30
+        if self.resident > limits.memory_gb:
+            raise Ended(S.OUT_OF_MEMORY, f"{self.resident:.1f} GB resident, limit {limits.memory_gb:g} GB")
         if health.printed_bytes > limits.log_mb * 2**20:
             raise Ended(S.BROKEN, f"printed more than {limits.log_mb:g} MB")
         if written > limits.disk_gb:
@@ -214,7 +220,7 @@ class _Supervisor:
         if health.trial_exit is None and health.scorer_exit is None:
             return
         self.death = self.death or now
-        if now - self.death < GRACE_SECONDS:
+        if now - self.death < GRACE_SECONDS and not health.said_all:
             return
         if health.trial_exit is not None:
             said = f"the trial {_words(health.trial_exit)}\n{self.pair.said('trial')}".strip()
@@ -226,15 +232,19 @@ class _Supervisor:
             raise Ended(self._state_of_exit(health.trial_exit), said)
         if health.scorer_exit == protocol.TRIAL_UNUSABLE:
             raise Ended(S.BROKEN, f"the trial cannot be scored: {self.pair.said('scorer')}")
+        if health.scorer_exit in (-signal.SIGKILL, -signal.SIGTERM):
+            raise Ended(S.INTERRUPTED, f"the scoring process {_words(health.scorer_exit)}")
         raise TrialError(
             f"The scoring process {_words(health.scorer_exit or 0)}. The candidate was not judged and will "
             f"be scored again when the search is started again.\n{self.pair.said('scorer')}"
         )
 
     def _state_of_exit(self, code: int) -> CandidateState:
-        """SIGKILL comes from the kernel, for want of memory, or from somebody else."""
+        """SIGKILL comes from the kernel, for want of memory, or from somebody else. Where the kernel took a
+        trial that held little, others had filled the memory."""
         if code == -signal.SIGKILL:
-            return S.OUT_OF_MEMORY if _kernel_kills() > self.killed_by_kernel else S.INTERRUPTED
+            greedy = self.resident > GREEDY * self.limits.memory_gb
+            return S.OUT_OF_MEMORY if greedy and _kernel_kills() > self.killed_by_kernel else S.INTERRUPTED
         return S.INTERRUPTED if code == -signal.SIGTERM else S.BROKEN
 
 

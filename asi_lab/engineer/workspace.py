@@ -30,6 +30,7 @@ class Workspace:
     def put(self, source: Path, name: str) -> None:
         """Copy a file of ours into it."""
         shutil.copyfile(source, self.path / name)
+        (self.path / name).chmod(0o644)
 
     def take(self, name: str, destination: Path) -> None:
         """Move a plain file out of it, over `destination`, which lies on the same disk.

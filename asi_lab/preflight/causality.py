@@ -154,9 +154,9 @@ class _Probe:
         """Finds the first operation whose output before the cut changes when `other` [L, D] follows there
         instead of `x` [L, D]."""
 
-        def past(output: Tensor) -> Tensor | None:
-            axes = [axis for axis, size in enumerate(output.shape) if axis and size == len(x)]
-            return output.narrow(axes[0], 0, cut) if axes else None
+        def past(output: Tensor) -> list[Tensor]:
+            axes = (axis for axis, size in enumerate(output.shape) if axis and size == len(x))
+            return [output.narrow(axis, 0, cut) for axis in axes]
 
         def localise() -> Line | None:
             self.subject.module.train(self.mode == "train")

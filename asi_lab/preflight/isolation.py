@@ -66,8 +66,8 @@ def _batch(subject: Subject, mode: str, length: int, path: str, worst: Worst) ->
 def _localiser(
     subject: Subject, mode: str, x: Tensor, changed: Tensor, path: str
 ) -> Callable[[], Line | None]:
-    def first_row(output: Tensor) -> Tensor | None:
-        return output[:1] if output.ndim and output.shape[0] == BATCH else None
+    def first_row(output: Tensor) -> list[Tensor]:
+        return [output[:1]] if output.ndim and output.shape[0] == BATCH else []
 
     def localise() -> Line | None:
         subject.module.train(mode == "train")

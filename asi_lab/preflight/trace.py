@@ -104,27 +104,33 @@ def first_change(
     path: str,
     before: Callable[[], object],
     after: Callable[[], object],
-    part: Callable[[Tensor], Tensor | None],
+    parts: Callable[[Tensor], Sequence[Tensor]],
 ) -> Line | None:
-    """The first operation at which two runs of the same code differ in a part that should be equal.
+    """The first operation at which two runs of the same code differ where they should be equal.
 
-    `part` cuts out of an operation's output what should not change, None where that cannot be told.
+    `parts` cuts out of an operation's output what should not change. Where it cannot tell which of several
+    parts that is, it gives all of them, and the operation counts only if all have changed.
     """
-    seen: list[Tensor | None] = []
+    seen: list[list[Tensor]] = []
     with torch.no_grad():
-        with Watch(path, lambda line, outputs: seen.extend(_copy(part(x)) for x in outputs)):
+        with Watch(path, lambda line, outputs: seen.extend(_copies(parts(x)) for x in outputs)):
             before()
         earlier = iter(seen)
 
         def changed(x: Tensor) -> bool:
-            old, new = next(earlier, None), part(x)
-            if old is None or new is None or old.shape != new.shape or not old.is_floating_point():
-                return False
-            rms = old.float().square().mean().sqrt().clamp_min(1e-30)
-            return not bool(((new - old).abs() <= _ROUNDING * rms).all())
+            old, new = next(earlier, []), parts(x)
+            return bool(new) and len(old) == len(new) and all(map(_differ, old, new))
 
         return first(path, after, changed)
 
 
-def _copy(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach().clone()
+def _copies(parts: Sequence[Tensor]) -> list[Tensor]:
+    return [part.detach().clone() for part in parts]
+
+
+def _differ(old: Tensor, new: Tensor) -> bool:
+    """Whether two tensors differ by more than rounding; those of other shapes or whole numbers never do."""
+    if old.shape != new.shape or not old.is_floating_point():
+        return False
+    rms = old.float().square().mean().sqrt().clamp_min(1e-30)
+    return not bool(((new - old).abs() <= _ROUNDING * rms).all())

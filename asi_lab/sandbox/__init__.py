@@ -10,7 +10,7 @@ own that dies as a whole, and passes none of the user's environment. Which level
 it (`probe`), with canaries that must fail; it is not changed while an engine runs.
 """
 
-from asi_lab.sandbox.ladder import UNCOVERED, Finding, choose, probe
+from asi_lab.sandbox.ladder import Finding, choose, probe, uncovered
 from asi_lab.sandbox.policy import Level, Policy, Sandbox
 
-__all__ = ["UNCOVERED", "Finding", "Level", "Policy", "Sandbox", "choose", "probe"]
+__all__ = ["Finding", "Level", "Policy", "Sandbox", "choose", "probe", "uncovered"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from asi_lab.sandbox.policy import Policy, system_paths
@@ -13,30 +14,45 @@ def arguments(policy: Policy, environment: dict[str, str], filter_descriptor: in
     """The command line of `bwrap` up to the program to run.
 
     New user, process, network, IPC, host name and control group namespaces; an own /proc, /dev, /tmp and
-    /dev/shm; only the workspace can be written to. `filter_descriptor` holds the system call filter.
+    /dev/shm; only the workspace can be written to. `filter_descriptor` holds the system call filter. A
+    program that is to run as another user needs no user namespace, but may change its user once.
     """
-    command = [PROGRAM, "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    command = [PROGRAM, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += [
         "--unshare-cgroup-try",
         "--die-with-parent",
         "--new-session",
+        "--clearenv",
         "--cap-drop",
         "ALL",
-        "--clearenv",
     ]
+    if policy.uid is None:
+        command.append("--unshare-user")
+    else:
+        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     for name, value in environment.items():
         command += ["--setenv", name, value]
     command += ["--proc", "/proc", "--dev", "/dev"]
     for place in ("/tmp", "/dev/shm"):
         command += ["--size", str(policy.temporary_bytes), "--tmpfs", place]
-    for path in (*system_paths(), *policy.readable):
+    bound = [*system_paths(), *policy.readable]
+    for folder in _folders([*bound, policy.workspace]):
+        command += ["--perms", "0755", "--dir", folder]
+    for path in bound:
         command += _bind(path)
     if policy.devices:  # the drivers look for the bus in /sys
         command += ["--ro-bind", "/sys", "/sys"]
         for device in policy.devices:
             command += ["--dev-bind", device, device]
-    command += ["--bind", policy.workspace, policy.workspace, "--chdir", policy.workspace]
+    command += ["--bind", policy.workspace, policy.workspace]
     return (*command, "--seccomp", str(filter_descriptor), "--")
+
+
+def _folders(paths: Iterable[str]) -> list[str]:
+    """The folders above all paths, outer ones first. Those that bubblewrap makes by itself are closed to
+    other users."""
+    above = (str(parent) for path in paths for parent in reversed(Path(path).parents[:-1]))
+    return [folder for folder in dict.fromkeys(above) if folder not in ("/tmp", "/dev", "/dev/shm")]
 
 
 def _bind(path: str) -> list[str]:

@@ -18,7 +18,7 @@ import msgspec
 
 from asi_lab.errors import ConfigError
 from asi_lab.sandbox import landlock, seccomp
-from asi_lab.sandbox.policy import Level, Policy, Sandbox
+from asi_lab.sandbox.policy import Level, Policy, Sandbox, can_leave_root
 
 PROBE_SECONDS = 30.0
 
@@ -39,7 +39,14 @@ UNCOVERED = {
         "secrets of other processes of yours, by /proc",
     ),
 }
-"""What each level leaves open."""
+"""What each level leaves open. `uncovered` adds what depends on who asks."""
+
+
+def uncovered(level: Level) -> tuple[str, ...]:
+    """What a level leaves open here, in words."""
+    if os.geteuid() != 0 or can_leave_root(level):
+        return UNCOVERED[level]
+    return (*UNCOVERED[level], "the number of processes: the kernel does not limit root, use another user")
 
 
 class Finding(msgspec.Struct, frozen=True):

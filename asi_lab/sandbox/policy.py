@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ class Policy(msgspec.Struct, frozen=True):
 
     `workspace` is the only directory it can write to, `readable` are files and directories it can read
     besides the system, Python and this package. `memory_bytes` bounds what a process allocates, 0 leaves
-    that to whoever watches. `processes` counts threads too. `cpu_seconds` are those of one process.
+    that to whoever watches. `processes` counts threads too. `cpu_seconds` are those of one process. `uid` is
+    whom the program runs as where root starts it, None for whoever starts it.
     """
 
     workspace: str
@@ -40,6 +42,7 @@ class Policy(msgspec.Struct, frozen=True):
     open_files: int = 4096
     cpu_seconds: int = 24 * 3600
     temporary_bytes: int = 2**30
+    uid: int | None = None
 
 
 SYSTEM = (
@@ -97,6 +100,7 @@ class Sandbox:
         The process leads a group of its own. Killing it ends all it has started: at the level bubblewrap at
         once, at the others when it is sent SIGTERM, which its guard answers by killing all descendants.
         """
+        policy = _as_nobody(policy, self.level)
         spec = msgspec.json.encode(policy).decode()
         inner = (sys.executable, "-m", "asi_lab.sandbox.confine", self.level.value, spec, *argv)
         if self.level is not Level.BUBBLEWRAP:
@@ -109,3 +113,34 @@ class Sandbox:
         descriptor = filter_file.fileno()
         outer = bubblewrap.arguments(policy, environment, descriptor)
         return Command((*outer, *inner), {}, (descriptor,), (filter_file,))
+
+
+UNPRIVILEGED = 64_873
+"""Whom root's trials run as. It owns nothing else, so the kernel's limit of processes counts them alone."""
+
+
+def can_leave_root(level: Level, paths: Sequence[str] = ()) -> bool:
+    """Whether a trial that root starts can run as another user: Python, this package and `paths` must be open
+    to all. At the level bubblewrap they are all there is; at the others the way to them counts too."""
+    needed = [*system_paths(), *paths]
+    parents = [str(parent) for path in needed for parent in Path(path).parents]
+    modes = {path: Path(path).stat().st_mode for path in {*needed, *parents}}
+    ways = parents if level is not Level.BUBBLEWRAP else []
+    return all(modes[way] & stat.S_IXOTH for way in ways) and all(
+        modes[path] & stat.S_IROTH and (modes[path] & stat.S_IXOTH or not stat.S_ISDIR(modes[path]))
+        for path in needed
+    )
+
+
+def _as_nobody(policy: Policy, level: Level) -> Policy:
+    """Have root's trials run without its rights where they can, and hand the workspace over: the kernel does
+    not limit the processes of root."""
+    workspace = Path(policy.workspace)
+    if os.geteuid() != 0 or not can_leave_root(level, [*policy.readable, policy.workspace]):
+        return policy
+    try:
+        for path in (workspace, *workspace.iterdir()):
+            os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
+    except OSError:
+        return policy
+    return msgspec.structs.replace(policy, uid=UNPRIVILEGED)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -18,9 +19,7 @@ from asi_lab import config, protocol, references, sandbox
 from asi_lab.data.manifest import load_manifest
 from asi_lab.data.prepare import prepare
 from asi_lab.engineer.executor import LocalExecutor
-from asi_lab.engineer.monitor import Expectations
 from asi_lab.engineer.run import Watch, run
-from asi_lab.errors import TrialError
 from asi_lab.protocol import ScoreJob, TrialJob
 from asi_lab.records import CandidateState, Evidence
 from asi_lab.settings import Settings
@@ -94,19 +93,23 @@ def executor(tmp_path_factory, data, settings):
     del os.environ["OPENAI_API_KEY"]
 
 
-@pytest.fixture
-def trial(executor, settings, data, tmp_path):
+Trial = Callable[..., tuple[Evidence, list[protocol.Report], str]]
+
+
+@pytest.fixture(scope="module")
+def trial(executor, settings, data, tmp_path_factory) -> Trial:
+    """Run a real trial of a source; returns the evidence, the reports, and what the trial printed."""
+
     def go(
         code: str,
         task: str = "train",
+        directory: Path | None = None,
         before: Evidence | None = None,
-        expected: Expectations = Expectations(),  # noqa: B008  immutable
         suspect_below: dict[int, float] | None = None,
-        tick=lambda: None,
-        rules: dict[str, float] | None = None,
         **limits: float,
-    ):
-        (tmp_path / "architecture.py").write_text(code)
+    ) -> tuple[Evidence, list[protocol.Report], str]:
+        directory = directory or tmp_path_factory.mktemp("candidate")
+        (directory / "architecture.py").write_text(code)
         job = TrialJob(
             task=task,
             data=str(data),
@@ -124,12 +127,17 @@ def trial(executor, settings, data, tmp_path):
         reports: list[protocol.Report] = []
         pair = executor.take()
         executor.prepare()
-        supervise = msgspec.structs.replace(settings.supervise, **(rules or {}))
-        watch = Watch(supervise, expected, lambda report, evidence: reports.append(report), tick)
-        evidence = run(pair, job, score, tmp_path, watch, before)
-        return evidence, reports, (tmp_path / "trial.log").read_text()
+        watch = Watch(settings.supervise, observe=lambda report, evidence: reports.append(report))
+        evidence = run(pair, job, score, directory, watch, before)
+        return evidence, reports, (directory / "trial.log").read_text()
 
     return go
+
+
+@pytest.fixture(scope="module")
+def honest(trial) -> Evidence:
+    """The evidence of the good architecture, measured once."""
+    return trial(GOOD)[0]
 
 
 def spiked(line: str, where: str = "        x = hidden_states\n") -> str:
@@ -138,30 +146,28 @@ def spiked(line: str, where: str = "        x = hidden_states\n") -> str:
     return "import os, sys, time\n" + GOOD.replace(where, f"{where}        {line}\n")
 
 
-def test_a_sound_candidate_is_measured_and_again_the_same(trial):
-    first, reports, _ = trial(GOOD)
-    assert first.failure is None
-    assert first.evaluation is not None
-    assert first.training is not None
-    assert {task.task for task in first.evaluation.tasks} == {"asi_recall", "asi_copy"}
-    assert 0 < first.evaluation.loss < 7
-    assert first.evaluation.prefix_positions >= 8
-    assert first.evaluation.prefix_error < 1e-3
-    assert all(check.passed for check in first.checks)
-    steps = [report.step for report in reports if isinstance(report, protocol.Progress)]
-    assert steps == list(range(1, 13))
-    assert [held_out.step for held_out in first.held_out] == list(MARKS)
-    assert all(held_out.loss > first.evaluation.loss for held_out in first.held_out)
-    assert {"trained batch", "trained causality", "trained statistics"} <= {c.name for c in first.checks}
-    second, _, _ = trial(GOOD)
-    assert second.evaluation.loss == first.evaluation.loss
-    assert second.evaluation.tasks == first.evaluation.tasks
-    assert [h.loss for h in second.held_out] == [h.loss for h in first.held_out]
+def test_a_sound_candidate_is_measured_and_again_the_same(trial, honest, tmp_path):
+    assert honest.failure is None
+    assert {task.task for task in honest.evaluation.tasks} == {"asi_recall", "asi_copy"}
+    assert 0 < honest.evaluation.loss < 7
+    assert honest.evaluation.prefix_positions >= 8
+    assert honest.evaluation.prefix_error < 1e-3
+    assert all(check.passed for check in honest.checks)
+    assert [held_out.step for held_out in honest.held_out] == list(MARKS)
+    assert all(held_out.loss > honest.evaluation.loss for held_out in honest.held_out)
+    assert {"trained batch", "trained causality", "trained statistics"} <= {c.name for c in honest.checks}
+    second, reports, _ = trial(GOOD, directory=tmp_path)
+    assert [r.step for r in reports if isinstance(r, protocol.Progress)] == list(range(1, 13))
+    assert second.evaluation.loss == honest.evaluation.loss
+    assert second.evaluation.tasks == honest.evaluation.tasks
+    assert [h.loss for h in second.held_out] == [h.loss for h in honest.held_out]
+    tokens = 12 * 4 * 56
+    assert second.training.tokens_per_second == pytest.approx(tokens / second.training.seconds)
     # a trial that was cut off after training is only evaluated
     before = msgspec.structs.replace(second, evaluation=None)
-    third, reports, _ = trial(GOOD, task="serve", before=before)
+    third, reports, _ = trial(GOOD, task="serve", directory=tmp_path, before=before)
     assert not any(isinstance(report, protocol.Progress) for report in reports)
-    assert third.evaluation.loss == first.evaluation.loss
+    assert third.evaluation.loss == honest.evaluation.loss
     assert third.training == second.training
     assert third.checks == second.checks
 
@@ -221,6 +227,37 @@ def test_a_leak_that_hides_from_the_trial_is_caught_by_the_scorer(trial):
     assert max(report.step for report in reports if isinstance(report, protocol.Progress)) < 12
 
 
+IN_TRAINING = GOOD.replace(
+    "        return y, None",
+    "        DeltaNet.steps = getattr(DeltaNet, 'steps', 0) + (self.training and x.shape[:2] == (4, 56))\n"
+    "        if self.training and DeltaNet.steps >= 6:\n"
+    "            y = y + 0.1 * hidden_states.roll(-1, 1)\n"
+    "        return y, None",
+)
+"""Looks ahead in train mode alone, from the second step of training on: held-out losses do not show it."""
+
+
+def test_an_implausibly_low_loss_has_the_checks_repeated_at_once(trial, honest):
+    """Where they find nothing the training goes on; where they find a leak it ends there."""
+    suspected, _, _ = trial(GOOD, suspect_below={3: 99.0})
+    assert suspected.failure is None
+    assert [held_out.suspect for held_out in suspected.held_out] == [True, False]
+    assert suspected.evaluation.loss == honest.evaluation.loss
+    evidence, _, _ = trial(IN_TRAINING, suspect_below={3: 99.0})
+    assert evidence.failure is S.LEAKING
+    assert "after 3 steps" in evidence.error
+    assert "implausibly low (under 99.0000)" in evidence.error
+    assert "causality: trained, train mode" in evidence.error
+    assert evidence.held_out == ()
+
+
+def test_a_leak_in_train_mode_alone_is_caught_in_the_end(trial):
+    evidence, _, _ = trial(IN_TRAINING)
+    assert evidence.failure is S.LEAKING
+    assert evidence.error.startswith("trained causality: trained, train mode")
+    assert [held_out.step for held_out in evidence.held_out] == list(MARKS)
+
+
 def test_nan_in_training_has_diverged(trial):
     evidence, _, _ = trial(spiked("x = x * (float('nan') if x.shape[:2] == (4, 56) else 1.0)"))
     assert evidence.failure is S.DIVERGED
@@ -258,17 +295,42 @@ def test_flooding_the_log_is_broken(trial):
     assert "printed more than 0.5 MB" in evidence.error
 
 
-def test_a_forged_result_changes_nothing(trial):
-    """The candidate writes a perfect score to every descriptor it holds."""
-    forged = (
-        '{"type": "scored", "evaluation": {"loss": 0.001, "loss_tokens": 1, "tasks": [], '
-        '"prefix_error": 0.0, "prefix_positions": 99, "seconds": 0.1}}'
-    )
-    honest, _, _ = trial(GOOD)
-    line = f"[os.write(fd, {forged!r}.encode() + b'\\n') for fd in (int(sys.argv[2]),)]"
-    evidence, _, _ = trial(spiked(line))
-    assert evidence.evaluation is not None
+SCORE = (
+    '{"type": "scored", "evaluation": {"loss": 0.001, "loss_tokens": 1, "tasks": [], "prefix_error": 0.0,'
+    ' "prefix_positions": 99, "seconds": 0.1}}'
+)
+HELD_OUT = '{"type": "measured", "held_out": {"step": 3, "loss": 0.1, "prefix_error": 0.0, "seconds": 0.1}}'
+HOSTILE = f"""
+        import itertools, sys
+        import asi_lab.evaluate.serve as serving, asi_lab.train.trainer as trainer
+        import lm_eval.evaluator as harness
+        DeltaNet.steps = getattr(DeltaNet, 'steps', 0) + (self.training and x.shape[:2] == (4, 56))
+        if DeltaNet.steps == 7:  # training has begun
+            for forged in ({SCORE!r}, {HELD_OUT!r}):
+                os.write(int(sys.argv[2]), forged.encode() + b'\\n')
+            real = trainer.time.perf_counter()
+            ticks = itertools.count()
+            trainer.time.perf_counter = lambda: real + 1e-6 * next(ticks)
+            serving.MOST_FAULTS = 0
+            harness.simple_evaluate = lambda *a, **k: dict(results=dict(), samples=dict())
+        if DeltaNet.steps == 18:  # the last step has been taken
+            nn.functional.cross_entropy = lambda *a, **k: torch.zeros(())
+        return y, None"""
+
+
+def test_nothing_that_a_candidate_forges_or_patches_changes_its_score(trial, honest):
+    """It writes a perfect score and a held-out loss, and patches the clock, the loss, lm-eval and its own
+    checks. The scorer is another process, and the engine has a clock of its own."""
+    code = "import os\n" + GOOD.replace("\n        return y, None", HOSTILE)
+    started = time.monotonic()
+    evidence, reports, _ = trial(code)
+    assert evidence.failure is None, evidence.error
     assert evidence.evaluation.loss == honest.evaluation.loss
+    assert evidence.evaluation.tasks == honest.evaluation.tasks
+    assert [h.loss for h in evidence.held_out] == [h.loss for h in honest.held_out]
+    (claimed,) = [report.training for report in reports if isinstance(report, protocol.Trained)]
+    assert claimed.seconds < evidence.training.seconds < time.monotonic() - started
+    assert evidence.training.tokens_per_second == 12 * 4 * 56 / evidence.training.seconds
 
 
 def test_garbage_on_the_report_pipe_is_broken(trial):
@@ -281,12 +343,6 @@ def test_garbage_to_the_scorer_is_broken_and_ends_no_search(trial):
     evidence, _, _ = trial(spiked("self.training or os.write(int(sys.argv[6]), b'garbage' * 100)"))
     assert evidence.failure is S.BROKEN
     assert evidence.evaluation is None
-
-
-def test_a_full_disk_is_not_blamed_on_the_candidate(trial, monkeypatch):
-    monkeypatch.setattr("asi_lab.engineer.run.LEAST_FREE_BYTES", 2**62)
-    with pytest.raises(TrialError, match="Free some space"):
-        trial(spiked("undefined_name + 1"))
 
 
 def test_no_secret_reaches_the_trial(trial):

@@ -1,0 +1,36 @@
+"""Every attack at every level that this machine has, each with its expected outcome."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asi_lab import sandbox
+from asi_lab.sandbox import Level
+from tests.sandbox.attacks import ATTACKS, Attack, is_safe, perform
+
+HELD_HERE = {finding.level: finding.holds for finding in sandbox.probe()}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A place that other users can reach, unlike pytest's own: root's trials run as another user."""
+    with tempfile.TemporaryDirectory(prefix="asi-lab-attack-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name.replace(" ", "_"))
+@pytest.mark.parametrize(
+    "level", [Level.BUBBLEWRAP, Level.LANDLOCK, pytest.param(Level.LIMITS, marks=pytest.mark.slow)]
+)
+def test_an_attack_is_held_where_it_should_be(attack: Attack, level: Level, folder):
+    if not HELD_HERE[level]:
+        pytest.skip(f"{level.value} does not work on this machine")
+    if not is_safe(attack, level):
+        pytest.skip("the kernel does not limit the processes of root")
+    held, outcome = perform(attack, level, folder)
+    assert held == (level not in attack.open_at), outcome
