@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,7 +18,8 @@ def arguments(policy: Policy, environment: dict[str, str], filter_descriptor: in
     /dev/shm; only the workspace can be written to. `filter_descriptor` holds the system call filter. A
     program that is to run as another user needs no user namespace, but may change its user once.
     """
-    command = [PROGRAM, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    program = shutil.which(PROGRAM) or PROGRAM
+    command = [program, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += [
         "--unshare-cgroup-try",
         "--die-with-parent",
@@ -34,7 +36,7 @@ def arguments(policy: Policy, environment: dict[str, str], filter_descriptor: in
         command += ["--setenv", name, value]
     command += ["--proc", "/proc", "--dev", "/dev"]
     for place in ("/tmp", "/dev/shm"):
-        command += ["--size", str(policy.temporary_bytes), "--tmpfs", place]
+        command += ["--perms", "1777", "--size", str(policy.temporary_bytes), "--tmpfs", place]
     bound = [*system_paths(), *policy.readable]
     for folder in _folders([*bound, policy.workspace]):
         command += ["--perms", "0755", "--dir", folder]

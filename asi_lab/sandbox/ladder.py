@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from asi_lab.errors import ConfigError
-from asi_lab.sandbox import landlock, seccomp
+from asi_lab.sandbox import bubblewrap, landlock, seccomp
 from asi_lab.sandbox.policy import Level, Policy, Sandbox, can_leave_root
 
 PROBE_SECONDS = 30.0
@@ -128,7 +128,7 @@ def _bubblewrap() -> Finding:
     level = Level.BUBBLEWRAP
     if sys.platform != "linux":
         return Finding(level, False, "it needs Linux", "run the lab on Linux")
-    if shutil.which("bwrap") is None:
+    if shutil.which(bubblewrap.PROGRAM) is None:
         return Finding(level, False, "bubblewrap is not installed", "apt install bubblewrap (or dnf, pacman)")
     if not seccomp.is_available():
         return Finding(level, False, "libseccomp was not found", "apt install libseccomp2")

@@ -119,16 +119,16 @@ UNPRIVILEGED = 64_873
 """Whom root's trials run as. It owns nothing else, so the kernel's limit of processes counts them alone."""
 
 
-def can_leave_root(level: Level, paths: Sequence[str] = ()) -> bool:
+def can_leave_root(level: Level, paths: Sequence[str] = (), workspace: str = "/") -> bool:
     """Whether a trial that root starts can run as another user: Python, this package and `paths` must be open
     to all. At the level bubblewrap they are all there is; at the others the way to them counts too."""
-    needed = [*system_paths(), *paths]
-    parents = [str(parent) for path in needed for parent in Path(path).parents]
-    modes = {path: Path(path).stat().st_mode for path in {*needed, *parents}}
-    ways = parents if level is not Level.BUBBLEWRAP else []
-    return all(modes[way] & stat.S_IXOTH for way in ways) and all(
-        modes[path] & stat.S_IROTH and (modes[path] & stat.S_IXOTH or not stat.S_ISDIR(modes[path]))
-        for path in needed
+    needed = {path: Path(path).stat().st_mode for path in (*system_paths(), *paths)}
+    if level is not Level.BUBBLEWRAP:
+        ways = {parent for path in (*needed, workspace) for parent in Path(path).parents}
+        if not all(way.stat().st_mode & stat.S_IXOTH for way in ways):
+            return False
+    return all(
+        mode & stat.S_IROTH and (mode & stat.S_IXOTH or not stat.S_ISDIR(mode)) for mode in needed.values()
     )
 
 
@@ -136,7 +136,7 @@ def _as_nobody(policy: Policy, level: Level) -> Policy:
     """Have root's trials run without its rights where they can, and hand the workspace over: the kernel does
     not limit the processes of root."""
     workspace = Path(policy.workspace)
-    if os.geteuid() != 0 or not can_leave_root(level, [*policy.readable, policy.workspace]):
+    if os.geteuid() != 0 or not can_leave_root(level, policy.readable, policy.workspace):
         return policy
     try:
         for path in (workspace, *workspace.iterdir()):

@@ -1,0 +1,93 @@
+"""What pruning would save and cost in a finished search: python benchmarks/pruning.py LAB
+
+Two figures. Cross-validated over all full runs, as `asi-lab calibrate` shows it. And replayed in the order in
+which the candidates came, each judged by what was known before it, in force only when the rule allows: what
+the search itself would have saved. A replayed stop is a false kill if the candidate ended in the top quarter
+of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from asi_lab import calibration
+from asi_lab.calibration import Calibration, FullRun, calibrate, full_run
+from asi_lab.lab import Lab
+from asi_lab.records import CandidateState
+from asi_lab.store import Store
+from asi_lab.view import leaderboard
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("lab", type=Path)
+    lab = Lab(parser.parse_args().lab)
+    settings = lab.settings()
+    with Store.open_readonly(lab.store) as store:
+        baselines = leaderboard.measured(settings, store.baselines())
+        candidates = list(store.candidates(1))
+    if baselines is None:
+        raise SystemExit("the lab has no baselines yet")
+    runs = [run for run in map(full_run, candidates) if run is not None]
+    marks, steps, allowed = baselines.marks(), settings.train.steps, settings.supervise.false_kills
+    pruned = sum(candidate.state is CandidateState.PRUNED for candidate in candidates)
+    print(
+        f"preset {settings.preset}, seed {settings.seed}: {len(candidates)} candidates, {pruned} pruned in fact"
+    )
+    validated(calibrate(runs, marks, steps, allowed), steps)
+    margins(runs, marks, steps, allowed)
+    replayed(runs, marks, steps, allowed)
+
+
+def validated(found: Calibration, steps: int) -> None:
+    print(
+        "\n| steps done | limit, noise floors over DeltaNet | stopped there, cross-validated |\n|---:|---:|---:|"
+    )
+    for step, limit in found.limits.items():
+        print(f"| {step} ({step / steps:.0%}) | {limit:+.1f} | {found.stopped.get(step, 0)} |")
+    print(
+        f"\nCross-validated: of {found.runs} full runs {sum(found.stopped.values())} stopped, "
+        f"{found.saved:.0%} of all training steps saved, {found.kills} of {found.good} good ones stopped: at "
+        f"most {found.bound:.1%} (95 %), allowed {found.allowed:.1%}."
+    )
+
+
+def margins(runs: list[FullRun], marks: dict[int, tuple[float, float]], steps: int, allowed: float) -> None:
+    """How the margin trades false kills for compute; the one in use is marked."""
+    used = calibration.MARGIN
+    print("\n| margin, noise floors | false kills | bound | steps saved |\n|---:|---:|---:|---:|")
+    for margin in (0.0, 0.5, 1.0, 2.0, 3.0, 4.0):
+        calibration.MARGIN = margin
+        found = calibrate(runs, marks, steps, allowed)
+        mark = " (used)" if margin == used else ""
+        print(f"| {margin:g}{mark} | {found.kills} of {found.good} | {found.bound:.1%} | {found.saved:.0%} |")
+    calibration.MARGIN = used
+
+
+def replayed(runs: list[FullRun], marks: dict[int, tuple[float, float]], steps: int, allowed: float) -> None:
+    """The search as it would have gone, as far as stops do not change what is proposed next."""
+    ranked = sorted(runs, key=lambda run: (-run.fitness, run.id))
+    good = {run.id for run in ranked[: round(calibration.TOP * len(ranked))]}
+    began, kills, saved, stops = None, 0, 0, 0
+    for number, run in enumerate(runs):
+        found = calibrate(runs[:number], marks, steps, allowed)
+        if not found.in_force:
+            continue
+        began = began or run.id
+        above = {step: (run.losses[step] - loss) / noise for step, (loss, noise) in sorted(marks.items())}
+        step = calibration.stopped_at(above, found.limits)
+        if step is not None:
+            stops += 1
+            saved += steps - step
+            kills += run.id in good
+    later = sum(run.id >= began for run in runs) if began else 0
+    share = saved / (steps * later) if later else 0.0
+    print(
+        f"\nReplayed in order: in force from candidate {began} on; of the {later} after it {stops} stopped, "
+        f"{share:.0%} of their training steps saved, {kills} of them in the top quarter of all."
+    )
+
+
+if __name__ == "__main__":
+    main()
