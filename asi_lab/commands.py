@@ -6,45 +6,64 @@ removes it. So an order is carried out exactly once, whoever dies in between.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
+from asi_lab import disk
+from asi_lab.errors import DiskError
+
+_MOST_BYTES = 4096
 Action = Literal["pause", "resume", "stop", "stop_now", "release"]
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One order. `time` is seconds since the epoch; `candidate` is what a release is about."""
 
-    id: str
+    id: Annotated[str, Meta(pattern="^[0-9a-zA-Z-]{1,64}$")]
     action: Action
     time: float
     candidate: int | None = None
 
 
 def send(directory: Path, action: Action, candidate: int | None = None) -> Command:
-    """Leave an order for the engine."""
+    """Leave an order for the engine, behind all that wait.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
     command = Command(uuid.uuid4().hex, action, time.time(), candidate)
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / f".{command.id}.partial"
-    with partial.open("wb") as file:
-        file.write(msgspec.json.encode(command))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(directory / f"{time.time_ns():020d}-{command.id}.json")
+    last = max((_number(path) for path in _files(directory)), default=0)
+    name = f"{max(time.time_ns(), last + 1):020d}-{command.id}.json"  # the clock may have been set back
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        disk.write(directory / name, msgspec.json.encode(command))
+    except OSError as error:
+        raise DiskError(f"The order was not given. {disk.explain(error, directory)}") from None
     return command
 
 
 def pending(directory: Path) -> list[tuple[Path, Command | None]]:
     """Orders that wait, oldest first; None for a file that is no order."""
     found: list[tuple[Path, Command | None]] = []
-    for path in sorted(directory.glob("*.json")) if directory.is_dir() else []:
+    for path in _files(directory):
         try:
-            found.append((path, msgspec.json.decode(path.read_bytes(), type=Command)))
+            with path.open("rb") as file:
+                found.append((path, msgspec.json.decode(file.read(_MOST_BYTES), type=Command)))
         except (OSError, msgspec.MsgspecError):
             found.append((path, None))
     return found
+
+
+def _files(directory: Path) -> list[Path]:
+    """Files with the name of an order. What is no plain file (a folder, a pipe) is none."""
+    return sorted(path for path in directory.glob("*.json") if path.is_file())
+
+
+def _number(path: Path) -> int:
+    digits = path.name.split("-")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) == 20 else 0

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import msgspec
 
 from asi_lab import commands
 from asi_lab.commands import Command
+from asi_lab.events import NewEvent
 from asi_lab.lab import Lab
 from asi_lab.records import CandidateState
 from asi_lab.store import Store
+from asi_lab.text import plain
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NAME = 100
 
 
 class StopNow(Exception):
@@ -47,23 +54,44 @@ class Control:
     the signal that asked, if one did.
     """
 
-    def __init__(self, lab: Lab, store: Store, say: Callable[[str], None], hours: float | None) -> None:
-        self.lab, self.store, self.say = lab, store, say
+    def __init__(self, lab: Lab, say: Callable[[str], None], hours: float | None) -> None:
+        self.lab, self.say = lab, say
+        self.store: Store | None = None
         self.deadline = None if hours is None else time.monotonic() + 3600 * hours
         self.paused = self.stopping = self.stop_now = False
         self.signalled: int | None = None
+        self._stale = commands.pending(lab.commands)
 
-    def listen(self) -> None:
+    @contextmanager
+    def listening(self) -> Iterator[None]:
         """Take over the signals: the first SIGINT lets the candidate finish, all others cut it off.
+
+        SIGHUP stays ignored where it is: `nohup` means that the search outlives its terminal.
+        """
+        nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        heard = [number for number in _SIGNALS if not (nohup and number == signal.SIGHUP)]
+        before = {number: signal.signal(number, self._on_signal) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def attend(self, store: Store) -> None:
+        """From now on take commands, and record them in `store`.
 
         Commands that an earlier engine did not live to take are dropped: they were not meant for this one.
         """
-        for path, command in commands.pending(self.lab.commands):
-            name = command.action if command else path.name
-            self.store.append_events(("warning", f"{name} came before this engine started; dropped", {}))
+        self.store = store
+        names = [command.action if command else _shown(path) for path, command in self._stale]
+        news: list[NewEvent] = [
+            ("warning", f"{name} came before this engine started; dropped", {}) for name in names
+        ]
+        store.append_events(*news)
+        for path, _ in self._stale:
             path.unlink(missing_ok=True)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
+        for partial in self.lab.commands.glob(".*.partial"):  # of a viewer that was killed while it wrote
+            partial.unlink(missing_ok=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -78,27 +106,31 @@ class Control:
         Raises:
             StopNow: the running trial is to be cut off.
         """
-        for path, command in commands.pending(self.lab.commands):
-            if command is None:
-                self.store.append_events(("warning", f"{path.name} holds no command; removed", {}))
-            elif self.store.record_command(command.id, {"action": command.action, "time": command.time}):
-                self._obey(command)
-            path.unlink(missing_ok=True)
+        if self.store is not None:
+            self._take_commands(self.store)
         if self.stop_now:
             raise StopNow
 
-    def _obey(self, command: Command) -> None:
+    def _take_commands(self, store: Store) -> None:
+        for path, command in commands.pending(self.lab.commands):
+            if command is None:
+                store.append_events(("warning", f"{_shown(path)} holds no command; removed", {}))
+            elif store.record_command(command.id, {"action": command.action, "time": command.time}):
+                self._obey(store, command)
+            path.unlink(missing_ok=True)
+
+    def _obey(self, store: Store, command: Command) -> None:
         answer = f"{command.action} taken"
         if command.action == "release":
-            answer = release(self.store, command.candidate)
+            answer = release(store, command.candidate)
         elif command.action == "pause":
             self.paused = True
         elif command.action == "resume":
             self.paused = False
         else:
             self.stopping = True
-            self.stop_now = command.action == "stop_now"
-        self.store.append_events(("command", answer, {"id": command.id}))
+            self.stop_now |= command.action == "stop_now"
+        store.append_events(("command", answer, {"id": command.id}))
 
     def may_go_on(self, tick: Callable[[], None]) -> bool:
         """Whether another candidate may be started; waits while paused, calling `tick`, which ticks this.
@@ -111,3 +143,8 @@ class Control:
             time.sleep(0.2)
             tick()
         return not (self.stopping or (self.deadline is not None and time.monotonic() >= self.deadline))
+
+
+def _shown(path: Path) -> str:
+    """A file's name, which anyone may have given, as text that the store can hold."""
+    return plain(path.name, limit=_NAME)

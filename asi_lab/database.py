@@ -7,6 +7,8 @@ process has none open. Work is passed as a function, since a transaction is run 
 from __future__ import annotations
 
 import errno
+import mmap
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,12 +17,19 @@ from typing import Any, Self, TypeVar
 
 import lmdb
 
+from asi_lab import disk
 from asi_lab.errors import StoreError
 
 T = TypeVar("T")
 INITIAL_MAP = 1 << 30
 _LARGEST_MAP = 1 << 44
-_SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_HEAD_BYTES = 2 * mmap.PAGESIZE
+"""LMDB begins a file with two pages that say what is in it; a shorter one has never held anything."""
+_LOCK_BYTES = 8192
+"""Size of LMDB's file of readers."""
+_READER_CHECK = 1000
+"""After so many changes the slots of readers that died are freed: the pages they saw can be used again."""
+_RESTORE = "Restore the lab from a copy, or move it away and start anew"
 
 
 class Database:
@@ -34,12 +43,18 @@ class Database:
     ) -> None:
         self.path = path
         self.readonly = readonly
+        self._file = path / "data.mdb"
         self._lock = threading.RLock()
-        if not create and not (path / "data.mdb").exists():
+        self._changes = 0
+        is_new = self._size() < _HEAD_BYTES
+        if is_new and not create:
             raise StoreError(f"no store at {path}: expected data.mdb there; start a search in this lab first")
         try:
             if create:
                 path.mkdir(parents=True, exist_ok=True)
+            if is_new:
+                self._file.unlink(missing_ok=True)  # begun on a full disk, say: LMDB does not go on with it
+            self._allocate_lock_file()
             self._env = lmdb.open(
                 str(path),
                 map_size=map_size,
@@ -53,17 +68,67 @@ class Database:
         except (lmdb.Error, OSError) as error:
             raise self._explain(error) from error
         try:
+            self._page = self._env.stat()["psize"]
+            self._check_length()
             self._env.reader_check()
-            self._tables = {name: self._open_table(name) for name in tables}
+            self._tables = self._open_tables(tables)
         except BaseException:
             self._env.close()
             raise
 
-    def _open_table(self, name: str) -> Any:
+    def _size(self) -> int:
+        """Bytes of the data file, 0 when there is none."""
         try:
-            return self._env.open_db(name.encode(), create=not self.readonly)
+            return self._file.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _allocate_lock_file(self) -> None:
+        """Take the space of LMDB's file of readers. LMDB writes it through a memory map, and a map without
+        space behind it ends the process."""
+        try:
+            descriptor = os.open(self.path / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+                return  # LMDB does without it on a disk that nobody can write, or says what it may not do
+            raise
+        try:
+            os.posix_fallocate(descriptor, 0, _LOCK_BYTES)
+        finally:
+            os.close(descriptor)
+
+    def _promised(self) -> int:
+        """Bytes that the data file must have: up to the last page that was ever used."""
+        return int((self._env.info()["last_pgno"] + 1) * self._page)
+
+    def _check_length(self) -> None:
+        """Refuse a file that was cut off: reading a page behind its end would end the process."""
+        promised = self._promised()
+        if (size := self._size()) < promised:
+            raise StoreError(
+                f"{self._file} was cut off: expected {promised:,} bytes, found {size:,}. {_RESTORE}"
+            )
+
+    def _keep_in_order(self) -> None:
+        """After a change: give the file the length it promises, since LMDB does not write a page at its
+        end that was used and freed in one transaction; and free what dead readers held now and then."""
+        if self._size() < (promised := self._promised()):
+            os.truncate(self._file, promised)
+        self._changes += 1
+        if self._changes % _READER_CHECK == 0:
+            self._env.reader_check()
+
+    def _open_tables(self, names: Sequence[str]) -> dict[str, Any]:
+        """The handles of all tables, which are made in one transaction: a store has all of them or none."""
+        try:
+            if self._env.stat()["entries"]:
+                return {name: self._env.open_db(name.encode(), create=False) for name in names}
+            if self.readonly:
+                raise StoreError(f"the store at {self.path} is just being created: try again")
+            with self._env.begin(write=True) as txn:
+                return {name: self._env.open_db(name.encode(), txn=txn, create=True) for name in names}
         except lmdb.NotFoundError as error:
-            raise StoreError(f"the store at {self.path} is just being created: try again") from error
+            raise StoreError(f"{self._file} has lost a table ({error}). {_RESTORE}") from error
         except lmdb.Error as error:
             raise self._explain(error) from error
 
@@ -104,7 +169,10 @@ class Database:
             while True:
                 try:
                     with self._env.begin(write=write) as txn:
-                        return work(txn)
+                        result = work(txn)
+                    if write:
+                        self._keep_in_order()
+                    return result
                 except lmdb.MapFullError as error:
                     self._grow(error)
                 except lmdb.MapResizedError:
@@ -114,13 +182,16 @@ class Database:
                         raise self._explain(error) from error
                     self._env.reader_check()  # frees the slots of readers that died
                     checked = True
-                except lmdb.Error as error:
+                except (lmdb.Error, OSError) as error:
                     raise self._explain(error) from error
 
     def _grow(self, cause: lmdb.Error) -> None:
         size = 2 * self._env.info()["map_size"]
         if size > _LARGEST_MAP:
-            raise self._explain(cause) from cause
+            raise StoreError(
+                f"{self._file} is full: it has reached the largest size of {_LARGEST_MAP:,} bytes. Go on in "
+                "another lab"
+            ) from cause
         try:
             self._env.set_mapsize(size)
         except lmdb.Error as error:
@@ -128,7 +199,7 @@ class Database:
 
     def _explain(self, error: Exception) -> StoreError:
         code = getattr(error, "errno", None) or getattr(error, "code", 0)
-        if isinstance(error, lmdb.DiskError) or code in _SPACE_ERRORS:
+        if isinstance(error, lmdb.DiskError) or code in {*disk.FULL, errno.EIO}:
             return StoreError(
                 f"disk full (or failing) while writing {self.path}: {error}. Nothing was damaged, the last "
                 "change was not made. Free some space (old trials/ are the largest), then start again"
@@ -138,10 +209,7 @@ class Database:
         if "already open in this process" in str(error):
             return StoreError(f"the store at {self.path} is already open in this process; use that one")
         if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
-            return StoreError(
-                f"{self.path}/data.mdb is not a readable LMDB 0.9 file: {error}. Restore the lab from a "
-                "copy, or move the store away to start anew"
-            )
+            return StoreError(f"{self._file} is not a readable LMDB 0.9 file: {error}. {_RESTORE}")
         return StoreError(f"the store at {self.path} cannot be used: {error}")
 
     def close(self) -> None:

@@ -7,6 +7,7 @@
     ├── DataError               a corpus, tokenizer or task cannot be built or read           (exit 1)
     ├── StoreError              LMDB: full disk, unreadable or of another version             (exit 1)
     ├── LineageError            git refused, or the published record disagrees with the store (exit 1)
+    ├── DiskError               another file of the lab cannot be written: no space, no rights (exit 1)
     └── TrialError              the machinery around a trial broke (never the candidate)      (exit 1)
 
 A message says what was expected, what was found and what to do next. A candidate that fails is not
@@ -48,6 +49,10 @@ class StoreError(LabError):
 
 class LineageError(LabError):
     """Git failed, or the lineage disagrees with the store."""
+
+
+class DiskError(LabError):
+    """A file of the lab cannot be written."""
 
 
 class TrialError(LabError):

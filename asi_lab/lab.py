@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from asi_lab import config
-from asi_lab.errors import ConfigError, LabLocked, UsageError
+from asi_lab import config, disk
+from asi_lab.errors import ConfigError, DiskError, LabLocked, UsageError
 from asi_lab.settings import Settings
 
 LOCK_TRIES = 5
@@ -38,18 +38,19 @@ class Lab:
         return self.config.is_file()
 
     def create(self, settings: Settings) -> None:
-        """Make the directory and write `lab.toml`.
+        """Make the directory and write `lab.toml`, whole or not at all.
 
         Raises:
-            UsageError: there is a lab already, or the place cannot be written.
+            UsageError: there is a lab already.
+            DiskError: the place cannot be written.
         """
         if self.exists:
             raise UsageError(f"{self.path}: expected no lab here; found {config.FILE_NAME}. Use it as it is.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.config.write_text(config.render(settings), encoding="utf-8")
+            disk.write(self.config, config.render(settings).encode())
         except OSError as error:
-            raise UsageError(f"{self.path}: a lab cannot be made here: {error.strerror}.") from None
+            raise DiskError(f"No lab can be made here. {disk.explain(error, self.path)}") from None
 
     def settings(self) -> Settings:
         """The settings in `lab.toml`."""
@@ -89,11 +90,12 @@ class Lab:
 
         Raises:
             LabLocked: another engine holds it; the message names its process id.
+            DiskError: the lab cannot be written.
         """
         try:
             descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise UsageError(f"{self.path}: the lab cannot be written: {error.strerror}.") from None
+            raise DiskError(disk.explain(error, self.path)) from None
         try:
             self._lock(descriptor)
             yield descriptor
@@ -112,8 +114,11 @@ class Lab:
                 f"{self.path}: expected a free lab; an engine runs on it, process {self._written_pid()}. "
                 "Watch it with: asi-lab status. End it with: asi-lab stop."
             )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise DiskError(disk.explain(error, self._lock_file)) from None
 
 
 FIXED = ("seed", "data", "model", "train", "evaluate", "fitness")

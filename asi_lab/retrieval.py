@@ -55,6 +55,13 @@ def embed(text: str) -> Vector:
     return (vector / norm if norm else vector).astype(np.float32)
 
 
+def is_embedding(vector: Vector) -> bool:
+    """Whether a vector is what `embed` returns: [384], finite, of unit length or zero."""
+    if vector.shape != (DIMENSION,) or not np.isfinite(vector).all():
+        return False
+    return not vector.any() or math.isclose(float(np.linalg.norm(vector)), 1.0, rel_tol=1e-3)
+
+
 class Index:
     """Nearest motivations by cosine similarity of unit vectors."""
 

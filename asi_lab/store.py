@@ -2,13 +2,15 @@
 
 The engine is the only writer; viewers open it read-only. Every change is one durable transaction
 that carries its events, so a killed engine finds either all of a step or nothing of it. No method
-keeps a transaction open between calls.
+keeps a transaction open between calls. Every value carries a checksum: what a disk has lost or changed
+is an error, never another result.
 """
 
 from __future__ import annotations
 
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +27,7 @@ from asi_lab.records import BaselineRun, Candidate, CandidateState
 from asi_lab.summary import Summary, summarise
 
 T = TypeVar("T")
-FORMAT = 1
+FORMAT = 2
 SERIES_COLUMNS = ("step", "tokens", "loss", "learning_rate", "tokens_per_second", "memory_mb", "seconds")
 """Columns of a loss curve; `seconds` count from the start of training."""
 
@@ -41,6 +43,7 @@ _TABLES = (
     "meta",
 )
 _FORMAT_KEY = b"\0format"
+_DAMAGED = "the store is damaged. Restore the lab from a copy, or move it away and start anew"
 _BATCH = 64
 _CHUNK_ROWS = 256
 
@@ -80,14 +83,17 @@ class Store:
     def _checked(self, create: bool) -> None:
         try:
             found = self._db.read(lambda txn: txn.get(_FORMAT_KEY, db=self._db.table("meta")))
-            if found is None and create and self.last_id() < 0:
+            if found is None and self.last_id() >= 0:
+                raise StoreError(f"{self._db.path} does not say of which format it is: {_DAMAGED}")
+            if found is None and not create:
+                raise StoreError(f"the store at {self._db.path} is just being created: try again")
+            if found is None:
                 found = str(FORMAT).encode()
                 self._write("meta", _FORMAT_KEY, found)
             if found != str(FORMAT).encode():
-                shown = "none" if found is None else found.decode(errors="replace")
                 raise StoreError(
-                    f"the store at {self._db.path} has format {shown}, this asi-lab reads format {FORMAT}: "
-                    "use the asi-lab version that made the lab, or start a new lab"
+                    f"the store at {self._db.path} has format {found.decode(errors='replace')}, this asi-lab "
+                    f"reads format {FORMAT}: use the asi-lab version that made the lab, or start a new lab"
                 )
         except BaseException:
             self.close()
@@ -113,7 +119,7 @@ class Store:
         """Record a candidate with its events, and its motivation's embedding `[D]` when given, in one
         transaction. Returns the events as numbered."""
         key, record, summary = _key(candidate.id), _pack(candidate), _pack(summarise(candidate))
-        embedding = None if vector is None else np.ascontiguousarray(vector, np.float32).tobytes()
+        embedding = None if vector is None else _seal(np.ascontiguousarray(vector, np.float32).tobytes())
 
         def work(txn: Any) -> list[Event]:
             txn.put(key, record, db=self._db.table("candidates"))
@@ -170,16 +176,18 @@ class Store:
     def vector(self, candidate: int) -> NDArray[np.float32] | None:
         """Return a candidate's embedding `[D]`, None when it has none."""
         raw = self._read("vectors", _key(candidate))
-        return None if raw is None else np.frombuffer(raw, np.float32)
+        return None if raw is None else _floats(raw, f"the embedding of candidate {candidate}")
 
     def vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return ids `[N]` and embeddings `[N, D]` of all candidates that have one."""
         rows = self._rows("vectors")
         ids = np.array([_number(key) for key, _ in rows], np.int64)
-        if len({len(raw) for _, raw in rows}) > 1:
-            raise StoreError(f"embeddings in {self._db.path} differ in length: run `asi-lab fsck`")
-        matrix = np.frombuffer(b"".join(raw for _, raw in rows), np.float32)
-        return ids, matrix.reshape(len(rows), -1 if rows else 0)
+        vectors = [_floats(raw, f"the embedding of candidate {_number(key)}") for key, raw in rows]
+        if len({len(vector) for vector in vectors}) > 1:
+            raise StoreError(
+                f"embeddings in {self._db.path} differ in length: put it right with `asi-lab fsck --repair`"
+            )
+        return ids, np.stack(vectors) if rows else np.empty((0, 0), np.float32)
 
     # Baselines and loss curves
 
@@ -208,18 +216,20 @@ class Store:
             with txn.cursor(db=table) as cursor:  # the last chunk of this run lies before its successor
                 behind = cursor.set_range(prefix + b"\xff" * 8)
                 if (cursor.prev() if behind else cursor.last()) and cursor.key().startswith(prefix):
-                    chunk, head = _number(cursor.key()[len(prefix) :]), cursor.value()
+                    chunk = _number(cursor.key()[len(prefix) :])
+                    head = _unseal(cursor.value(), f"the loss curve of {run}")
             if len(head) >= full:
                 chunk, head = chunk + 1, b""
-            txn.put(prefix + _key(chunk), head + added, db=table)
+            txn.put(prefix + _key(chunk), _seal(head + added), db=table)
 
         if len(points):
             self._db.write(work)
 
     def series(self, run: str) -> NDArray[np.float32]:
         """Return a run's loss curve `[N, 7]`; empty for an unknown run."""
-        raw = b"".join(value for _, value in self._rows("series", prefix=_run_prefix(run)))
-        return np.frombuffer(raw, np.float32).reshape(-1, len(SERIES_COLUMNS))
+        rows, what = self._rows("series", prefix=_run_prefix(run)), f"the loss curve of {run}"
+        points = np.frombuffer(b"".join(_unseal(value, what) for _, value in rows), np.float32)
+        return points.reshape(-1, len(SERIES_COLUMNS))
 
     def drop_series(self, run: str) -> None:
         """Forget a run's loss curve: a trial that starts again starts its curve anew."""
@@ -234,6 +244,8 @@ class Store:
     def series_runs(self) -> list[str]:
         """Return the names of all runs that have a loss curve."""
         runs = self._db.read(lambda txn: {key[:-9] for key, _ in self._db.rows(txn, "series")})
+        if b"" in runs:
+            raise StoreError(f"a loss curve without a name: {_DAMAGED}")
         return sorted(run.decode() for run in runs)
 
     # Events, ledger, commands and engine state
@@ -335,13 +347,30 @@ def _run_prefix(run: str) -> bytes:
 
 def _pack(value: Any) -> bytes:
     try:
-        return _encoder.encode(value)
+        return _seal(_encoder.encode(value))
     except UnicodeEncodeError as error:
         raise StoreError(f"text that is not valid Unicode cannot be stored: {error}") from error
 
 
 def _unpack(decoder: msgspec.msgpack.Decoder[T], raw: bytes, what: str) -> T:
     try:
-        return decoder.decode(raw)
+        return decoder.decode(_unseal(raw, what))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{what} in the store cannot be read: {error}. Run `asi-lab fsck`") from error
+        raise StoreError(f"{what} cannot be read ({error}): {_DAMAGED}") from error
+
+
+def _floats(raw: bytes, what: str) -> NDArray[np.float32]:
+    return np.frombuffer(_unseal(raw, what), np.float32)
+
+
+def _seal(content: bytes) -> bytes:
+    """Put the checksum (CRC-32, big endian) before the content of a value."""
+    return zlib.crc32(content).to_bytes(4, "big") + content
+
+
+def _unseal(value: bytes, what: str) -> bytes:
+    """Return the content of a value whose checksum is right."""
+    content = value[4:]
+    if value[:4] != zlib.crc32(content).to_bytes(4, "big"):
+        raise StoreError(f"{what} has another checksum than when it was written: {_DAMAGED}")
+    return content

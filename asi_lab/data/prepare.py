@@ -8,7 +8,6 @@ A document's split depends on its text alone, so the same text is never in two s
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from asi_lab import disk
 from asi_lab.data.corpus import documents
 from asi_lab.data.manifest import (
     FORMAT,
@@ -53,7 +53,7 @@ def prepare(data: Data, directory: Path, say: Say = lambda message: None) -> Man
                 return _reuse(data, directory, say)
             return _make(data, directory, say)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = error.errno in disk.FULL
         fix = "Free some space, or lower data.max_tokens" if full else "Check the disk and its permissions"
         raise DataError(
             f"Cannot write the data to {directory}: {error.strerror or error}. {fix}, "
@@ -62,7 +62,7 @@ def prepare(data: Data, directory: Path, say: Say = lambda message: None) -> Man
 
 
 def _reuse(data: Data, directory: Path, say: Say) -> Manifest:
-    manifest = load_manifest(directory)
+    manifest = load_manifest(directory, hashes=True)
     if differences := manifest.differences(data):
         raise DataError(
             f"The data in {directory} was made with other settings: {'; '.join(differences)}. "
@@ -81,7 +81,7 @@ def _make(data: Data, directory: Path, say: Say) -> Manifest:
         partial.mkdir()
         manifest = _build(data, partial, say)
         partial.replace(directory)
-        _sync(directory.parent)
+        disk.sync(directory.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     say(f"{manifest.train.tokens:,} training tokens, fingerprint {manifest.fingerprint[:12]}")
@@ -130,7 +130,7 @@ def _build(data: Data, directory: Path, say: Say) -> Manifest:
     )
     (directory / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     for path in (*directory.iterdir(), directory):
-        _sync(path)
+        disk.sync(path)
     return manifest
 
 
@@ -141,14 +141,6 @@ def _only_one(parent: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

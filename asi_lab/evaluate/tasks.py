@@ -10,7 +10,7 @@ plain `lm_eval --include_path . --tasks asi_recall` runs them as well.
 from __future__ import annotations
 
 import argparse
-import hashlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,7 +22,9 @@ from typing import Any
 import msgspec
 import yaml
 
+from asi_lab import disk
 from asi_lab.data import tokenizer as data_tokenizer
+from asi_lab.data.manifest import file_sha256
 from asi_lab.errors import DataError, LabError
 from asi_lab.evaluate import probes, textual
 from asi_lab.evaluate.passages import Document, Tokenizer, cut, read_documents, symbols, word_counter
@@ -110,22 +112,24 @@ TASK_NAMES = tuple(_TASKS)
 """Names of the offline tasks."""
 
 
-def build_tasks(data_dir: Path, tasks_dir: Path, seed: int, limit: int, tokenizer: Tokenizer) -> None:
-    """Write the offline tasks to `tasks_dir`, whole or not at all.
+def build_tasks(data_dir: Path, tasks_dir: Path, seed: int, limit: int, tokenizer: Tokenizer) -> bool:
+    """Write the offline tasks to `tasks_dir`, whole or not at all; returns whether others were replaced.
 
-    A folder that was made from the same text, tokenizer, seed and limit is left as it is; one that
-    was made from others is replaced.
+    A folder that was made from the same text, tokenizer, seed and limit, and is as it was made, is left
+    as it is; any other is replaced.
 
     Raises:
         DataError: the evaluation split is missing, or too small for one of the tasks.
     """
     origin = _origin(data_dir, seed, limit)
     stamp = tasks_dir / "origin.json"
-    if stamp.is_file() and stamp.read_bytes() == origin:
-        return
+    if stamp.is_file() and stamp.read_bytes() == _stamp(origin, tasks_dir):
+        return False
     documents = read_documents(data_dir)
     source = _Source(documents, word_counter(tokenizer), limit)
     tasks_dir.parent.mkdir(parents=True, exist_ok=True)
+    for left in tasks_dir.parent.glob(f".{tasks_dir.name}-*"):  # by a run that was killed
+        shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=f".{tasks_dir.name}-", dir=tasks_dir.parent) as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
@@ -137,10 +141,11 @@ def build_tasks(data_dir: Path, tasks_dir: Path, seed: int, limit: int, tokenize
                     f"{len(documents)} documents of the evaluation split; use a larger text as data.source"
                 )
             _write_task(fresh, name, settings, rows)
-        (fresh / stamp.name).write_bytes(origin)
-        if tasks_dir.exists():
+        (fresh / stamp.name).write_bytes(_stamp(origin, fresh))
+        if replaced := tasks_dir.exists():
             tasks_dir.rename(Path(scratch) / "old")
         fresh.rename(tasks_dir)
+    return replaced
 
 
 def _write_task(folder: Path, name: str, settings: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
@@ -157,30 +162,42 @@ def _write_task(folder: Path, name: str, settings: dict[str, Any], rows: Sequenc
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
 
 
-def _origin(data_dir: Path, seed: int, limit: int) -> bytes:
-    """What the tasks are made from, as canonical JSON."""
-    digests = {}
-    for name in ("evaluation.jsonl", "tokenizer.json", "tokenizer_manifest.json"):
-        path = data_dir / name
-        digests[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    return msgspec.json.encode({"version": VERSION, "seed": seed, "limit": limit, **digests}, order="sorted")
+def _origin(data_dir: Path, seed: int, limit: int) -> dict[str, Any]:
+    """What the tasks are made from."""
+    names = ("evaluation.jsonl", "tokenizer.json", "tokenizer_manifest.json")
+    return {"version": VERSION, "seed": seed, "limit": limit, **_hashes(data_dir, names)}
+
+
+def _stamp(origin: dict[str, Any], folder: Path) -> bytes:
+    """What the tasks in `folder` are made from, and what they are, as canonical JSON."""
+    names = [f"{name}.{kind}" for name in _TASKS for kind in ("yaml", "jsonl")]
+    return msgspec.json.encode({**origin, "files": _hashes(folder, names)}, order="sorted")
+
+
+def _hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of files by name, empty for one that is not there."""
+    files = {name: folder / name for name in names}
+    return {name: file_sha256(file) if file.is_file() else "" for name, file in files.items()}
 
 
 def main() -> int:
-    """Entry point; returns the exit status."""
+    """Entry point: says on stdout what it put right; returns the exit status."""
     parser = argparse.ArgumentParser(description="Build the offline evaluation tasks of a data directory.")
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("seed", type=int)
     parser.add_argument("limit", type=int)
     arguments = parser.parse_args()
+    tasks_dir = arguments.data_dir / "tasks"
     try:
         tokenizer = data_tokenizer.Tokenizer.load(arguments.data_dir)
-        build_tasks(
-            arguments.data_dir, arguments.data_dir / "tasks", arguments.seed, arguments.limit, tokenizer
-        )
+        if build_tasks(arguments.data_dir, tasks_dir, arguments.seed, arguments.limit, tokenizer):
+            print(f"{tasks_dir}: the task files were not those that belong to the data; made again")
     except LabError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"The tasks cannot be written. {disk.explain(error, tasks_dir)}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,0 +1,42 @@
+"""Small files that survive a power cut, and what to say when the disk refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Error numbers of a disk, quota or file size that is used up."""
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole and durably: a reader, also one after a power cut, finds all of it or what was
+    there before. Raises OSError; then nothing half-made is left."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def explain(error: OSError, place: Path) -> str:
+    """What failed, in `place` unless the error names a file, and what to do about it."""
+    full = error.errno in FULL
+    fix = "Free some space" if full else "Check the disk and the permissions"
+    return f"{error.filename or place}: {error.strerror or error}. {fix}, then try again."
