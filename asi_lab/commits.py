@@ -27,7 +27,8 @@ _SUBJECT = 72
 _SUMMARY = 600
 _VALUE = 200
 _IDENTITY = "asi-lab <asi-lab@localhost>"
-_TRAILER = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]*\s*:", re.MULTILINE)
+_MARK = re.compile(r"^(?:[#-]|[A-Za-z0-9][A-Za-z0-9-]*\s*:)", re.MULTILINE)
+"""Starts of lines in which git sees more than text: a trailer, a comment, the end of the message."""
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -145,11 +146,12 @@ def _trailers(candidate: Candidate, proposal: Proposal) -> list[tuple[str, str]]
 
 
 def _message(proposal: Proposal, trailers: list[tuple[str, str]]) -> str:
-    subject = plain(f"{proposal.name}: {proposal.change}".rstrip(": "), limit=_SUBJECT) or "unnamed"
+    title = f"{proposal.name}: {proposal.change}".rstrip(": ")
+    subject = plain(title, limit=_SUBJECT).lstrip("#- ") or "unnamed"
     motivation = plain(proposal.motivation, multiline=True, limit=2 * _SUMMARY).strip()
     summary = textwrap.shorten(motivation.split("\n\n")[0], _SUMMARY, placeholder=" ...")
     body = "\n".join(textwrap.wrap(summary, 72, break_on_hyphens=False))
-    body = _TRAILER.sub(lambda match: "  " + match.group(), body)  # indented, git reads no trailer
+    body = _MARK.sub(lambda match: "  " + match.group(), body)  # indented, it is text
     lines = "\n".join(f"{key}: {plain(value, limit=_VALUE) or '-'}" for key, value in trailers)
     return "\n\n".join(part for part in (subject, body, lines) if part) + "\n"
 

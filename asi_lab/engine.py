@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from asi_lab import baselines, fitness, fsck, references, sandbox
+from asi_lab import baselines, disk, fitness, fsck, references, sandbox
 from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.control import Control, StopNow
+from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer.executor import Executor, LocalExecutor
-from asi_lab.errors import DataError
+from asi_lab.errors import DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
 from asi_lab.lab import Lab, check_unchanged
 from asi_lab.lineage import Lineage
 from asi_lab.loop import Loop
-from asi_lab.protocol import Progress
+from asi_lab.process import die_with_parent
+from asi_lab.protocol import CHECKPOINT_FILE, Progress
 from asi_lab.records import (
     SEED_ID,
     Candidate,
@@ -33,6 +38,7 @@ from asi_lab.store import Store
 from asi_lab.trials import Trials
 
 HEARTBEAT_SECONDS = 1.0
+TICK_SECONDS = 0.2
 
 
 class View(Protocol):
@@ -65,44 +71,57 @@ class Engine:
 
         Raises:
             LabLocked: another engine runs on this lab.
-            LabError: data, store, lineage or the machinery of trials failed.
+            LabError: the disk, data, store, lineage or the machinery of trials failed.
         """
         with self.lab.locked() as lock:
-            executor, confinement = self._executor()
-            self._prepare_data()
-            with Store.open(self.lab.store) as store:
-                config_text = self._config_text(store)
-                control = Control(self.lab, store, self.view.say, hours)
-                control.listen()
-                started: NewEvent = ("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()})
-                store.append_events(started, *confinement)
-                return self._search(store, control, executor, config_text, experiments, lock)
+            control = Control(self.lab, self.view.say, hours)
+            with control.listening():
+                try:
+                    executor, confinement = self._executor()
+                    news = [*confinement, *self._prepare_data(control)]
+                    with Store.open(self.lab.store) as store:
+                        control.attend(store)
+                        self._search(store, control, executor, news, experiments, lock)
+                except StopNow:
+                    self.view.say(
+                        "Cut off. What is finished is kept; what was running starts over next time."
+                    )
+                except OSError as error:
+                    if error.filename is None and error.errno not in disk.FULL:
+                        raise  # nothing about a file
+                    raise DiskError(
+                        f"{disk.explain(error, self.lab.path)} What is finished is kept."
+                    ) from error
+        return 0 if control.signalled is None else 128 + control.signalled
 
     def _search(
         self,
         store: Store,
         control: Control,
         executor: Executor,
-        config_text: str,
+        news: Sequence[NewEvent],
         experiments: int | None,
         lock: int,
-    ) -> int:
+    ) -> None:
+        config_text = self._config_text(store)
+        ended_well = (store.get_meta("engine") or {"state": "stopped"})["state"] == "stopped"
         watch = _Watch(store, control, self.view, experiments)
+        started: NewEvent = ("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()})
+        watch.beat("running", started, *news)
         try:
             executor.prepare()
             trials = Trials(self.lab, self.settings, store, executor, watch)
             self._measure_baselines(store, trials, lambda: control.may_go_on(watch.tick))
-            lineage = self._lineage(store, config_text, lock)
+            lineage = self._lineage(store, config_text, lock, thorough=not ended_well)
+            self._sweep_weights(store)
             loop = Loop(self.settings, config_text, store, lineage, trials)
             loop.run(experiments, lambda: control.may_go_on(watch.tick))
-        except StopNow:
-            self.view.say("Cut off. What is finished is kept; the running trial starts over next time.")
         finally:
             executor.close()
-            watch.beat("stopped")
-            store.append_events(("engine_stopped", f"engine {os.getpid()} stopped", {}))
-            self.view.refresh(store)
-        return 0 if control.signalled is None else 128 + control.signalled
+            cause = sys.exception()  # it says more than what may follow from it
+            with contextlib.suppress(*([StoreError] if cause else [])):
+                watch.beat("stopped", ("engine_stopped", f"engine {os.getpid()} stopped", {}))
+                self.view.refresh(store)
 
     def _executor(self) -> tuple[Executor, Sequence[NewEvent]]:
         """Where trials run, and what is to be told of their confinement: the level and what it leaves open.
@@ -122,29 +141,43 @@ class Engine:
         executor = LocalExecutor(self.lab.trials / ".waiting", confinement, self.lab.data, self.settings)
         return executor, (told,)
 
-    def _prepare_data(self) -> None:
-        """Build tokenizer, shards and task files once, in processes of their own."""
+    def _prepare_data(self, control: Control) -> list[NewEvent]:
+        """Build tokenizer, shards and task files once, in processes of their own; returns what was put right.
+
+        Raises:
+            StopNow: the search is to end.
+            DataError: they cannot be built, or are damaged.
+        """
         data = msgspec.json.encode(self.settings.data).decode()
         tasks = [str(self.lab.data), str(self.settings.seed), str(self.settings.evaluate.limit)]
         if not (self.lab.data / "manifest.json").exists():
             self.view.say(f"Preparing data: {self.settings.data.source}, {self.settings.data.tokenizer}")
-        for module, arguments in (
-            ("asi_lab.data.prepare", [str(self.lab.data), data]),
-            ("asi_lab.evaluate.tasks", tasks),
-        ):
-            done = subprocess.run(
-                [sys.executable, "-m", module, *arguments], stderr=subprocess.PIPE, text=True, check=False
-            )
-            if done.returncode != 0:
-                raise DataError(done.stderr.strip() or f"{module} ended with status {done.returncode}")
+        said = _run_helper("asi_lab.data.prepare", [str(self.lab.data), data], control)
+        said += _run_helper("asi_lab.evaluate.tasks", tasks, control)
+        return [("repair", line, {}) for line in said]
 
     def _config_text(self, store: Store) -> str:
-        """The configuration that the lab began with, after a look that it still fits."""
+        """The configuration that the lab began with, after a look that it and the data still fit."""
         text = store.get_meta("config")
         if text is None:
+            if self.lab.lineage.exists():
+                raise StoreError(
+                    f"{self.lab.store}: expected the store of the search that {self.lab.lineage.name}/ "
+                    "shows, found an empty one. Restore the lab from a copy, or move it away and start anew"
+                )
             text = self.lab.config.read_text(encoding="utf-8")
             store.put_meta("config", text)
         check_unchanged(self.settings, text)
+        made = load_manifest(self.lab.data).fingerprint
+        first = store.get_meta("data")
+        if first is None:
+            store.put_meta("data", made)
+        elif first != made:
+            raise DataError(
+                f"{self.lab.data}: expected the data that this lab began with, fingerprint {first[:12]}; "
+                f"found {made[:12]}, so new results would not compare with the old ones. Put the old folder "
+                "or the old text back, or make another lab with --lab."
+            )
         return str(text)
 
     def _measure_baselines(self, store: Store, trials: Trials, may_go_on: Callable[[], bool]) -> None:
@@ -179,11 +212,12 @@ class Engine:
             ),
         )
 
-    def _lineage(self, store: Store, config_text: str, lock: int) -> Lineage:
+    def _lineage(self, store: Store, config_text: str, lock: int, thorough: bool) -> Lineage:
         """The lineage with the seed in it: a new one where the lab has none yet, else put in order.
 
         What a killed git left behind, and refs or a whole repository that were lost, are made again from
-        the store; each repair is an event.
+        the store; each repair is an event. A `thorough` look reads every object, which is due after an
+        engine that did not end by itself: the machine may have lost power.
         """
         seed = store.get(SEED_ID)
         assert seed is not None
@@ -194,10 +228,19 @@ class Engine:
             store.put(seed, ("commit", f"{seed.name}: the root of the lineage", {"sha": sha}))
             lineage.update_best(seed)
         upper = [references.upper()]
-        for finding in fsck.repair(store, self.lab.lineage, config_text, upper, thorough=False):
+        for finding in fsck.repair(store, self.lab.lineage, config_text, upper, thorough=thorough):
             message = f"{finding.subject}: {finding.message}"
             store.append_events(("repair" if finding.repaired else "warning", message, {}))
         return Lineage.open(self.lab.lineage, [lock])
+
+    def _sweep_weights(self, store: Store) -> None:
+        """Remove weights that nobody will ask for: a kill may have come before their removal."""
+        if self.settings.limits.checkpoints == "best":
+            numbers = [store.best_id() or SEED_ID, *(candidate.id for candidate in store.unfinished())]
+            wanted = {f"{number:04d}" for number in numbers}
+            for file in self.lab.trials.glob(f"*/*{Path(CHECKPOINT_FILE).stem}.*"):
+                if file.parent.name not in wanted:
+                    file.unlink()
 
 
 class _Watch:
@@ -223,9 +266,38 @@ class _Watch:
         if time.monotonic() - self._last >= HEARTBEAT_SECONDS:
             self.beat("paused" if self.control.paused else "running")
 
-    def beat(self, state: str) -> None:
+    def beat(self, state: str, *events: NewEvent) -> None:
         """Tell viewers that the engine lives, and what it does."""
         self._last = time.monotonic()
         doing = self._doing if state != "stopped" else {}
         engine = {"pid": os.getpid(), "time": time.time(), "state": state, "experiments": self.experiments}
-        self.store.put_meta("engine", engine | doing)
+        self.store.put_meta("engine", engine | doing, *events)
+
+
+def _run_helper(module: str, arguments: list[str], control: Control) -> list[str]:
+    """Run a module of ours in a process of its own, which ends with this one; returns what it printed.
+
+    Raises:
+        StopNow: the search is to end; the process was ended.
+        DataError: it failed, with what it said.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl+C is for the engine
+        preexec_fn=die_with_parent,
+    ) as process:
+        while True:
+            try:
+                out, err = process.communicate(timeout=TICK_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                if control.stopping:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    raise StopNow from None
+    if process.returncode != 0:
+        raise DataError(err.strip() or f"{module} ended with status {process.returncode}")
+    return out.splitlines()

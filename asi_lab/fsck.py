@@ -8,6 +8,7 @@ aside beside the new one.
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from asi_lab.commits import (
     ARCHITECTURES,
     BEST,
     FAILURES,
+    MAIN,
+    REFERENCES,
     Commit,
     candidate_commit,
     is_published,
@@ -28,8 +31,11 @@ from asi_lab.commits import (
 from asi_lab.errors import LineageError, StoreError
 from asi_lab.lineage import Lineage
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Proposal
+from asi_lab.retrieval import embed, is_embedding
 from asi_lab.store import Store
 from asi_lab.summary import summarise
+
+_FOLDERS = {folder.rstrip("/") for folder in (ARCHITECTURES, FAILURES, REFERENCES)}
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -89,8 +95,10 @@ class _Examination:
                 if self.repair:
                     self.store.put(candidate)
                 self._found(f"candidate {candidate.id}", "its summary differs from its record", self.repair)
+            self._embedding(candidate)
         for unknown in summaries:
             self._found(f"candidate {unknown}", "has a summary but no record", fixed=False)
+        self._events()
         for run in self.store.series_runs():
             try:
                 rising = bool(np.all(np.diff(self.store.series(run)[:, 0]) > 0))
@@ -99,31 +107,54 @@ class _Examination:
                 message = "its loss curve is cut in the middle of a point"
             if message:
                 self._found(f"series {run}", message, fixed=False)
+
+    def _events(self) -> None:
+        last = 0
+        while events := self.store.events(last):
+            numbers = range(last + 1, last + 1 + len(events))
+            if wrong := [
+                number for number, event in zip(numbers, events, strict=True) if event.seq != number
+            ]:
+                self._found(f"event {wrong[0]}", "is missing", fixed=False)
+            last = events[-1].seq
+
+    def _embedding(self, candidate: Candidate) -> None:
+        """An embedding that is damaged, or is none, is made again from the motivation."""
         try:
-            self.store.vectors()
+            vector = self.store.vector(candidate.id)
+            message = "" if vector is None or is_embedding(vector) else "its embedding is no unit vector"
         except StoreError as error:
-            self._found("vectors", str(error), fixed=False)
+            message = str(error)
+        if message and candidate.proposal is not None:
+            if self.repair:
+                self.store.put(candidate, vector=embed(candidate.proposal.motivation))
+            self._found(f"candidate {candidate.id}", message, self.repair)
 
     def _opened(self, seed: Candidate, thorough: bool) -> Lineage | None:
         """Open the lineage; a missing or damaged one is set aside and begun anew when repairing."""
         try:
-            lineage = Lineage.open(self.path)
+            lineage = Lineage.open(self.path, rooted=False)
             if self.repair:
                 lineage.recover()
+            lineage.refs()
             complaints = lineage.verify() if thorough else []
             if not complaints:
                 return lineage
             trouble = f"git finds it damaged: {'; '.join(complaints[:3])}"
         except LineageError as error:
             trouble = str(error)
-        self._found(str(self.path), trouble, self.repair)
         if not self.repair:
+            self._found(str(self.path), trouble, fixed=False)
             return None
         fresh = self.path.with_name(f"{self.path.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)  # left half-made by a repair that was killed
         Lineage.create(fresh, seed, self.config_text, self.references)  # before anything is moved
-        if self.path.exists():
-            self.path.rename(_free_name(self.path))
+        if self.path.exists() or self.path.is_symlink():
+            aside = _free_name(self.path)
+            self.path.rename(aside)
+            trouble += f"; kept as {aside.name}"
         fresh.rename(self.path)
+        self._found(str(self.path), trouble, fixed=True)
         return Lineage.open(self.path)
 
     def _lineage(self, lineage: Lineage, seed: Candidate, thorough: bool) -> None:
@@ -132,9 +163,10 @@ class _Examination:
         known, shas, missing = {root.ref}, {SEED_ID: root.sha}, list[int]()
         self._record(seed, root.sha)
         roots = [root, *(reference_commit(r, seed, self.config_text) for r in self.references)]
-        if lost := [commit for commit in roots if not self._agrees(lineage, actual, commit)]:
-            self._publish(lineage, lost)
+        lost = [commit for commit in roots if not self._agrees(lineage, actual, commit)]
         for candidate in self.store.candidates(SEED_ID + 1):
+            if candidate.released and candidate.commit is None:
+                known.add(f"{FAILURES}{candidate.id:04d}")  # until it is published as what it is now
             if not is_published(candidate) and candidate.state is not CandidateState.ANALYSED:
                 continue
             ref = ref_of(candidate)
@@ -150,17 +182,30 @@ class _Examination:
             commit = candidate_commit(candidate, self.config_text, parent)
             known.add(commit.ref)
             shas[candidate.id] = commit.sha
-            if is_published(candidate):
+            if candidate.commit is not None or candidate.state is CandidateState.DONE:
                 self._record(candidate, commit.sha)
             elif commit.ref not in actual:
-                continue  # not due before the engine has finished it
+                continue  # the engine was stopped before it was published, and does so when it goes on
             if not self._agrees(lineage, actual, commit):
                 missing.append(candidate.id)
-        self._publish(lineage, self._remade(missing, shas))
-        for ref, sha in actual.items():
-            if ref.startswith((ARCHITECTURES, FAILURES)) and ref not in known:
-                self._set_aside(lineage, ref, sha, "is not in the store")
+        self._strangers(lineage, actual, known, [*(commit.ref for commit in roots), BEST])
+        self._publish(lineage, itertools.chain(lost, self._remade(missing, shas)))
         self._best(lineage, actual.get(BEST), shas)
+        self._head(lineage, known | set(actual))
+
+    def _strangers(self, lineage: Lineage, actual: dict[str, str], known: set[str], fixed: list[str]) -> None:
+        """Set aside what is no candidate's, and what git cannot have beside our refs: a ref with the name of
+        one of our folders, or within one of our refs."""
+        inside = (ARCHITECTURES, FAILURES, *(f"{ref}/" for ref in fixed))
+        for ref, sha in actual.items():
+            if ref not in known and (ref.startswith(inside) or ref in _FOLDERS):
+                self._set_aside(lineage, ref, sha, "is not in the store")
+
+    def _head(self, lineage: Lineage, refs: set[str]) -> None:
+        if (head := lineage.head()) is not None and head not in refs:
+            if self.repair:
+                lineage.set_head(MAIN)
+            self._found("HEAD", f"names {head}, which is not there; it is to name main", self.repair)
 
     def _remade(self, candidates: list[int], shas: dict[int, str]) -> Iterator[Commit]:
         for candidate in map(self.store.get, candidates):

@@ -6,8 +6,12 @@ lines with a time stamp.
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -32,6 +36,17 @@ DIFF_LINES = 60
 _DRAW_SECONDS = 0.2
 _LINE_SECONDS = 10.0
 _SILENT = ("index", "candidate_state", "commit")
+
+
+@contextmanager
+def for_whoever_is_there(console: Console) -> Iterator[None]:
+    """Print to a terminal that may be gone: then nothing is printed any more, and that is no error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), console.file.fileno())
 
 
 class ConsoleView:
@@ -69,7 +84,8 @@ class ConsoleView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live:
-            self._bars.stop()
+            with for_whoever_is_there(self.console):
+                self._bars.stop()
 
     def say(self, text: str) -> None:
         """One line of narration."""
@@ -170,16 +186,20 @@ class ConsoleView:
             return
         self._printing = True
         try:
-            if self._live and time.monotonic() - self._drawn >= _DRAW_SECONDS:
-                self._drawn = time.monotonic()
-                self._bars.refresh()
-            while self._waiting:
-                when, line = self._waiting.popleft()
-                layout = "%H:%M:%S" if self._live else "%Y-%m-%d %H:%M:%S"
-                stamp = Text(time.strftime(layout, time.localtime(when)), style="dim")
-                self.console.print(stamp.append(" ").append_text(line), soft_wrap=not self._live)
+            with for_whoever_is_there(self.console):
+                self._draw()
         finally:
             self._printing = False
+
+    def _draw(self) -> None:
+        if self._live and time.monotonic() - self._drawn >= _DRAW_SECONDS:
+            self._drawn = time.monotonic()
+            self._bars.refresh()
+        while self._waiting:
+            when, line = self._waiting.popleft()
+            layout = "%H:%M:%S" if self._live else "%Y-%m-%d %H:%M:%S"
+            stamp = Text(time.strftime(layout, time.localtime(when)), style="dim")
+            self.console.print(stamp.append(" ").append_text(line), soft_wrap=not self._live)
 
 
 def _proposed(candidate: Candidate) -> Text:
@@ -209,7 +229,9 @@ def search(lab: Lab, experiments: int | None, hours: float | None) -> int:
     else:
         with ConsoleView(narration, settings, experiments) as view:
             outcome = Engine(lab, view).search(experiments, hours)
-    conclude(lab, settings, tables.console())
+    results = tables.console()
+    with for_whoever_is_there(results):
+        conclude(lab, settings, results)
     return outcome
 
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+from asi_lab import disk
 from asi_lab.commits import (
     ARCHITECTURES,
     BEST,
@@ -43,6 +45,7 @@ _ISOLATED = {
     "GIT_TERMINAL_PROMPT": "0",
     "HOME": os.devnull,
     "XDG_CONFIG_HOME": os.devnull,
+    "LC_ALL": "C",
 }
 _SETTINGS = {
     "core.fsync": "all",
@@ -53,9 +56,18 @@ _SETTINGS = {
     "gc.auto": "0",  # this class packs
     "maintenance.auto": "false",
 }
+"""Written to the repository for the user's git, and given to each of our own git processes: the file may
+be cut off or changed."""
 _STREAM_COMMITS = 200
 _PACK_REFS = 256
+_LEAST_FREE_BYTES = 1 << 20
 _SHA = re.compile(r"[0-9a-f]{40}")
+_REF = re.compile(rb"(?:[0-9a-f]{40}|ref: refs/[^\0\n]+)\n?")
+_LEFT_BEHIND = (
+    *("*.lock", "refs/**/*.lock", "objects/**/*.lock", "packed-refs.new"),
+    *("objects/**/tmp_*", "objects/**/.tmp-*", "fast_import_crash_*"),
+)
+"""Files of a git process that was killed; `packed-refs.new` stops every later packing."""
 _COLOURS = {"@": "\x1b[36m", "+": "\x1b[32m", "-": "\x1b[31m"}
 
 
@@ -93,7 +105,7 @@ class Lineage:
         lineage.recover()
         for key, value in _SETTINGS.items():
             lineage._run("config", key, value)
-        lineage._run("symbolic-ref", "HEAD", MAIN)
+        lineage.set_head(MAIN)
         lineage.publish(
             [seed_commit(seed, config_text), *(reference_commit(r, seed, config_text) for r in references)]
         )
@@ -101,10 +113,10 @@ class Lineage:
         return lineage
 
     @classmethod
-    def open(cls, path: Path, keep_open: Sequence[int] = ()) -> Self:
-        """Open an existing lineage."""
+    def open(cls, path: Path, keep_open: Sequence[int] = (), *, rooted: bool = True) -> Self:
+        """Open an existing lineage, which must have its root unless it is not `rooted`."""
         lineage = cls(path, keep_open)
-        if not (path / ".git").is_dir() or MAIN not in lineage.refs(MAIN):
+        if not (path / ".git").is_dir() or (rooted and MAIN not in lineage.refs(MAIN)):
             raise LineageError(
                 f"no lineage at {path}: expected a git repository with a branch main. "
                 "`asi-lab fsck --repair` rebuilds it from the store"
@@ -135,9 +147,11 @@ class Lineage:
             self._pack_when_due()
 
     def refs(self, *patterns: str) -> dict[str, str]:
-        """Return {full name: commit id} of the refs under the given prefixes, of all without any."""
-        lines = self._run("for-each-ref", "--format=%(refname) %(objectname)", *patterns).splitlines()
-        return dict(line.rsplit(" ", 1) for line in lines)
+        """Return {full name: commit id} of the refs under the given prefixes, of all without any. A ref whose
+        commit is lost is an error."""
+        layout = "%(objecttype) %(objectname) %(refname)"  # git reads an object to know its type
+        lines = self._run("for-each-ref", f"--format={layout}", *patterns).splitlines()
+        return {ref: sha for _, sha, ref in (line.split(" ", 2) for line in lines)}
 
     def sha_of(self, candidate: int) -> str | None:
         """Return the commit id of a candidate, None when it is not published."""
@@ -160,30 +174,43 @@ class Lineage:
             raise LineageError(
                 f"candidate {candidate.id} has no commit yet: publish it before making it best"
             )
-        old = self.best()
-        if old and (self.path / ".git/HEAD").read_text().strip() == f"ref: {BEST}":
-            self._run("update-ref", "--no-deref", "HEAD", old)
+        if old := self.best():
+            self._detach_from(BEST, old)
         self.set_ref(BEST, candidate.commit)
 
     def set_ref(self, ref: str, sha: str) -> None:
         """Point a ref at a commit wherever it points now."""
         self._run("update-ref", ref, _checked(sha))
 
+    def head(self) -> str | None:
+        """Return the name of the branch that is checked out, None when none is."""
+        status, out, _ = self._git_process("symbolic-ref", "--quiet", "HEAD")
+        return None if status else out.strip()
+
+    def set_head(self, ref: str) -> None:
+        """Check a branch out by name alone: index and work tree stay as they are."""
+        self._run("symbolic-ref", "HEAD", ref)
+
+    def _detach_from(self, ref: str, sha: str) -> None:
+        """Where `ref` is checked out, check out its commit `sha` instead, so that the ref can be moved."""
+        if self.head() == ref:
+            self._run("update-ref", "--no-deref", "HEAD", sha)
+
     def quarantine(self, ref: str, sha: str) -> str:
         """Move a ref out of the way, keeping its commit; returns the new name."""
         kept = f"refs/quarantine/{ref.removeprefix('refs/').removeprefix('heads/')}/{_checked(sha)[:12]}"
         self._run("update-ref", kept, sha)
+        self._detach_from(ref, sha)
         self._run("update-ref", "--no-deref", "-d", ref)
         return kept
 
     def recover(self) -> list[str]:
-        """Remove lock files that a killed git left behind, and refs that a power cut left empty;
-        returns their names. Call it only while holding the lab's lock."""
+        """Remove what a killed git left behind (locks, files it was writing) and refs that a power cut left
+        without a commit id; returns their names. Call it only while holding the lab's lock."""
         folder = self.path / ".git"
-        places = ("*.lock", "refs/**/*.lock", "objects/**/*.lock")
-        locks = {lock for place in places for lock in folder.glob(place)}
-        loose = {ref for ref in folder.glob("refs/**/*") if ref.is_file()} - locks
-        stale = sorted([*locks, *(ref for ref in loose if not ref.read_bytes().strip(b"\0\n"))])
+        left = {file for place in _LEFT_BEHIND for file in folder.glob(place) if file.is_file()}
+        loose = {ref for ref in folder.glob("refs/**/*") if ref.is_file()} - left
+        stale = sorted([*left, *(ref for ref in loose if not _REF.fullmatch(ref.read_bytes()))])
         for file in stale:
             file.unlink()
         return [str(file.relative_to(folder)) for file in stale]
@@ -235,17 +262,24 @@ class Lineage:
             lines = _lines(err)
             reasons = [line for line in lines if line.startswith(("error:", "fatal:"))] or lines
             told = "; ".join(reasons[-3:]) or f"status {status}"
-            raise LineageError(f"git {args[0]} failed in {self.path}: {told}. See `asi-lab fsck`")
+            fix = "Free some space, then start again" if self._is_full(err) else "See `asi-lab fsck --repair`"
+            raise LineageError(f"git {args[0]} failed in {self.path}: {told}. {fix}")
         return out
+
+    def _is_full(self, said: str) -> bool:
+        """Whether git was refused space, which it does not always say."""
+        named = any(os.strerror(number) in said for number in disk.FULL)
+        return named or shutil.disk_usage(self.path).free < _LEAST_FREE_BYTES
 
     def _git_process(self, *args: str, stdin: bytes = b"") -> tuple[int, str, str]:
         from git.exc import GitCommandNotFound
 
         scrub = [part for name in sorted(_foreign()) for part in ("-u", name)]
         command = ["env", *scrub, "git"] if scrub else ["git"]
+        settings = [part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}")]
         try:
             process: Any = self._git.execute(
-                [*command, *self._where(), *args],
+                [*command, *self._where(), *settings, *args],
                 istream=subprocess.PIPE,
                 as_process=True,
                 env=_ISOLATED,

@@ -111,9 +111,11 @@ class Loop:
         if candidate.state not in (S.CHECKED, S.PREFLIGHTED, S.TRAINING, S.TRAINED):
             return candidate
         while candidate.starts < self.settings.search.max_starts:
-            limits = self._limits(candidate)
+            limits, resumed = self._limits(candidate), candidate.state is S.TRAINED
             candidate, evidence = self.trials.candidate(candidate, self.baselines, limits, self._advance)
-            if evidence.failure is not S.INTERRUPTED:
+            if evidence.failure is S.BROKEN and resumed:  # it may be weights that the disk did not keep
+                candidate = self._advance(candidate, S.CHECKED)
+            elif evidence.failure is not S.INTERRUPTED:
                 return self._measured(candidate, evidence)
             self.store.append_events(("warning", f"{candidate.name}: {evidence.error}", {}))
         error = f"its trial was cut off {candidate.starts} times"

@@ -18,6 +18,9 @@ from asi_lab.records import Candidate, Check, Evidence, Score
 from asi_lab.text import plain
 from asi_lab.view.tables import LINE, NAME, duration, grid, result_lines, to_json
 
+LONGEST = 20_000
+"""Characters of a text that a page shows."""
+
 
 def page(found: Candidate, baselines: Baselines | None, lineage: str) -> RenderableType:
     """Everything about a candidate but its code; `lineage` is the path of the git repository."""
@@ -26,7 +29,7 @@ def page(found: Candidate, baselines: Baselines | None, lineage: str) -> Rendera
         _facts(found, baselines, lineage),
     ]
     if found.proposal is not None:
-        parts += _section("Motivation", Text(plain(found.proposal.motivation, multiline=True)))
+        parts += _section("Motivation", Text(_text(found.proposal.motivation, multiline=True)))
     if found.evidence is not None:
         parts += _evidence(found.evidence, found.score)
     if found.analysis is not None:
@@ -50,6 +53,11 @@ def as_json(found: Candidate, with_code: bool) -> str:
     return to_json(record)
 
 
+def _text(value: str, multiline: bool = False) -> str:
+    """Text of a candidate or a model, cut where no page could hold it; the JSON has all of it."""
+    return plain(value, multiline=multiline, limit=LONGEST)
+
+
 def _section(title: str, *body: RenderableType) -> list[RenderableType]:
     return [Text(), Text(title, style="bold"), *(Padding(part, (0, 0, 0, 2)) for part in body)]
 
@@ -70,10 +78,10 @@ def _facts(found: Candidate, baselines: Baselines | None, lineage: str) -> Table
         add("parent", f"{draw.parent:04d}, rank {draw.parent_rank} of pool generation {draw.generation}")
         add("references", f"{references}{wanted}")
     if (proposal := found.proposal) is not None:
-        model = f" with {plain(proposal.model)}" if proposal.model else ""
+        model = f" with {_text(proposal.model)}" if proposal.model else ""
         near = ", ".join(f"{n.id:04d} ({n.similarity:.2f})" for n in proposal.nearest) or "none"
-        add("change", plain(proposal.change))
-        add("written by", f"{plain(proposal.researcher)}{model}")
+        add("change", _text(proposal.change))
+        add("written by", f"{_text(proposal.researcher)}{model}")
         add("nearest", f"{near}; {proposal.rejected} near-duplicates rejected before")
     if found.score is not None and baselines is not None:
         first, second = result_lines(found, baselines)
@@ -86,7 +94,7 @@ def _facts(found: Candidate, baselines: Baselines | None, lineage: str) -> Table
 def _evidence(evidence: Evidence, score: Score | None) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if evidence.failure is not None:
-        error = Text(plain(evidence.error, multiline=True) or "no message", style="red")
+        error = Text(_text(evidence.error, multiline=True) or "no message", style="red")
         parts += _section(f"Failed: {evidence.failure.value}", error)
     if evidence.checks:
         parts += _section("Checks", checks(evidence.checks))
@@ -105,7 +113,7 @@ def _evidence(evidence: Evidence, score: Score | None) -> list[RenderableType]:
         for task in scored.tasks:
             figure = f"{task.score_name}, {'higher' if task.higher_is_better else 'lower'} is better"
             cells = (task.task, f"{task.score:.4f}", f"{task.chance:.4f}", str(task.samples), figure)
-            tasks.add_row(*(Text(plain(cell)) for cell in cells))
+            tasks.add_row(*(Text(_text(cell)) for cell in cells))
         noise = f" ±{score.noise.loss:.4f}" if score else ""
         line = (
             f"held-out loss {scored.loss:.4f}{noise} over {scored.loss_tokens:,} tokens; largest "
@@ -115,8 +123,8 @@ def _evidence(evidence: Evidence, score: Score | None) -> list[RenderableType]:
     if score is not None:
         rubric = _table("part", "points", "reason", wide="reason")
         for part in score.judgement.parts:
-            rubric.add_row(Text(plain(part.name)), Text(f"{part.points:+.2f}"), Text(plain(part.reason)))
-        title = f"Judge: {score.judgement.mark:.1f} of 10 ({plain(score.judgement.judge)}; DeltaNet is 5)"
+            rubric.add_row(Text(_text(part.name)), Text(f"{part.points:+.2f}"), Text(_text(part.reason)))
+        title = f"Judge: {score.judgement.mark:.1f} of 10 ({_text(score.judgement.judge)}; DeltaNet is 5)"
         parts += _section(title, rubric)
         sums = (
             f"({score.loss_part:.4f} loss + {score.benchmark_part:.4f} benchmark + "
@@ -132,14 +140,16 @@ def checks(found: Sequence[Check]) -> RenderableType:
     for check in found:
         where = "see below" if check.line is None else f"line {check.line}, see below"
         shown.add_row(
-            Text(plain(check.name)),
+            Text(_text(check.name)),
             Text("ok") if check.passed else Text("failed", style="red"),
             Text(_figure(check.value)),
             Text(_figure(check.tolerance)),
             Text(plain(check.detail, limit=LINE) if check.passed else where),
         )
     failed = [
-        Text(f"\n{c.name}: {plain(c.detail, multiline=True)}", style="red") for c in found if not c.passed
+        Text(f"\n{_text(c.name)}: {_text(c.detail, multiline=True)}", style="red")
+        for c in found
+        if not c.passed
     ]
     return Group(shown, *failed)
 
@@ -151,14 +161,14 @@ def _analysis(found: Candidate) -> list[RenderableType]:
     for row in analysis.ablation:
         table.add_row(
             Text(plain(row.against, limit=NAME)),
-            Text(plain(row.relation)),
+            Text(_text(row.relation)),
             Text(f"{row.loss:+.4f} ({row.loss_in_noise:+.1f})"),
             Text(f"{row.benchmark:+.2%} ({row.benchmark_in_noise:+.1f})"),
             Text(f"{row.fitness:+.4f} ({row.fitness_in_noise:+.1f})"),
         )
-    weak = [Text(f"- {plain(line)}") for line in analysis.weaknesses] or [Text("none beyond noise")]
+    weak = [Text(f"- {_text(line)}") for line in analysis.weaknesses] or [Text("none beyond noise")]
     return [
-        *_section(f"Analysis ({plain(analysis.analyst)})", Text(plain(analysis.summary))),
+        *_section(f"Analysis ({_text(analysis.analyst)})", Text(_text(analysis.summary))),
         *_section("Ablation (in brackets: in units of noise)", table),
         *_section("Weaknesses", *weak),
     ]

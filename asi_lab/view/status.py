@@ -92,11 +92,16 @@ class Status(msgspec.Struct, frozen=True):
 
 
 def pace(summaries: Sequence[Summary], settings: Settings) -> Pace | None:
-    """How fast candidates come. Those that outlasted a trial's limit were suspended in between."""
-    ended = [s for s in summaries if s.id != SEED_ID and s.state.is_terminal]
-    spans = [s.updated - s.created for s in ended if s.updated - s.created <= settings.limits.trial_seconds]
-    latest = spans[-LATEST:]
+    """How fast candidates come."""
+    latest = [s.updated - s.created for s in _timed(summaries, settings) if s.state.is_terminal][-LATEST:]
     return Pace(fmean(latest), len(latest)) if latest else None
+
+
+def _timed(summaries: Sequence[Summary], settings: Settings) -> list[Summary]:
+    """Candidates whose times tell how long they took. Those that outlasted a trial's limit were suspended
+    in between, or the clock was set forward; those that ended before they began saw it set back."""
+    limit = settings.limits.trial_seconds
+    return [s for s in summaries if s.id != SEED_ID and 0 <= s.updated - s.created <= limit]
 
 
 def finished(summaries: Sequence[Summary]) -> int:
@@ -110,7 +115,12 @@ def time_left(summaries: Sequence[Summary], wanted: int, found: Pace | None, now
         return None
     started = next((s.created for s in summaries if not s.state.is_terminal), now)
     missing = max(0, wanted - finished(summaries))
-    return missing * found.seconds - min(now - started, found.seconds) if missing else 0.0
+    return missing * found.seconds - _spent(started, now, found) if missing else 0.0
+
+
+def _spent(started: float, now: float, found: Pace) -> float:
+    """Seconds that a candidate has had, as far as the pace allows for them and the clock was not set."""
+    return min(max(0.0, now - started), found.seconds)
 
 
 def read(lab: Lab, settings: Settings, store: Store | None, events: int = 6) -> Status:
@@ -136,7 +146,7 @@ def read(lab: Lab, settings: Settings, store: Store | None, events: int = 6) -> 
         states=dict(Counter(s.state.value for s in summaries if s.id != SEED_ID)),
         baseline_runs=len(store.baselines()) if store else 0,
         pace=speed,
-        seconds=_seconds(store, summaries) if store else None,
+        seconds=_seconds(store, _timed(summaries, settings)) if store else None,
         board=msgspec.structs.replace(board, candidates=board.candidates[:1]) if board else None,
         events=tuple(store.last_events(events)) if store else (),
     )
@@ -148,10 +158,11 @@ def _without_beat(lab: Lab) -> EngineStatus:
 
 
 def _engine(beat: dict[str, Any], now: float) -> EngineStatus:
-    age, pid, state = max(0.0, now - beat["time"]), beat["pid"], beat["state"]
-    if state != "stopped" and (age > LOST_AFTER or not _is_alive(pid)):
+    """A beat from the future, too, is none of an engine that beats: the clock was set back after it."""
+    age, pid, state = now - beat["time"], beat["pid"], beat["state"]
+    if state != "stopped" and (abs(age) > LOST_AFTER or not _is_alive(pid)):
         state = "lost contact"
-    return EngineStatus(state, pid, age)
+    return EngineStatus(state, pid, max(0.0, age))
 
 
 def _is_alive(pid: int) -> bool:
@@ -189,7 +200,7 @@ def _left(
 ) -> tuple[float | None, str]:
     """Seconds the trial still needs: by the pace of others, before that by its own training speed."""
     if candidate is not None and speed is not None:
-        return max(0.0, speed.seconds - (now - candidate.created)), speed.basis
+        return speed.seconds - _spent(candidate.created, now, speed), speed.basis
     if progress.get("tokens_per_second") and progress.get("step"):
         missing = progress["tokens"] / progress["step"] * (progress["steps"] - progress["step"])
         return missing / progress["tokens_per_second"], "training alone, at its present speed"
@@ -197,7 +208,7 @@ def _left(
 
 
 def _seconds(store: Store, summaries: Sequence[Summary]) -> Seconds | None:
-    scored = [s.id for s in summaries if s.id != SEED_ID and s.fitness is not None][-LATEST:]
+    scored = [s.id for s in summaries if s.fitness is not None][-LATEST:]
     rows = []
     for candidate in map(store.get, scored):
         evidence = candidate.evidence if candidate else None
