@@ -9,6 +9,7 @@ function of code and seed alone; some candidates fail in each of the ways a tria
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -29,21 +30,29 @@ class SimulatedPair:
     """Reports what a trial and a scorer would, without doing anything."""
 
     def __init__(self, delay: float) -> None:
-        self.delay = delay
+        self.delay, self.weights = delay, b""
         self.script: Iterator[tuple[Source, Report]] = iter(())
 
     def start(self, trial: TrialJob, score: ScoreJob | None, files: Mapping[str, Path]) -> None:
         assert score is not None
-        self.script = self._script(trial, score, files["architecture.py"])
+        self.script = self._script(trial, score, files)
 
     def take(self, name: str, destination: Path) -> None:
-        destination.write_bytes(b"simulated")
+        destination.write_bytes(self.weights)
 
-    def _script(self, job: TrialJob, score: ScoreJob, file: Path) -> Iterator[tuple[Source, Report]]:
-        digest = hashlib.sha256(f"{file.read_text()}\n{job.seed}".encode()).digest()
+    def _script(
+        self, job: TrialJob, score: ScoreJob, files: Mapping[str, Path]
+    ) -> Iterator[tuple[Source, Report]]:
+        file = files["architecture.py"]
+        digest = self.weights = hashlib.sha256(f"{file.read_text()}\n{job.seed}".encode()).digest()
         loss = 4.0 + digest[0] / 2560
+        if file.parent.name == os.environ.get("SIMULATED_TOO_GOOD"):
+            loss /= 2
         fails = file.parent.name.isdigit() and digest[1] < 40
         yield "trial", protocol.Ready()
+        if job.task == "serve" and files["checkpoint.pt"].read_bytes() != self.weights:
+            yield "trial", protocol.Failed(S.BROKEN, "the checkpoint cannot be loaded")
+            return
         if job.task == "train":
             yield "trial", protocol.Checked((Check("causality", True, 0.0, 1e-4),))
             yield "trial", protocol.Stage(S.PREFLIGHTED)

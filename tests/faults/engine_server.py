@@ -1,0 +1,160 @@
+"""Engines that meet faults, as many as asked for: forks one for each line of JSON it reads.
+
+    python tests/faults/engine_server.py
+
+A line is `{"lab": PATH, "experiments": N}` with any of these:
+
+    "kill": K             SIGKILL at boundary K, counted from 1: the odd ones lie right before a durable
+                          change (of the store or of the repository), the even ones right behind it
+    "clock": [T, ...]     what the wall clock says: it runs on by a second at each look, and after every
+                          "every" looks it is set to the next T; otherwise it stands still
+    "file_bytes": N       no file may grow beyond N bytes, which fails as a full disk does
+    "map_bytes": N        the store's memory map starts so small
+    "prepare": true       prepare the data as the real engine does; otherwise it is taken as it is
+    "delay": SECONDS      how long each step of a trial takes
+    "hours": H            the budget
+
+`{"program": [ARGUMENT, ...]}` runs the command line program instead.
+The answer is a line with the exit status (negative for a signal), what went to standard output and error,
+and the boundaries that were passed. Store, lineage, lock and signals are real; trials are simulated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import git  # noqa: F401  # what is imported where it is needed is imported once, before the forks
+import scipy.special  # noqa: F401
+import simulated_engine
+
+from asi_lab import cli, engine
+from asi_lab.engineer import monitor
+from asi_lab.lineage import Lineage
+from asi_lab.records import Candidate
+from asi_lab.store import Store
+from asi_lab.view import leaderboard, page, remote, tables  # noqa: F401
+
+NOW = 1_700_000_000.0
+STORE = ("put", "put_baseline", "append_series", "drop_series", "append_events", "record_command", "put_meta")
+GIT = ("init", "config", "symbolic-ref", "fast-import", "read-tree", "update-ref", "pack-refs", "repack")
+
+
+class Boundaries:
+    """Counts the durable changes and ends the process at the chosen place."""
+
+    def __init__(self, file: Path, kill: int | None) -> None:
+        self.file, self.kill, self.count = file, kill, 0
+        for name in STORE:
+            self._wrap(Store, name, _of_store)
+        self._wrap(Lineage, "_git_process", _of_git)
+
+    def _wrap(self, owner: type, name: str, label: Callable[..., str | None]) -> None:
+        change = getattr(owner, name)
+
+        def between(this: Any, *arguments: Any, **named: Any) -> Any:
+            what = label(name, *arguments)
+            if what is None:
+                return change(this, *arguments, **named)
+            self._pass(f"before {what}")
+            result = change(this, *arguments, **named)
+            self._pass(f"after {what}")
+            return result
+
+        setattr(owner, name, between)
+
+    def _pass(self, where: str) -> None:
+        self.count += 1
+        with self.file.open("a") as file:
+            file.write(f"{where}\n")
+        if self.count == self.kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _of_store(name: str, *arguments: Any) -> str:
+    first = arguments[0] if arguments else None
+    if isinstance(first, Candidate):
+        return f"candidate {first.id} {first.state.value}{' published' if first.commit else ''}"
+    return f"{name} {first}" if name == "put_meta" else name
+
+
+def _of_git(_: str, *arguments: str) -> str | None:
+    command, first = arguments[0], arguments[1]
+    if command not in GIT or (command == "symbolic-ref" and first == "--quiet"):  # that one only asks
+        return None
+    return f"git {command} {first}" if command == "update-ref" else f"git {command}"
+
+
+def _clock(times: list[float], every: int) -> Iterator[float]:
+    for start in itertools.cycle(times):
+        for look in range(every):
+            yield start + look
+
+
+def _serve(request: dict[str, Any], boundaries: Path) -> int:
+    """Be the engine that was asked for."""
+    if "program" in request:
+        sys.argv[1:] = request["program"]
+        cli.main()
+    times = request.get("clock")
+    clock = _clock(times, request["every"]) if times else itertools.repeat(NOW)
+    time.time = lambda: next(clock)
+    monitor.time = types.SimpleNamespace(monotonic=lambda: 0.0)  # type: ignore[assignment]  # records hold times
+    engine.HEARTBEAT_SECONDS = 1e9  # beats that depend on the machine's speed would be other boundaries
+    if not request.get("prepare"):
+        engine.Engine._prepare_data = lambda self, control: []  # type: ignore[method-assign]
+    Boundaries(boundaries, request.get("kill"))
+    if "map_bytes" in request:
+        Store.open.__func__.__kwdefaults__["map_size"] = request["map_bytes"]  # type: ignore[attr-defined]
+    if "file_bytes" in request:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"],) * 2)
+    options = [request["lab"], request["experiments"], request.get("delay", 0.0)]
+    sys.argv[1:] = [str(option) for option in (*options, *([request["hours"]] if "hours" in request else []))]
+    return simulated_engine.main()
+
+
+def _answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Fork the engine, wait for its end and tell how it was."""
+    said, boundaries = folder / "said", folder / "boundaries"
+    said.write_bytes(b"")
+    boundaries.write_bytes(b"")
+    if (child := os.fork()) == 0:
+        for stream in (1, 2):
+            os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), stream)
+        code: Any = 70
+        try:
+            code = _serve(request, boundaries)
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    printed, passed = said.read_text(errors="surrogateescape"), boundaries.read_text().splitlines()
+    return {"code": code, "said": printed, "boundaries": passed}
+
+
+def main() -> None:
+    """Answer until there are no more lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        for line in sys.stdin:
+            print(json.dumps(_answer(json.loads(line), Path(folder))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
