@@ -24,11 +24,14 @@ lint: $(VENV)/.ready-dev  ## lint, format, types, who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.ready-dev  ## the measurements of docs/benchmarks.md that take minutes, as tables
+bench: $(VENV)/.ready-dev  ## the measurements in docs/ that take minutes, as tables
 	$(BIN)/python benchmarks/delta_rule.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/zoo.py
+	$(BIN)/python benchmarks/sandbox.py
+	$(BIN)/python benchmarks/faults.py --fast
 
 clean:  ## remove the environment and caches; labs stay
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

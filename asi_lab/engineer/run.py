@@ -222,6 +222,8 @@ class _Supervisor:
         self.death = self.death or now
         if now - self.death < GRACE_SECONDS and not health.said_all:
             return
+        if health.scorer_exit not in (None, 0, protocol.TRIAL_UNUSABLE):
+            self._scorer_died(health.scorer_exit)
         if health.trial_exit is not None:
             said = f"the trial {_words(health.trial_exit)}\n{self.pair.said('trial')}".strip()
             if not ready:
@@ -232,11 +234,14 @@ class _Supervisor:
             raise Ended(self._state_of_exit(health.trial_exit), said)
         if health.scorer_exit == protocol.TRIAL_UNUSABLE:
             raise Ended(S.BROKEN, f"the trial cannot be scored: {self.pair.said('scorer')}")
-        if health.scorer_exit in (-signal.SIGKILL, -signal.SIGTERM):
-            raise Ended(S.INTERRUPTED, f"the scoring process {_words(health.scorer_exit)}")
+
+    def _scorer_died(self, code: int) -> None:
+        """Killed from outside it takes the trial with it; what else ends it is our fault."""
+        if code in (-signal.SIGKILL, -signal.SIGTERM):
+            raise Ended(S.INTERRUPTED, f"the scoring process {_words(code)}")
         raise TrialError(
-            f"The scoring process {_words(health.scorer_exit or 0)}. The candidate was not judged and will "
-            f"be scored again when the search is started again.\n{self.pair.said('scorer')}"
+            f"The scoring process {_words(code)}. The candidate was not judged and will be scored again when "
+            f"the search is started again.\n{self.pair.said('scorer')}"
         )
 
     def _state_of_exit(self, code: int) -> CandidateState:

@@ -76,7 +76,7 @@ def run(job: TrialJob, report: Reporter, reader: int, writer: int) -> None:
         if job.task != "serve":
             _preflight(layer, job, report)
         if job.task != "check":
-            with os.fdopen(reader, "rb") as incoming, os.fdopen(writer, "wb") as outgoing:
+            with os.fdopen(reader, "rb") as incoming, os.fdopen(writer, "wb", buffering=0) as outgoing:
                 _Run(layer, job, report, incoming, outgoing).go()
     except (CandidateFailed, WireError):
         raise

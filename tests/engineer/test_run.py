@@ -106,6 +106,7 @@ def trial(executor, settings, data, tmp_path_factory) -> Trial:
         directory: Path | None = None,
         before: Evidence | None = None,
         suspect_below: dict[int, float] | None = None,
+        see: Callable[[protocol.Report], None] = lambda report: None,
         **limits: float,
     ) -> tuple[Evidence, list[protocol.Report], str]:
         directory = directory or tmp_path_factory.mktemp("candidate")
@@ -127,7 +128,12 @@ def trial(executor, settings, data, tmp_path_factory) -> Trial:
         reports: list[protocol.Report] = []
         pair = executor.take()
         executor.prepare()
-        watch = Watch(settings.supervise, observe=lambda report, evidence: reports.append(report))
+
+        def observe(report: protocol.Report, evidence: Evidence) -> None:
+            reports.append(report)
+            see(report)
+
+        watch = Watch(settings.supervise, observe=observe)
         evidence = run(pair, job, score, directory, watch, before)
         return evidence, reports, (directory / "trial.log").read_text()
 
@@ -350,6 +356,43 @@ def test_no_secret_reaches_the_trial(trial):
     assert evidence.failure is S.BROKEN
     assert "PATH" in log
     assert CANARY not in log
+
+
+def kill(module: str) -> None:
+    """SIGKILL the process at work that runs a module, which is older than the one that waits."""
+    found = [p for p in psutil.Process().children(recursive=True) if p.cmdline()[2:4] == ["-m", module]]
+    min(found, key=lambda process: process.create_time()).kill()
+
+
+BOUNDARIES = {
+    "checked": lambda report: isinstance(report, protocol.Checked),
+    "preflighted": lambda report: report == protocol.Stage(S.PREFLIGHTED),
+    "training": lambda report: report == protocol.Stage(S.TRAINING),
+    "in training": lambda report: isinstance(report, protocol.Progress) and report.step == 5,
+    "at a mark": lambda report: isinstance(report, protocol.Measured),
+    "trained": lambda report: isinstance(report, protocol.Trained),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["asi_lab.train.trial", "asi_lab.evaluate.scorer"])
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_killed_at_any_state_a_trial_gives_the_same_in_the_end(trial, honest, tmp_path, boundary, module):
+    """SIGKILL of the trial or the scorer behind each boundary; what was trained is only scored again."""
+    reached = BOUNDARIES[boundary]
+    killed, reports, _ = trial(
+        GOOD, directory=tmp_path, see=lambda report: kill(module) if reached(report) else None
+    )
+    assert killed.failure is S.INTERRUPTED, killed.error
+    assert "SIGKILL" in killed.error
+    task = "serve" if any(isinstance(report, protocol.Trained) for report in reports) else "train"
+    assert (task == "serve") == (boundary == "trained")
+    before = msgspec.structs.replace(killed, failure=None, error="") if task == "serve" else None
+    again, _, _ = trial(GOOD, task=task, directory=tmp_path, before=before)
+    assert again.evaluation.loss == honest.evaluation.loss
+    assert again.evaluation.tasks == honest.evaluation.tasks
+    assert [h.loss for h in again.held_out] == [h.loss for h in honest.held_out]
+    assert [c.name for c in again.checks] == [c.name for c in honest.checks]
 
 
 @pytest.mark.parametrize("level", [finding.level for finding in sandbox.probe() if finding.holds])
