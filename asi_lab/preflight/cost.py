@@ -58,7 +58,7 @@ def _peak_bytes(subject: Subject, batch: int, length: int, path: str) -> int:
         subject.backward(x)
         peak = torch.cuda.max_memory_allocated(x.device) - before
     else:
-        with Counter(path) as counter:
+        with Counter(path, peak=True) as counter:
             subject.backward(x)
         peak = counter.peak_bytes
     subject.module.zero_grad(set_to_none=True)

@@ -28,14 +28,15 @@ KINDS = ("FLOPs", "bytes touched", "bytes saved for backward")
 
 
 class Counter(TorchDispatchMode):
-    """Counts FLOPs, bytes and bytes saved for backward by place, and the most bytes alive at once.
+    """Counts FLOPs, bytes and bytes saved for backward by place; on demand also the most bytes alive at once.
 
     Operations of the backward pass are booked on the line whose forward operation they belong to.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, peak: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._path = path
+        self._path, self._peak = path, peak
+        self._names: dict[Any, str] = {}
         self.counts: dict[str, dict[Place, float]] = {kind: defaultdict(float) for kind in KINDS}
         self.peak_bytes = 0
         self._alive_bytes = 0
@@ -59,25 +60,29 @@ class Counter(TorchDispatchMode):
         """Run the operation and book it."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        place = self._place(str(func))
+        place = self._place(func)
         inputs, outputs = list(tensors(args)) + list(tensors(kwargs)), list(tensors(result))
         self.counts["FLOPs"][place] += _flops(func, args, kwargs, result)
         held = {_address(x) for x in inputs}
         is_view = not func._schema.is_mutable and bool(outputs) and all(_address(x) in held for x in outputs)
         if not is_view:
             self.counts["bytes touched"][place] += sum(_bytes(x) for x in (*inputs, *outputs))
-        for output in outputs:
-            self._live(output)
+        if self._peak:
+            for output in outputs:
+                self._live(output)
         return result
 
-    def _place(self, operation: str) -> Place:
+    def _place(self, func: Any) -> Place:
         node: Any = torch._C._current_autograd_node()
         if node is not None:
             return self._line_of_node.get(node._sequence_nr()), f"backward of {node.name()}"
         line = current_line(self._path)
         sequence = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self._line_of_node[sequence - 1] = line
-        return line, operation
+        name = self._names.get(func)
+        if name is None:
+            name = self._names[func] = str(func)
+        return line, name
 
     def _live(self, output: Tensor) -> None:
         storage = output.untyped_storage()

@@ -425,7 +425,7 @@ ATTACKS = (
     Attack(
         "make files without number",
         "i = 0\nwhile True:\n    open(f'{i}.txt', 'w').close()\n    i += 1\n",
-        lambda w, o: o.evidence.failure is CandidateState.BROKEN and not (w.folder / "slot").exists(),
+        lambda w, o: nobody_left(w, o) and not (w.folder / "slot").exists(),
         NOWHERE,
     ),
     Attack(
