@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two tests at a time; who is done early takes over from the other.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: run test test-all check lint bench clean
@@ -11,10 +13,10 @@ run: $(VENV)/.ready  ## baselines and 8 candidates at the micro preset, in ./lab
 	$(BIN)/asi-lab --no-tui --preset micro --experiments 8
 
 test: $(VENV)/.ready-dev  ## the fast tests, under 10 minutes on two cores
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-all: $(VENV)/.ready-dev  ## slow ones too
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 check: lint test  ## before each commit
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab import __version__
+from asi_lab import __version__, sandbox
 from asi_lab.lab import Lab
 from asi_lab.records import CandidateState
 
@@ -192,6 +192,22 @@ def test_a_search_narrates_on_stderr_and_leaves_its_results_on_stdout(fresh, can
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in done.stderr.splitlines())
     assert done.stdout.splitlines()[0].split()[:3] == ["#", "id", "name"]
     assert not ESCAPE.search(done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "works", "found"),
+    [("required", {"limits"}, "landlock"), ("bubblewrap", {"landlock", "limits"}, "bubblewrap")],
+)
+def test_a_search_below_the_sandbox_asked_for_does_not_start(run, fresh, monkeypatch, wanted, works, found):
+    findings = [sandbox.Finding(n, n.value in works, f"{n.value} fails", "get it") for n in sandbox.Level]
+    monkeypatch.setattr(sandbox, "probe", lambda: findings)
+    fresh.config.write_text(f'sandbox = "{wanted}"\n' + fresh.config.read_text())
+    result = run("--lab", fresh.path, "--no-tui", "--experiments", "1")
+    assert result.exit_code == 2
+    assert f"{found} fails" in result.stderr
+    assert "Fix: get it" in result.stderr
+    assert not fresh.store.exists()
+    assert not fresh.data.exists()
 
 
 def test_config_show_and_validate(run, copied):
