@@ -136,5 +136,6 @@ class Process:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
-        self._stdin().close()
+        with contextlib.suppress(BrokenPipeError):  # of a job that it never read
+            self._stdin().close()
         os.close(self.report_fd)
