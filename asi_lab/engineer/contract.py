@@ -33,9 +33,12 @@ def check_source(code: str) -> tuple[Check, ...]:
 
 
 def _contract_class(tree: ast.Module) -> list[Check]:
-    found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == CLASS_NAME]
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    found = [node for node in classes if node.name == CLASS_NAME]
     if not found:
-        return [Check("class", False, detail=f"expected a top-level class {CLASS_NAME}")]
+        names = ", ".join(node.name for node in classes) or "none"
+        detail = f"expected a top-level class {CLASS_NAME}; found {names}"
+        return [Check("class", False, detail=detail)]
     methods = {node.name: node for node in found[0].body if isinstance(node, ast.FunctionDef)}
     checks = [Check("class", True)]
     for method, wanted in (("__init__", CONSTRUCTOR), ("forward", FORWARD)):
