@@ -36,8 +36,8 @@ def _contract_class(tree: ast.Module) -> list[Check]:
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     found = [node for node in classes if node.name == CLASS_NAME]
     if not found:
-        names = ", ".join(node.name for node in classes) or "none"
-        detail = f"expected a top-level class {CLASS_NAME}; found {names}"
+        present = ", ".join(node.name for node in classes) or "none"
+        detail = f"expected a top-level class {CLASS_NAME}; found {present}"
         return [Check("class", False, detail=detail)]
     methods = {node.name: node for node in found[0].body if isinstance(node, ast.FunctionDef)}
     checks = [Check("class", True)]

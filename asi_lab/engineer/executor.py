@@ -27,7 +27,8 @@ from asi_lab.engineer.process import Process
 from asi_lab.engineer.workspace import Workspace, remove_tree
 from asi_lab.protocol import Report, ScoreJob, TrialJob
 from asi_lab.sandbox import Level, Policy, Sandbox
-from asi_lab.sandbox.policy import Command, gpu_devices
+from asi_lab.sandbox.command import Command
+from asi_lab.sandbox.policy import gpu_devices
 from asi_lab.settings import Settings
 
 Source = Literal["trial", "scorer"]

@@ -15,7 +15,7 @@ import psutil
 from asi_lab import protocol
 from asi_lab.errors import TrialError
 from asi_lab.protocol import Report, ScoreJob, TrialJob
-from asi_lab.sandbox.policy import Command
+from asi_lab.sandbox.command import Command
 
 MAX_LINE = 4 * 2**20
 LOG_TAIL = 4000

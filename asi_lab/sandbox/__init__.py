@@ -10,7 +10,8 @@ own that dies as a whole, and passes none of the user's environment. Which level
 it (`probe`), with canaries that must fail; it is not changed while an engine runs.
 """
 
+from asi_lab.sandbox.command import Sandbox
 from asi_lab.sandbox.ladder import Finding, choose, probe, uncovered
-from asi_lab.sandbox.policy import Level, Policy, Sandbox
+from asi_lab.sandbox.policy import Level, Policy
 
 __all__ = ["Finding", "Level", "Policy", "Sandbox", "choose", "probe", "uncovered"]

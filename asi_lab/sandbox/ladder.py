@@ -18,7 +18,8 @@ import msgspec
 
 from asi_lab.errors import ConfigError
 from asi_lab.sandbox import bubblewrap, landlock, seccomp
-from asi_lab.sandbox.policy import Level, Policy, Sandbox, can_leave_root
+from asi_lab.sandbox.command import Sandbox, can_leave_root
+from asi_lab.sandbox.policy import Level, Policy
 
 PROBE_SECONDS = 30.0
 

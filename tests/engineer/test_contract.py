@@ -45,7 +45,11 @@ def test_references_pass(name):
         (GOOD + "nn.Linear.forward = None\n", "patching", "assignment to torch.nn.Linear"),
         (GOOD + "setattr(nn.Linear, 'forward', None)\n", "patching", "setattr on torch.nn.Linear"),
         (GOOD + "del torch.nn\n", "patching", "assignment to torch.nn"),
-        (GOOD.replace("class DeltaNet", "class Mine"), "class", "class DeltaNet; found CausalConvolution, Mine"),
+        (
+            GOOD.replace("class DeltaNet", "class Mine"),
+            "class",
+            "class DeltaNet; found CausalConvolution, Mine",
+        ),
         (GOOD.replace("def forward", "def forwards"), "forward", "does not define forward"),
         (GOOD.replace("layer_idx", "layer_index"), "__init__", "missing argument layer_idx"),
         ("#" * 300_000, "size", "at most"),

@@ -24,7 +24,7 @@ from asi_lab.engineer.run import Watch, run
 from asi_lab.protocol import TrialJob
 from asi_lab.records import CandidateState, Evidence
 from asi_lab.sandbox import Level, Policy, Sandbox
-from asi_lab.sandbox.policy import can_leave_root
+from asi_lab.sandbox.command import can_leave_root
 
 CANARY = "canary-3f9c1d"
 ALL_OPEN = frozenset({Level.LIMITS})

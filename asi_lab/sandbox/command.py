@@ -1,0 +1,84 @@
+"""How a level makes a command line of a policy, and whom the program runs as."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from asi_lab.sandbox import bubblewrap, seccomp
+from asi_lab.sandbox.policy import Level, Policy, system_paths
+
+
+class Command(msgspec.Struct, frozen=True):
+    """How to start a confined process: its command line, environment and the descriptors it must inherit.
+
+    `held` keeps those descriptors open until the process was started.
+    """
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    descriptors: tuple[int, ...] = ()
+    held: tuple[IO[bytes], ...] = ()
+
+
+class Sandbox:
+    """One level, ready to confine."""
+
+    def __init__(self, level: Level) -> None:
+        self.level = level
+
+    def command(self, policy: Policy, argv: Sequence[str], environment: dict[str, str]) -> Command:
+        """The command that runs `argv` under the policy with exactly this environment.
+
+        The process leads a group of its own. Killing it ends all it has started: at the level bubblewrap at
+        once, at the others when it is sent SIGTERM, which its guard answers by killing all descendants.
+        """
+        policy = _as_nobody(policy, self.level)
+        spec = msgspec.json.encode(policy).decode()
+        inner = (sys.executable, "-m", "asi_lab.sandbox.confine", self.level.value, spec, *argv)
+        if self.level is not Level.BUBBLEWRAP:
+            return Command(inner, environment)
+        filter_file = tempfile.TemporaryFile()  # noqa: SIM115  held until the process was started
+        seccomp.build(sockets=True).export_bpf(filter_file)
+        filter_file.seek(0)
+        descriptor = filter_file.fileno()
+        outer = bubblewrap.arguments(policy, environment, descriptor)
+        return Command((*outer, *inner), {}, (descriptor,), (filter_file,))
+
+
+UNPRIVILEGED = 64_873
+"""Whom root's trials run as. It owns nothing else, so the kernel's limit of processes counts them alone."""
+
+
+def can_leave_root(level: Level, paths: Sequence[str] = (), workspace: str = "/") -> bool:
+    """Whether a trial that root starts can run as another user: Python, this package and `paths` must be open
+    to all. At the level bubblewrap they are all there is; at the others the way to them counts too."""
+    needed = {path: Path(path).stat().st_mode for path in (*system_paths(), *paths)}
+    if level is not Level.BUBBLEWRAP:
+        ways = {parent for path in (*needed, workspace) for parent in Path(path).parents}
+        if not all(way.stat().st_mode & stat.S_IXOTH for way in ways):
+            return False
+    return all(
+        mode & stat.S_IROTH and (mode & stat.S_IXOTH or not stat.S_ISDIR(mode)) for mode in needed.values()
+    )
+
+
+def _as_nobody(policy: Policy, level: Level) -> Policy:
+    """Have root's trials run without its rights where they can, and hand the workspace over: the kernel does
+    not limit the processes of root."""
+    workspace = Path(policy.workspace)
+    if os.geteuid() != 0 or not can_leave_root(level, policy.readable, policy.workspace):
+        return policy
+    try:
+        for path in (workspace, *workspace.iterdir()):
+            os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
+    except OSError:
+        return policy
+    return msgspec.structs.replace(policy, uid=UNPRIVILEGED)
