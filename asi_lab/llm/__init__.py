@@ -1,0 +1,31 @@
+"""Language models behind one method, `complete`. Knows servers and wire formats, nothing of the search."""
+
+from asi_lab.llm.model import (
+    Busy,
+    Call,
+    Cancelled,
+    Message,
+    Model,
+    ModelError,
+    NoTools,
+    Reply,
+    Tool,
+    ToolCall,
+    TooLong,
+    Usage,
+)
+
+__all__ = [
+    "Busy",
+    "Call",
+    "Cancelled",
+    "Message",
+    "Model",
+    "ModelError",
+    "NoTools",
+    "Reply",
+    "TooLong",
+    "Tool",
+    "ToolCall",
+    "Usage",
+]

@@ -1,0 +1,72 @@
+"""Waiting for a server that is busy or away for a while."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+
+from asi_lab.llm.model import Busy, Call, Cancelled, Message, Model, ModelError, Reply
+
+BASE_SECONDS = 1.0
+CAP_SECONDS = 60.0
+LONGEST_SECONDS = 600.0
+"""A server may ask for a longer wait than the cap, up to this."""
+
+
+class Patient:
+    """A model that is asked again while it is busy.
+
+    The waits grow exponentially and are drawn at random, so that many callers do not come back all at once.
+    `call.on_text` sees an answer that broke off, and then the next one from its start.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        attempts: int = 6,
+        told: Callable[[str], object] = lambda note: None,
+        sleep: Callable[[threading.Event, float], bool] = threading.Event.wait,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`attempts` counts the first one too. `told` gets one line for each wait. `sleep` waits for an event
+        for some seconds and says whether it is set.
+
+        Raises:
+            ValueError: `attempts` is less than 1.
+        """
+        if attempts < 1:
+            raise ValueError(f"attempts should be at least 1, not {attempts}")
+        self.model, self.attempts = model, attempts
+        self._told, self._sleep, self._rng = told, sleep, rng or random.Random()
+
+    @property
+    def name(self) -> str:
+        """The name of the model that is asked."""
+        return self.model.name
+
+    def complete(self, messages: Sequence[Message], call: Call) -> Reply:
+        """Answer a conversation, after some waits where they help.
+
+        Raises:
+            ModelError: trying again is no use, or was none `attempts` times. Never `Busy`.
+            Cancelled: `call.cancelled` was set, also during a wait.
+        """
+        attempt = 1
+        while True:
+            try:
+                return self.model.complete(messages, call)
+            except Busy as busy:
+                fault = busy
+            if attempt >= self.attempts:
+                times = "once" if attempt == 1 else f"{attempt} times"
+                raise ModelError(f"{fault}. Tried {times}; start again when the server answers.")
+            seconds = self._wait(attempt, fault.after)
+            attempt += 1
+            self._told(f"{fault}; trying again in {seconds:.1f} s (attempt {attempt} of {self.attempts})")
+            if self._sleep(call.cancelled, seconds):
+                raise Cancelled("the call was given up")
+
+    def _wait(self, attempt: int, after: float | None) -> float:
+        drawn = self._rng.uniform(0.0, min(CAP_SECONDS, BASE_SECONDS * 2.0 ** min(attempt - 1, 10)))
+        return max(drawn, min(after or 0.0, LONGEST_SECONDS))
