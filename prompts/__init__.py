@@ -1,1 +1,1 @@
-"""One prompt template per agent role. There are none while the grammar fills the roles."""
+"""One prompt template per agent role, as markdown with front matter; `asi_lab.prompting` reads them."""
