@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from asi_lab import baselines, disk, fitness, fsck, references, sandbox
+from asi_lab.agents import Agents
 from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.control import Control, StopNow
 from asi_lab.data.manifest import load_manifest
@@ -23,6 +24,7 @@ from asi_lab.errors import DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
 from asi_lab.lab import Lab, check_unchanged
 from asi_lab.lineage import Lineage
+from asi_lab.llm.model import Model
 from asi_lab.loop import Loop
 from asi_lab.process import die_with_parent
 from asi_lab.protocol import CHECKPOINT_FILE, Progress
@@ -57,11 +59,18 @@ class View(Protocol):
 class Engine:
     """One run of the search on one lab. `search` is its whole life."""
 
-    def __init__(self, lab: Lab, view: View, executor: Executor | None = None) -> None:
-        """`executor` runs the trials; by default they run on this machine."""
+    def __init__(
+        self,
+        lab: Lab,
+        view: View,
+        executor: Executor | None = None,
+        connected: Callable[[str], Model] | None = None,
+    ) -> None:
+        """`executor` runs the trials; by default they run on this machine. `connected` makes a language model
+        of its name; by default over the network."""
         self.lab, self.view = lab, view
         self.settings: Settings = lab.settings()
-        self.executor = executor
+        self.executor, self.connected = executor, connected
 
     def search(self, experiments: int | None, hours: float | None) -> int:
         """Search until the lab holds `experiments` candidates, `hours` are over or someone stops it.
@@ -110,11 +119,13 @@ class Engine:
         watch.beat("running", started, *news)
         try:
             executor.prepare()
+            agents = Agents(self.settings, store, self.lab.prompts, watch, self.connected)
+            agents.greet()
             trials = Trials(self.lab, self.settings, store, executor, watch)
             self._measure_baselines(store, trials, lambda: control.may_go_on(watch.tick))
             lineage = self._lineage(store, config_text, lock, thorough=not ended_well)
             self._sweep_weights(store)
-            loop = Loop(self.settings, config_text, store, lineage, trials)
+            loop = Loop(self.settings, config_text, store, lineage, trials, agents)
             loop.run(experiments, lambda: control.may_go_on(watch.tick))
         finally:
             executor.close()

@@ -13,6 +13,7 @@ EventKind = Literal[
     "engine_resumed",
     "candidate_proposed",
     "candidate_state",
+    "candidate_repaired",
     "baseline_measured",
     "pool_updated",
     "commit",

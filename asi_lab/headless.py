@@ -132,6 +132,8 @@ class ConsoleView:
             return [_proposed(candidate), *([_failed(candidate, candidate.state)] if duplicate else [])]
         if candidate is not None and event.kind == "candidate_state":
             state = CandidateState(event.data["state"])
+            if state.is_failure and candidate.state is not state:  # it has gone on since
+                return [Text(f"{candidate.id:04d} {plain(event.message, limit=tables.LINE)}", style="red")]
             return [_failed(candidate, state)] if state.is_failure else []
         if candidate is not None and event.kind == "commit" and candidate.score is not None:
             return self._scored(candidate, store)

@@ -1,6 +1,7 @@
 """The search, written as one page.
 
     draw -> propose -> check -> measure -> score -> explain -> publish
+                         ^-- repair <--/
 
 The loop alone joins the roles and is the only writer of the store. Each step takes a candidate as far
 as the next state and records it in one transaction, so a search that is cut off anywhere goes on with
@@ -15,30 +16,40 @@ from typing import Any
 
 import msgspec
 
-from asi_lab import analyst, baselines, calibration, fitness, pool, references, researcher
+from asi_lab import baselines, calibration, fitness, pool, references
+from asi_lab.agents import Agents
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.engineer.contract import check_source
-from asi_lab.engineer.judge import judge
 from asi_lab.errors import TrialError
 from asi_lab.events import NewEvent
 from asi_lab.lineage import Lineage
 from asi_lab.records import Candidate, CandidateState, Evidence
 from asi_lab.retrieval import Index
+from asi_lab.roles import Roles
 from asi_lab.settings import Settings
 from asi_lab.store import Store
 from asi_lab.trials import Trials
 
 S = CandidateState
+LESSONS = 60
+"""Failed candidates that a planner may learn from."""
 
 
 class Loop:
     """One search over one lab."""
 
     def __init__(
-        self, settings: Settings, config_text: str, store: Store, lineage: Lineage, trials: Trials
+        self,
+        settings: Settings,
+        config_text: str,
+        store: Store,
+        lineage: Lineage,
+        trials: Trials,
+        agents: Agents,
     ) -> None:
         self.settings, self.config_text = settings, config_text
         self.store, self.lineage, self.trials = store, lineage, trials
+        self.roles = Roles(settings, agents, store.append_events)
         self.index = Index(*store.vectors())
         upper = references.upper()
         self.known_code = {upper.code_hash: upper.name}
@@ -55,21 +66,22 @@ class Loop:
         """Take one candidate from wherever it stands to its end."""
         self._refresh_baselines(candidate_id)
         candidate = self.store.get(candidate_id) or self.propose(candidate_id)
-        for step in (self.check, self.measure, self.score, self.explain, self.publish):
+        candidate = self.measure(self.check(candidate))
+        while (repaired := self.repair(candidate)) is not candidate:
+            candidate = self.measure(self.check(repaired))
+        for step in (self.score, self.explain, self.publish):
             candidate = step(candidate)
 
     def propose(self, candidate_id: int) -> Candidate:
         """Draw a parent and references, and have the researcher write something new."""
-        search, seed = self.settings.search, self.settings.seed
-        draw = pool.draw(candidate_id, self._entries(), search, seed)
-        proposed = researcher.propose(
+        draw = pool.draw(candidate_id, self._entries(), self.settings.search, self.settings.seed)
+        proposed = self.roles.propose(
             candidate_id,
-            self._get(draw.parent),
-            [self._get(reference) for reference in draw.references],
+            self.get(draw.parent),
+            [self.get(reference) for reference in draw.references],
             self.index,
             self.known_code,
-            search,
-            seed,
+            self,
         )
         now = time.time()
         evidence = Evidence(failure=S.DUPLICATE, error=proposed.duplicate) if proposed.duplicate else None
@@ -105,6 +117,27 @@ class Loop:
             evidence = Evidence(checks, failure=S.REJECTED, error=f"{failed[0].name}: {failed[0].detail}")
             return self._end(candidate, evidence)
         return self._advance(candidate, S.CHECKED, evidence=Evidence(checks))
+
+    def repair(self, candidate: Candidate) -> Candidate:
+        """Have checker or debugger put right what failed, and begin again with the code; the same candidate
+        where there is nothing to repair."""
+        if candidate.commit is not None or (changed := self.roles.repair(candidate)) is None:
+            return candidate
+        proposal, done = changed
+        same = self.known_code.get(proposal.code_hash)
+        if same is not None and same != f"candidate {candidate.id}":
+            error = f"{done.role} made of it the same code as {same}"
+            return self._end(candidate, Evidence(failure=S.DUPLICATE, error=error))
+        message = f"{candidate.name}: repaired by {done.role} after {done.failure.value}"
+        return self._advance(
+            candidate,
+            S.PROPOSED,
+            news=("candidate_repaired", message, {"role": done.role, "model": done.model}),
+            proposal=proposal,
+            evidence=None,
+            starts=0,
+            repairs=(*candidate.repairs, done),
+        )
 
     def measure(self, candidate: Candidate) -> Candidate:
         """Train and evaluate in a trial; what an earlier, cut-off trial has earned is kept."""
@@ -143,16 +176,13 @@ class Loop:
         """Have the judge mark it, and compute the fitness."""
         if candidate.state is not S.EVALUATED:
             return candidate
-        assert candidate.proposal is not None
         assert candidate.evidence is not None
         assert candidate.evidence.evaluation is not None
-        judgement = judge(
-            candidate.proposal,
-            candidate.evidence,
+        judgement = self.roles.judge(
+            candidate,
             (self.baselines.anchor(SEED_ARCHITECTURE), self.baselines.anchor(UPPER_REFERENCE)),
             self.trials.reference_code,
             self.baselines.separated(),
-            self.settings.judge.timing,
         )
         score = fitness.score(
             candidate.evidence.evaluation, self.baselines.reference, judgement, self.baselines.noise()
@@ -164,12 +194,8 @@ class Loop:
         if candidate.state is not S.JUDGED:
             return candidate
         assert candidate.parent is not None
-        siblings = [
-            self._get(s.id)
-            for s in self.store.summaries()
-            if s.parent == candidate.parent and s.id < candidate.id and s.state is S.DONE
-        ]
-        analysis = analyst.explain(candidate, self._get(candidate.parent), siblings, self.baselines)
+        siblings = [c for c in self.children(candidate.parent) if c.id < candidate.id]
+        analysis = self.roles.explain(candidate, self.get(candidate.parent), siblings, self.baselines)
         return self._advance(candidate, S.ANALYSED, analysis=analysis)
 
     def publish(self, candidate: Candidate) -> Candidate:
@@ -177,7 +203,7 @@ class Loop:
         if candidate.commit is not None:
             return candidate
         assert candidate.parent is not None
-        parent_commit = self._get(candidate.parent).commit
+        parent_commit = self.get(candidate.parent).commit
         assert parent_commit is not None
         if not candidate.state.is_failure:
             candidate = msgspec.structs.replace(candidate, state=S.DONE)
@@ -197,11 +223,14 @@ class Loop:
             return ()
         return (("best", f"{done.name} is the best so far: fitness {done.score.fitness:.4f}", {}),)
 
-    def _advance(self, candidate: Candidate, state: CandidateState, **changes: Any) -> Candidate:
-        """Record that a candidate came further; only a new state is news."""
+    def _advance(
+        self, candidate: Candidate, state: CandidateState, news: NewEvent | None = None, **changes: Any
+    ) -> Candidate:
+        """Record that a candidate came further; without other `news` only a new state is news."""
         moved = msgspec.structs.replace(candidate, state=state, updated=time.time(), **changes)
-        news: NewEvent = ("candidate_state", f"{moved.name}: {state.value}", {"state": state.value})
-        self.store.put(moved, *([news] if state is not candidate.state else []))
+        if news is None and state is not candidate.state:
+            news = ("candidate_state", f"{moved.name}: {state.value}", {"state": state.value})
+        self.store.put(moved, *([news] if news else []))
         return moved
 
     def _end(self, candidate: Candidate, evidence: Evidence) -> Candidate:
@@ -253,10 +282,26 @@ class Loop:
             if s.state is S.DONE and s.fitness is not None
         ]
 
-    def _get(self, candidate_id: int) -> Candidate:
+    def get(self, candidate_id: int) -> Candidate:
+        """The record of a candidate that is there."""
         candidate = self.store.get(candidate_id)
         assert candidate is not None
         return candidate
+
+    def children(self, parent: int) -> list[Candidate]:
+        """The finished candidates of a parent, in order of id."""
+        found = (s.id for s in self.store.summaries() if s.parent == parent and s.state is S.DONE)
+        return [self.get(number) for number in found]
+
+    def failures(self) -> list[Candidate]:
+        """The latest candidates that failed, oldest first."""
+        failed = [s.id for s in self.store.summaries() if s.state.is_failure and s.state is not S.DUPLICATE]
+        return [self.get(number) for number in failed[-LESSONS:]]
+
+    @property
+    def most_parameters(self) -> int:
+        """The most that a candidate's whole model may have."""
+        return int(self.baselines.anchor(SEED_ARCHITECTURE).params * self.settings.limits.parameter_ratio)
 
     def _next_id(self) -> int:
         """The candidate that is not finished, or the next new one."""

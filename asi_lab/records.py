@@ -82,7 +82,8 @@ class Proposal(msgspec.Struct, frozen=True):
 
     `researcher` and `model` say who wrote it. `genome` is the grammar's own description of the
     code, None for code that was not written by the grammar. `change` is the difference from the
-    parent in a few words. `rejected` counts the near-duplicates thrown away before this proposal.
+    parent in a few words. `rejected` counts the near-duplicates thrown away before this proposal. `prompts`
+    are those of a language model, by role: a hash of each.
     """
 
     name: str
@@ -95,6 +96,18 @@ class Proposal(msgspec.Struct, frozen=True):
     code_hash: str = ""
     nearest: tuple[Neighbour, ...] = ()
     rejected: int = 0
+    prompts: dict[str, str] = {}
+
+
+class Repair(msgspec.Struct, frozen=True):
+    """One change of a candidate's code by the checker or the debugger: what was wrong before (`failure` and
+    `error`), and what the model says it changed."""
+
+    role: str
+    model: str
+    failure: CandidateState
+    error: str
+    changes: str
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -224,11 +237,15 @@ class RubricPart(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """The judge's mark in [1, 10]: DeltaNet is 5 and Gated DeltaNet is 10."""
+    """The judge's mark in [1, 10]: DeltaNet is 5 and Gated DeltaNet is 10.
+
+    `marks` are those of a judge that was asked several times; `mark` is their median.
+    """
 
     mark: float
     parts: tuple[RubricPart, ...]
     judge: str
+    marks: tuple[float, ...] = ()
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -276,8 +293,8 @@ class Analysis(msgspec.Struct, frozen=True):
 class Candidate(msgspec.Struct, frozen=True):
     """One architecture from draw to commit. Times are seconds since the epoch, UTC.
 
-    `starts` counts how often its trial was begun; `released` says that a person let it in although its loss
-    was suspect.
+    `starts` counts how often its trial was begun; `repairs` are the changes of its code since it was
+    proposed; `released` says that a person let it in although its loss was suspect.
     """
 
     id: int
@@ -292,6 +309,7 @@ class Candidate(msgspec.Struct, frozen=True):
     commit: str | None = None
     starts: int = 0
     released: bool = False
+    repairs: tuple[Repair, ...] = ()
 
     @property
     def name(self) -> str:

@@ -210,13 +210,30 @@ class Supervise(Section, frozen=True, kw_only=True):
     ] = 0.1
 
 
-class Agents(Section, frozen=True, kw_only=True):
-    """Who fills the roles."""
+Models = tuple[str, ...]
 
-    researcher: Annotated[
-        Literal["grammar"],
-        about("`grammar` recombines known mechanisms into source code, without a language model."),
-    ] = "grammar"
+
+class Agents(Section, frozen=True, kw_only=True):
+    """Who fills the roles: language models, or without any the grammar, the measured rubric and the table."""
+
+    models: Annotated[
+        Models,
+        about("Language models such as ollama:qwen3-coder:30b or openai:gpt-4.1; empty: the grammar alone."),
+    ] = ()
+    planner: Annotated[Models, about("Other models for planning; empty: those of `models`.")] = ()
+    coder: Annotated[Models, about("Other models for repairing code.")] = ()
+    judge: Annotated[Models, about("Other models for judging.")] = ()
+    analyst: Annotated[Models, about("Other models for analysis and summaries.")] = ()
+    control: Annotated[
+        Fraction, about("Share of the candidates that the grammar proposes all the same, as a control.")
+    ] = 0.1
+    plan_retries: Annotated[NonNegative, about("New plans asked for after a repeated idea.")] = 3
+    repairs: Annotated[NonNegative, about("Most repairs of a candidate by checker and debugger.")] = 3
+    judge_samples: Annotated[Positive, about("Times the judge is asked; the median counts.")] = 3
+    timeout_seconds: Annotated[PositiveFloat, about("Silence after which a call is given up.")] = 300.0
+    context: Annotated[int, Meta(ge=4096), about("Most tokens of a conversation.")] = 32_768
+    ollama_host: Annotated[str, about("Ollama's server; empty: OLLAMA_HOST, or this machine.")] = ""
+    openai_base_url: Annotated[str, about("An OpenAI-compatible server; empty: OpenAI itself.")] = ""
 
 
 class Settings(Section, frozen=True, kw_only=True):

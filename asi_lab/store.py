@@ -27,7 +27,7 @@ from asi_lab.records import BaselineRun, Candidate, CandidateState
 from asi_lab.summary import Summary, summarise
 
 T = TypeVar("T")
-FORMAT = 2
+FORMAT = 3
 SERIES_COLUMNS = ("step", "tokens", "loss", "learning_rate", "tokens_per_second", "memory_mb", "seconds")
 """Columns of a loss curve; `seconds` count from the start of training."""
 
@@ -39,6 +39,7 @@ _TABLES = (
     "events",
     "vectors",
     "ledger",
+    "exchanges",
     "commands",
     "meta",
 )
@@ -268,6 +269,28 @@ class Store:
         """Record an expense under its own key. False when the key was recorded before: a replayed
         call is not counted twice."""
         return self._record("ledger", key, value)
+
+    def put_exchange(self, candidate: int, key: str, exchange: dict[str, Any], cost: dict[str, Any]) -> None:
+        """Record a call to a language model and what it cost, in one transaction."""
+        name, expense = _key(candidate) + key.encode(), f"{candidate}/{key}".encode()
+        packed, entry = _pack(exchange), _pack(cost)
+
+        def work(txn: Any) -> None:
+            txn.put(name, packed, overwrite=False, db=self._db.table("exchanges"))
+            txn.put(expense, entry, overwrite=False, db=self._db.table("ledger"))
+
+        self._db.write(work)
+
+    def exchange(self, candidate: int, key: str) -> dict[str, Any] | None:
+        """Return a recorded call by the candidate it was made for and its key, None when there is none."""
+        raw = self._read("exchanges", _key(candidate) + key.encode())
+        return None if raw is None else _unpack(_anything, raw, f"a call for candidate {candidate}")
+
+    def exchanges(self, candidate: int) -> list[dict[str, Any]]:
+        """Return the recorded calls of a candidate, in the order in which they were made."""
+        rows = self._rows("exchanges", prefix=_key(candidate))
+        found = [_unpack(_anything, raw, f"a call for candidate {candidate}") for _, raw in rows]
+        return sorted(found, key=lambda exchange: float(exchange["started"]))
 
     def ledger(self) -> dict[str, dict[str, Any]]:
         """Return all ledger entries by key."""

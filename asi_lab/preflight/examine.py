@@ -198,8 +198,11 @@ def _guarded(name: str, path: str, check: Callable[[], Check]) -> Check:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        notes = getattr(error, "__notes__", [])
+        error.__notes__ = []  # they come first, so that the last line is what was raised
         lines = "".join(traceback.format_exception(error)).splitlines()
-        found = Check(name, False, detail="\n".join(lines[-ERROR_LINES:]), line=error_line(error, path))
+        detail = "\n".join([*notes, *lines[-ERROR_LINES:]])
+        found = Check(name, False, detail=detail, line=error_line(error, path))
     return msgspec.structs.replace(found, seconds=time.perf_counter() - started)
 
 

@@ -1,22 +1,22 @@
 """The researcher: proposes a new architecture from a draw, and keeps asking until it is new.
 
-propose -> embed the motivation -> nearest motivations, equal code? -> accept, or try again
+draft -> embed the motivation -> nearest motivations, equal code? -> judged new -> accept, or draft again
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from asi_lab.randomness import keyed_random
-from asi_lab.records import Candidate, Proposal
-from asi_lab.researcher import grammar
+from asi_lab.records import Proposal
 from asi_lab.researcher.novelty import code_hash
 from asi_lab.retrieval import Index, Vector, embed
-from asi_lab.settings import Search
 
 NEIGHBOURS = 5
+
+Draft = Callable[[int, str], Proposal]
+"""Writes a proposal for attempt 0, 1, ...; told of what the last one was a repetition, empty at first."""
 
 
 class Proposed(msgspec.Struct, frozen=True):
@@ -28,26 +28,29 @@ class Proposed(msgspec.Struct, frozen=True):
 
 
 def propose(
-    candidate_id: int,
-    parent: Candidate,
-    references: Sequence[Candidate],
+    draft: Draft,
     index: Index,
     known_code: Mapping[str, str],
-    search: Search,
-    lab_seed: int,
+    retries: int,
+    most_similar: float,
+    repeats: Callable[[Proposal], str] = lambda proposal: "",
 ) -> Proposed:
-    """Ask for proposals until one is new, at most `1 + search.novelty_retries` times.
+    """Ask for drafts until one is new, at most `1 + retries` times.
 
-    `known_code` maps the hashes of all earlier code to the name of what holds it.
+    `known_code` maps the hashes of all earlier code to the name of what holds it. Motivations of a cosine of
+    `most_similar` count as the same. `repeats` looks once more at what has passed so far, and says of what it
+    is a repetition.
     """
     duplicate = ""
-    for attempt in range(1 + search.novelty_retries):
-        draft = grammar.propose(parent, references, keyed_random(lab_seed, candidate_id, "propose", attempt))
-        vector = embed(draft.motivation)
+    for attempt in range(1 + retries):
+        drafted = draft(attempt, duplicate)
+        vector = embed(drafted.motivation)
         nearest = index.nearest(vector, NEIGHBOURS)
-        hashed = code_hash(draft.code)
-        proposal = msgspec.structs.replace(draft, code_hash=hashed, nearest=tuple(nearest), rejected=attempt)
-        duplicate = _duplicate_of(proposal, known_code, search.duplicate_similarity)
+        hashed = code_hash(drafted.code)
+        proposal = msgspec.structs.replace(
+            drafted, code_hash=hashed, nearest=tuple(nearest), rejected=attempt
+        )
+        duplicate = _duplicate_of(proposal, known_code, most_similar) or repeats(proposal)
         if not duplicate:
             break
     return Proposed(proposal, vector, duplicate)

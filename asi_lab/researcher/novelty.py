@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 
+from asi_lab.source import drop_docstrings
+
 
 def code_hash(code: str) -> str:
     """Hash of what the code does: comments, docstrings, formatting and local names left out.
@@ -16,22 +18,11 @@ def code_hash(code: str) -> str:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
         return hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()[:24]
+    drop_docstrings(tree)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            _drop_docstring(node)
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                _rename_locals(node)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            _rename_locals(node)
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:24]
-
-
-def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-    first = node.body[0] if node.body else None
-    if (
-        isinstance(first, ast.Expr)
-        and isinstance(first.value, ast.Constant)
-        and isinstance(first.value.value, str)
-    ):
-        node.body = node.body[1:] or [ast.Pass()]
 
 
 def _rename_locals(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:

@@ -1,0 +1,213 @@
+"""The language models of a lab: which one answers for which role, recorded, off the main thread.
+
+Roles ask through an `Asker` and know nothing of models, threads or the store. While a model thinks, the
+engine goes on obeying commands; a stop gives the call up.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from asi_lab import prompting
+from asi_lab.llm.ask import Asker, Question, RoleFailed, ask
+from asi_lab.llm.codefile import CodeFile
+from asi_lab.llm.model import Call, Message, Model
+from asi_lab.llm.providers import connect
+from asi_lab.llm.record import Exchange, Recorded
+from asi_lab.llm.retry import Patient
+from asi_lab.randomness import keyed_random
+from asi_lab.settings import Agents as AgentSettings
+from asi_lab.settings import Settings
+from asi_lab.store import Store
+from asi_lab.trials import Watch
+
+T = TypeVar("T")
+
+TICK_SECONDS = 0.2
+
+GROUPS = {
+    "planner": "planner",
+    "planner_after_duplicate": "planner",
+    "novelty": "planner",
+    "checker": "coder",
+    "debugger": "coder",
+    "judge": "judge",
+    "analyst": "analyst",
+    "summariser": "analyst",
+}
+"""Roles, by the setting that names their models."""
+
+
+class Agents:
+    """All models of one lab."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        prompts: Path,
+        watch: Watch,
+        connected: Callable[[str], Model] | None = None,
+    ) -> None:
+        """`prompts` is the lab's folder of overrides. `watch` is told who thinks, and may raise to give it
+        up. `connected` makes a model of its name; by default over the network.
+
+        Raises:
+            ConfigError: a prompt or the name of a model is wrong.
+        """
+        self.settings: AgentSettings = settings.agents
+        self.seed, self.store, self.watch = settings.seed, store, watch
+        self.prompts = prompting.load_all(prompts)
+        make = connected or self._connect
+        self._models: dict[str, Model] = {name: make(name) for name in self._names()}
+
+    @property
+    def present(self) -> bool:
+        """Whether there are any: without, the grammar, the rubric and the table fill the roles."""
+        return bool(self._models)
+
+    def greet(self) -> None:
+        """Ask every model for a word, so that a wrong key or a missing model shows before the night.
+
+        Raises:
+            ModelError: one of them cannot be had; the message says what to do.
+        """
+        for name, model in self._models.items():
+            self.watch.working("-", f"waiting for {name}", None)
+            call = Call(temperature=0.0, timeout=self.settings.timeout_seconds)
+            hello = [Message("user", "Answer with one word: ready")]
+            asked = functools.partial(model.complete, hello, call)
+            self.wait(asked, call.cancelled)
+        if self._models:
+            control = f"; the grammar proposes {self.settings.control:.0%} as a control"
+            self.store.append_events(("note", f"language models: {', '.join(self._models)}{control}", {}))
+
+    def plans(self, candidate_id: int) -> bool:
+        """Whether a language model proposes this candidate, or the grammar as a control."""
+        if not self.present:
+            return False
+        return keyed_random(self.seed, candidate_id, "control").random() >= self.settings.control
+
+    def of(self, candidate_id: int) -> Asker:
+        """Whoever works on one candidate."""
+        return _Asker(self, candidate_id)
+
+    def digests(self) -> dict[str, str]:
+        """The prompts in use, by role: a hash of each."""
+        return {name: prompt.digest for name, prompt in sorted(self.prompts.items())}
+
+    def choose(self, candidate_id: int, role: str) -> str:
+        """The model that fills a role for a candidate: drawn from the list, the same at every start."""
+        names = self._list(GROUPS[role])
+        return keyed_random(self.seed, candidate_id, "model", GROUPS[role]).choice(names)
+
+    def model(self, name: str) -> Model:
+        """The model of that name."""
+        return self._models[name]
+
+    def _list(self, group: str) -> tuple[str, ...]:
+        own: tuple[str, ...] = getattr(self.settings, group)
+        return own or self.settings.models
+
+    def _names(self) -> list[str]:
+        return sorted({name for group in set(GROUPS.values()) for name in self._list(group)})
+
+    def _connect(self, name: str) -> Model:
+        settings = self.settings
+        model = connect(
+            name,
+            ollama_host=settings.ollama_host or None,
+            openai_base_url=settings.openai_base_url or None,
+            context=settings.context,
+        )
+        return Patient(model, told=self._tell)
+
+    def _tell(self, words: str) -> None:
+        self.store.append_events(("warning", words, {}))
+
+    def wait(self, work: Callable[[], T], cancelled: threading.Event) -> T:
+        """Run `work` in a thread and tick until it is done. What `tick` raises gives it up."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+        threading.Thread(target=run, daemon=True, name="role").start()
+        while True:
+            try:
+                return done.result(TICK_SECONDS)
+            except NotYet:
+                if done.done():
+                    raise
+                try:
+                    self.watch.tick()
+                except BaseException:
+                    cancelled.set()
+                    raise
+
+
+class _Asker:
+    def __init__(self, agents: Agents, candidate_id: int) -> None:
+        self._agents, self._candidate = agents, candidate_id
+        self._asked: Counter[str] = Counter()
+        self._tape = _Tape(agents.store, candidate_id)
+
+    def model_of(self, role: str) -> str:
+        return self._agents.choose(self._candidate, role)
+
+    def __call__(
+        self,
+        role: str,
+        kind: type[T],
+        values: Mapping[str, str],
+        code: CodeFile | None = None,
+        is_done: Callable[[T], str] = lambda answer: "",
+    ) -> T:
+        agents, cancelled = self._agents, threading.Event()
+        prompt = agents.prompts[role]
+        system, user = prompt.render(**values)
+        name = self.model_of(role)
+        model = Recorded(name, agents.model(name), role, self._tape, self._asked)
+        call = Call(
+            temperature=prompt.temperature, timeout=agents.settings.timeout_seconds, cancelled=cancelled
+        )
+        question = Question(system, user, call, prompt.schema)
+        agents.watch.working(f"{self._candidate:04d}", role, None)
+        try:
+            return agents.wait(lambda: ask(model, question, kind, code, is_done), cancelled)
+        except RoleFailed as failure:
+            raise RoleFailed(f"{name} gave no usable answer: {failure}") from None
+
+
+class _Tape:
+    """The exchanges of one candidate, in the store."""
+
+    def __init__(self, store: Store, candidate_id: int) -> None:
+        self._store, self._candidate = store, candidate_id
+
+    def find(self, key: str) -> Exchange | None:
+        raw = self._store.exchange(self._candidate, key)
+        return None if raw is None else msgspec.convert(raw, Exchange)
+
+    def keep(self, key: str, exchange: Exchange) -> None:
+        cost: dict[str, Any] = {
+            "candidate": self._candidate,
+            "role": exchange.role,
+            "model": exchange.model,
+            "prompt_tokens": exchange.reply.usage.prompt,
+            "completion_tokens": exchange.reply.usage.completion,
+            "seconds": exchange.reply.seconds,
+        }
+        self._store.put_exchange(self._candidate, key, msgspec.to_builtins(exchange), cost)

@@ -1,0 +1,128 @@
+"""Checker and debugger: language models that put a candidate's code right (paper, section 2.3).
+
+The checker is given the measured verdicts where a rule of the contract is broken, the debugger the error
+where the code does not run. Both keep the idea.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from asi_lab.llm.ask import Asker
+from asi_lab.llm.codefile import CodeFile
+from asi_lab.records import Candidate, CandidateState, Check, Proposal, Repair
+
+S = CandidateState
+
+ROLES = {
+    S.REJECTED: "checker",
+    S.LEAKING: "checker",
+    S.SLOW: "checker",
+    S.BROKEN: "debugger",
+    S.DIVERGED: "debugger",
+    S.OUT_OF_MEMORY: "debugger",
+    S.TIMED_OUT: "debugger",
+}
+"""Who puts which failure right. What is not here is nobody's to repair."""
+
+OWN_FRAME = re.compile(r'^\s*File ".*architecture\.py", line \d+')
+MOST_LINES, MOST_CHARACTERS = 40, 4000
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What the model says it changed."""
+
+    changes: str
+
+
+def repair(ask: Asker, candidate: Candidate) -> tuple[Proposal, Repair]:
+    """Ask for code that does what the candidate wants without the failure it ended in.
+
+    Raises:
+        RoleFailed: no changed code came.
+        ModelError: no model can be had.
+    """
+    assert candidate.proposal is not None
+    assert candidate.evidence is not None
+    proposal, evidence = candidate.proposal, candidate.evidence
+    role, code = ROLES[candidate.state], CodeFile(proposal.code)
+    error = matter(evidence.error)
+    values = {"motivation": proposal.motivation, "code": proposal.code}
+    if role == "checker":
+        values["verdicts"] = verdicts(evidence.checks) or error
+    else:
+        values |= {"error": error, "stage": stage(candidate), "earlier": earlier(candidate)}
+    answer = ask(role, Changes, values, code, lambda given: _missing(code))
+    done = Repair(role, ask.model_of(role), candidate.state, error, answer.changes.strip())
+    return msgspec.structs.replace(proposal, code=code.code, code_hash=""), done
+
+
+def _missing(code: CodeFile) -> str:
+    if code.written:
+        return ""
+    return (
+        "architecture.py was not changed: call write_code_file, or give the whole file in a ```python block"
+    )
+
+
+def verdicts(checks: tuple[Check, ...]) -> str:
+    """The measured verdicts in words: the failed ones with their numbers and lines, the others by name."""
+    failed = [check for check in checks if not check.passed]
+    lines = []
+    for check in failed:
+        number = f" (measured {check.value:.3g}, limit {check.tolerance:.3g})" if _measured(check) else ""
+        place = f" [line {check.line}]" if check.line else ""
+        lines.append(f"FAILED {check.name}{number}{place}: {check.detail}")
+    passed = [check.name for check in checks if check.passed]
+    if failed and passed:
+        lines.append(f"passed: {', '.join(passed)}")
+    return "\n".join(lines)[:MOST_CHARACTERS]
+
+
+def _measured(check: Check) -> bool:
+    return check.value is not None and check.tolerance is not None
+
+
+def matter(error: str) -> str:
+    """Those lines of an error that matter: the frames of the candidate's own file and what was raised."""
+    lines = error.strip().splitlines()
+    frames = [i for i, line in enumerate(lines) if line.lstrip().startswith('File "')]
+    if not frames:
+        return "\n".join(lines[-MOST_LINES:])[-MOST_CHARACTERS:]
+    kept: list[str] = []
+    for i, line in enumerate(lines):
+        if line.lstrip().startswith('File "'):
+            if OWN_FRAME.match(line):
+                kept += [re.sub(r'File ".*architecture\.py"', 'File "architecture.py"', line)]
+                kept += [text for text in lines[i + 1 : i + 2] if not text.lstrip().startswith('File "')]
+        elif i > frames[-1] and not line.startswith(" "):
+            kept.append(line)  # what was raised, and notes on it
+        elif i < frames[0]:
+            kept.append(line)
+    return "\n".join(kept[-MOST_LINES:])[-MOST_CHARACTERS:]
+
+
+def stage(candidate: Candidate) -> str:
+    """Where the candidate failed, in words."""
+    evidence = candidate.evidence
+    assert evidence is not None
+    if evidence.training is not None:
+        return "scoring, after training"
+    failed = next((check.name for check in evidence.checks if not check.passed), None)
+    return f"check {failed}, before training" if failed else "training"
+
+
+def earlier(candidate: Candidate) -> str:
+    """What was tried before, and what it was tried against."""
+    told = [
+        f"{number}. {done.role} on {done.failure.value}: {done.changes}\n   error then: {_last(done.error)}"
+        for number, done in enumerate(candidate.repairs, start=1)
+    ]
+    return "\n".join(told) or "nothing yet"
+
+
+def _last(error: str) -> str:
+    lines = error.strip().splitlines()
+    return lines[-1][:300] if lines else ""
