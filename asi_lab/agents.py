@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from asi_lab import prompting
+from asi_lab import prompting, spending
 from asi_lab.llm.ask import Asker, Question, RoleFailed, ask
 from asi_lab.llm.codefile import CodeFile
 from asi_lab.llm.model import Call, Message, Model
@@ -54,26 +54,47 @@ class Agents:
         self,
         settings: Settings,
         store: Store,
-        prompts: Path,
+        lab: Path,
         watch: Watch,
         connected: Callable[[str], Model] | None = None,
     ) -> None:
-        """`prompts` is the lab's folder of overrides. `watch` is told who thinks, and may raise to give it
-        up. `connected` makes a model of its name; by default over the network.
+        """`lab` may hold a folder `prompts` and a file `prices.toml` of its own. `watch` is told who thinks,
+        and may raise to give it up. `connected` makes a model of its name; by default over the network.
 
         Raises:
-            ConfigError: a prompt or the name of a model is wrong.
+            ConfigError: a prompt, a price or the name of a model is wrong.
         """
         self.settings: AgentSettings = settings.agents
         self.seed, self.store, self.watch = settings.seed, store, watch
-        self.prompts = prompting.load_all(prompts)
+        self.prompts = prompting.load_all(lab / "prompts")
+        self.prices = spending.load_prices(lab)
+        self.spent = spending.total(store.ledger().values())
+        self._used_up = False
         make = connected or self._connect
         self._models: dict[str, Model] = {name: make(name) for name in self._names()}
 
     @property
     def present(self) -> bool:
-        """Whether there are any: without, the grammar, the rubric and the table fill the roles."""
-        return bool(self._models)
+        """Whether any may be asked: without, the grammar, the rubric and the table fill the roles."""
+        return bool(self._models) and not self._used_up
+
+    def used_up(self) -> str:
+        """Say, once, that a limit of the whole lab is reached; empty otherwise. From then on nobody is
+        asked."""
+        settings, spent = self.settings, self.spent
+        limits = [
+            (f"${spent.dollars:,.2f}", spent.dollars, "most_dollars", settings.most_dollars),
+            (f"{spent.tokens:,} tokens", spent.tokens, "most_tokens", settings.most_tokens),
+        ]
+        over = [(used, name, limit) for used, amount, name, limit in limits if limit and amount >= limit]
+        if not over or self._used_up or not self._models:
+            return ""
+        self._used_up = True
+        used, name, limit = over[0]
+        return (
+            f"paused: the language models have used {used}, and agents.{name} is {limit:g}. Raise it in "
+            "lab.toml and start the search again, or go on without them: asi-lab resume"
+        )
 
     def greet(self) -> None:
         """Ask every model for a word, so that a wrong key or a missing model shows before the night.
@@ -162,7 +183,7 @@ class _Asker:
     def __init__(self, agents: Agents, candidate_id: int) -> None:
         self._agents, self._candidate = agents, candidate_id
         self._asked: Counter[str] = Counter()
-        self._tape = _Tape(agents.store, candidate_id)
+        self._tape = _Tape(agents, candidate_id)
 
     def model_of(self, role: str) -> str:
         return self._agents.choose(self._candidate, role)
@@ -176,6 +197,11 @@ class _Asker:
         is_done: Callable[[T], str] = lambda answer: "",
     ) -> T:
         agents, cancelled = self._agents, threading.Event()
+        limit = agents.settings.candidate_tokens
+        if limit and self._tape.spent.tokens >= limit:
+            raise RoleFailed(
+                f"{self._tape.spent.tokens:,} tokens are used, agents.candidate_tokens is {limit:,}"
+            )
         prompt = agents.prompts[role]
         system, user = prompt.render(**values)
         name = self.model_of(role)
@@ -194,20 +220,26 @@ class _Asker:
 class _Tape:
     """The exchanges of one candidate, in the store."""
 
-    def __init__(self, store: Store, candidate_id: int) -> None:
-        self._store, self._candidate = store, candidate_id
+    def __init__(self, agents: Agents, candidate_id: int) -> None:
+        self._agents, self._candidate = agents, candidate_id
+        own = agents.store.ledger(f"{candidate_id}/")
+        self.spent = spending.total(own.values())
 
     def find(self, key: str) -> Exchange | None:
-        raw = self._store.exchange(self._candidate, key)
+        raw = self._agents.store.exchange(self._candidate, key)
         return None if raw is None else msgspec.convert(raw, Exchange)
 
     def keep(self, key: str, exchange: Exchange) -> None:
+        usage = exchange.reply.usage
         cost: dict[str, Any] = {
             "candidate": self._candidate,
             "role": exchange.role,
             "model": exchange.model,
-            "prompt_tokens": exchange.reply.usage.prompt,
-            "completion_tokens": exchange.reply.usage.completion,
+            "prompt_tokens": usage.prompt,
+            "completion_tokens": usage.completion,
             "seconds": exchange.reply.seconds,
+            "dollars": spending.dollars(self._agents.prices, exchange.model, usage.prompt, usage.completion),
         }
-        self._store.put_exchange(self._candidate, key, msgspec.to_builtins(exchange), cost)
+        self.spent = self.spent.plus(cost)
+        self._agents.spent = self._agents.spent.plus(cost)
+        self._agents.store.put_exchange(self._candidate, key, msgspec.to_builtins(exchange), cost)

@@ -142,6 +142,7 @@ def _trailers(candidate: Candidate, proposal: Proposal) -> list[tuple[str, str]]
     trailers.append(("Researcher", proposal.researcher))
     if proposal.model:
         trailers.append(("Model", proposal.model))
+    trailers += [("Repaired", f"{done.role} after {done.failure.value}") for done in candidate.repairs]
     return trailers
 
 
@@ -167,6 +168,8 @@ def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
         "change": proposal.change,
         "researcher": proposal.researcher,
         "model": proposal.model,
+        "prompts": proposal.prompts,
+        "repairs": candidate.repairs,
         "genome": proposal.genome,
         "code_hash": proposal.code_hash,
         "nearest": proposal.nearest,

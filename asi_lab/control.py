@@ -132,6 +132,12 @@ class Control:
             self.stop_now |= command.action == "stop_now"
         store.append_events(("command", answer, {"id": command.id}))
 
+    def hold(self, why: str) -> None:
+        """Pause before the next candidate, until someone says resume."""
+        self.paused = True
+        if self.store is not None:
+            self.store.append_events(("warning", why, {}))
+
     def may_go_on(self, tick: Callable[[], None]) -> bool:
         """Whether another candidate may be started; waits while paused, calling `tick`, which ticks this.
 

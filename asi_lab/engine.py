@@ -119,14 +119,14 @@ class Engine:
         watch.beat("running", started, *news)
         try:
             executor.prepare()
-            agents = Agents(self.settings, store, self.lab.prompts, watch, self.connected)
+            agents = Agents(self.settings, store, self.lab.path, watch, self.connected)
             agents.greet()
             trials = Trials(self.lab, self.settings, store, executor, watch)
             self._measure_baselines(store, trials, lambda: control.may_go_on(watch.tick))
             lineage = self._lineage(store, config_text, lock, thorough=not ended_well)
             self._sweep_weights(store)
             loop = Loop(self.settings, config_text, store, lineage, trials, agents)
-            loop.run(experiments, lambda: control.may_go_on(watch.tick))
+            loop.run(experiments, lambda: _may_go_on(control, watch, agents))
         finally:
             executor.close()
             cause = sys.exception()  # it says more than what may follow from it
@@ -252,6 +252,13 @@ class Engine:
             for file in self.lab.trials.glob(f"*/*{Path(CHECKPOINT_FILE).stem}.*"):
                 if file.parent.name not in wanted:
                     file.unlink()
+
+
+def _may_go_on(control: Control, watch: _Watch, agents: Agents) -> bool:
+    """Whether another candidate may be started; waits while paused, also where the models cost too much."""
+    if why := agents.used_up():
+        control.hold(why)
+    return control.may_go_on(watch.tick)
 
 
 class _Watch:

@@ -30,7 +30,6 @@ class Lab:
         self.store = self.path / "store"
         self.trials = self.path / "trials"
         self.data = self.path / "data"
-        self.prompts = self.path / "prompts"
         self._lock_file = self.path / "engine.lock"
 
     @property

@@ -74,6 +74,7 @@ class Loop:
 
     def propose(self, candidate_id: int) -> Candidate:
         """Draw a parent and references, and have the researcher write something new."""
+        created = time.time()
         draw = pool.draw(candidate_id, self._entries(), self.settings.search, self.settings.seed)
         proposed = self.roles.propose(
             candidate_id,
@@ -83,13 +84,12 @@ class Loop:
             self.known_code,
             self,
         )
-        now = time.time()
         evidence = Evidence(failure=S.DUPLICATE, error=proposed.duplicate) if proposed.duplicate else None
         candidate = Candidate(
             id=candidate_id,
             state=S.DUPLICATE if proposed.duplicate else S.PROPOSED,
-            created=now,
-            updated=now,
+            created=created,
+            updated=time.time(),
             draw=draw,
             proposal=proposed.proposal,
             evidence=evidence,

@@ -230,6 +230,13 @@ class Agents(Section, frozen=True, kw_only=True):
     plan_retries: Annotated[NonNegative, about("New plans asked for after a repeated idea.")] = 3
     repairs: Annotated[NonNegative, about("Most repairs of a candidate by checker and debugger.")] = 3
     judge_samples: Annotated[Positive, about("Times the judge is asked; the median counts.")] = 3
+    most_dollars: Annotated[
+        NonNegativeFloat, about("Dollars after which the search pauses; 0: no limit.")
+    ] = 0.0
+    most_tokens: Annotated[NonNegative, about("Tokens after which the search pauses; 0: no limit.")] = 0
+    candidate_tokens: Annotated[
+        NonNegative, about("Tokens after which no model is asked for a candidate any more; 0: no limit.")
+    ] = 400_000
     timeout_seconds: Annotated[PositiveFloat, about("Silence after which a call is given up.")] = 300.0
     context: Annotated[int, Meta(ge=4096), about("Most tokens of a conversation.")] = 32_768
     ollama_host: Annotated[str, about("Ollama's server; empty: OLLAMA_HOST, or this machine.")] = ""

@@ -292,9 +292,10 @@ class Store:
         found = [_unpack(_anything, raw, f"a call for candidate {candidate}") for _, raw in rows]
         return sorted(found, key=lambda exchange: float(exchange["started"]))
 
-    def ledger(self) -> dict[str, dict[str, Any]]:
-        """Return all ledger entries by key."""
-        return {key.decode(): _unpack(_anything, raw, f"ledger {key!r}") for key, raw in self._rows("ledger")}
+    def ledger(self, prefix: str = "") -> dict[str, dict[str, Any]]:
+        """Return the ledger entries by key, all or those whose key begins so."""
+        rows = self._rows("ledger", prefix=prefix.encode())
+        return {key.decode(): _unpack(_anything, raw, f"ledger {key!r}") for key, raw in rows}
 
     def record_command(self, command: str, payload: dict[str, Any], *events: NewEvent) -> bool:
         """Record an order by its id with the events that answer it. False, and no event, when the

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
+from click.testing import CliRunner, Result
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import night
 import simulated_engine
 
+from asi_lab import commands
+from asi_lab.cli import cli
 from asi_lab.config import parse
 from asi_lab.control import StopNow
 from asi_lab.engine import Engine
 from asi_lab.errors import ConfigError
 from asi_lab.lab import Lab
-from asi_lab.llm.model import Model, ModelError, Reply
+from asi_lab.llm.model import Model, ModelError, Reply, Usage
 from asi_lab.llm.scripted import Scripted
 from asi_lab.records import CandidateState
 from asi_lab.store import Store
@@ -58,7 +63,18 @@ def make(folder: Path, control: float = 0.0) -> Lab:
     return lab
 
 
-def search(lab: Lab, model: Callable[..., Reply] | list[Reply], experiments: int) -> Scripted:
+def costly(prompt: int, completion: int) -> Callable[..., Reply]:
+    """A night whose every call takes so many tokens."""
+    model = night.Night()
+    return lambda messages, call: msgspec.structs.replace(model(messages), usage=Usage(prompt, completion))
+
+
+def search(
+    lab: Lab,
+    model: Callable[..., Reply],
+    experiments: int,
+    view: simulated_engine.Silent | None = None,
+) -> Scripted:
     scripted = Scripted(model, "openai:night")
 
     def connected(name: str) -> Model:
@@ -66,7 +82,7 @@ def search(lab: Lab, model: Callable[..., Reply] | list[Reply], experiments: int
         return scripted
 
     executor = simulated_engine.SimulatedExecutor(0.001)
-    Engine(lab, simulated_engine.Silent(), executor, connected).search(experiments, None)
+    Engine(lab, view or simulated_engine.Silent(), executor, connected).search(experiments, None)
     return scripted
 
 
@@ -103,6 +119,84 @@ def test_a_night_with_honest_mistakes(lab):
         assert "recall over long distances" in candidate.analysis.weaknesses
     assert len(ledger) == len(model_calls(ledger))
     assert {entry["candidate"] for entry in ledger.values()} == set(range(1, 11))
+
+
+def test_transcripts_are_shown_and_replayed_without_a_model(lab):
+    search(lab, night.Night(), night.CANDIDATES)
+    candidates, _, _ = read(lab)
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(cli, ["--lab", str(lab.path), *map(str, arguments)])
+
+    for candidate in candidates[1:]:
+        replayed = run("replay", candidate.id, "--json")
+        assert replayed.exit_code == 0, replayed.output
+        outcomes = json.loads(replayed.stdout)
+        told = [o["agrees"] for o in outcomes if o["role"] not in ("judge", "analyst")]
+        assert told.count(True) == (candidate.id != 8)  # what the last writer left; of 8 no plan came
+        if candidate.score is not None:
+            assert [o["agrees"] for o in outcomes if o["role"] in ("judge", "analyst")] == [True] * 4
+    shown = run("show", 6, "--transcript")
+    assert "planner: openai:night" in shown.stdout
+    assert "I would gate the output." in shown.stdout
+    assert "architecture.py was not changed" in shown.stdout  # the reminder
+    assert "calls write_code_file:" in shown.stdout
+    exchanges = json.loads(run("show", 6, "--transcript", "--json").stdout)
+    assert [e["role"] for e in exchanges[:4]] == ["summariser", "planner", "planner", "planner"]
+    assert "no language model was asked" in run("show", 0, "--transcript").stderr
+    assert run("replay", 0).exit_code == 2
+    assert "yes" in run("replay", 1).stdout
+
+
+def test_a_replay_tells_what_differs_from_the_record(lab):
+    search(lab, night.Night(), 1)
+    with Store.open(lab.store) as store:
+        found = store.get(1)
+        other = msgspec.structs.replace(found.proposal, code=found.proposal.code + "# changed\n")
+        store.put(msgspec.structs.replace(found, proposal=other))
+    result = CliRunner().invoke(cli, ["--lab", str(lab.path), "replay", "1"])
+    assert result.exit_code == 1
+    assert "NO" in result.stdout
+
+
+def test_what_models_cost_is_counted_and_shown(lab):
+    (lab.path / "prices.toml").write_text('["openai:night"]\nprompt = 2.0\ncompletion = 10.0\n')
+    search(lab, costly(1000, 100), 1)
+    _, _, ledger = read(lab)
+    assert [entry["role"] for entry in ledger.values()].count("judge") == 3
+    assert all(entry["dollars"] == pytest.approx(0.003) for entry in ledger.values())
+    result = CliRunner().invoke(cli, ["--lab", str(lab.path), "status", "--json"])
+    spent = json.loads(result.stdout)["spent"]
+    assert spent["calls"] == len(ledger)
+    assert spent["prompt_tokens"] == 1000 * len(ledger)
+    assert spent["dollars"] == pytest.approx(0.003 * len(ledger))
+    assert spent["unpriced"] == 0
+
+
+def test_a_spent_budget_pauses_and_the_grammar_goes_on_when_told_to(lab):
+    lab.config.write_text(lab.config.read_text() + "most_tokens = 3000\n")
+
+    class Owner(simulated_engine.Silent):
+        def refresh(self, store: Store) -> None:
+            if (store.get_meta("engine") or {}).get("state") == "paused" and not asked:
+                asked.append(commands.send(lab.commands, "resume"))
+
+    asked: list[commands.Command] = []
+    search(lab, costly(1000, 100), 3, Owner())
+    candidates, events, ledger = read(lab)
+    assert [c.proposal.researcher for c in candidates[1:]] == ["planner", "grammar", "grammar"]
+    assert {entry["candidate"] for entry in ledger.values()} == {1}
+    paused = [e.message for e in events if "agents.most_tokens is 3000" in e.message]
+    assert len(paused) == 1
+    assert "asi-lab resume" in paused[0]
+
+
+def test_a_candidate_that_eats_too_much_is_given_up_by_its_models(lab):
+    lab.config.write_text(lab.config.read_text() + "candidate_tokens = 1000\n")
+    search(lab, costly(900, 200), 1)
+    candidates, events, _ = read(lab)
+    assert candidates[1].proposal.researcher == "planner"
+    assert any("agents.candidate_tokens is 1,000" in e.message for e in events)
 
 
 def model_calls(ledger):
@@ -176,9 +270,9 @@ def test_prompts_of_the_lab_are_used_and_their_hashes_kept(lab):
     from asi_lab import prompting
 
     packaged = prompting.load("novelty")
-    lab.prompts.mkdir()
+    (lab.path / "prompts").mkdir()
     source = (Path(prompting.__file__).parent / "prompts" / "novelty.md").read_text()
-    (lab.prompts / "novelty.md").write_text(source.replace("# User", "Be brief.\n\n# User"))
+    (lab.path / "prompts" / "novelty.md").write_text(source.replace("# User", "Be brief.\n\n# User"))
     search(lab, night.Night(), 1)
     candidates, _, _ = read(lab)
     digests = candidates[1].proposal.prompts

@@ -65,7 +65,7 @@ def explain(
         "ablation": table.text,
         "insights": "none",
     }
-    prose = ask("analyst", Prose, values, None, _too_short)
+    prose = ask("analyst", Prose, values, None, missing)
     body = "\n\n".join(f"## {title}\n\n{getattr(prose, field).strip()}" for field, title in SECTIONS.items())
     seen = [" ".join(words.split())[:LONGEST_WEAKNESS] for words in prose.weaknesses[:MOST_WEAKNESSES]]
     return msgspec.structs.replace(
@@ -76,7 +76,8 @@ def explain(
     )
 
 
-def _too_short(prose: Prose) -> str:
+def missing(prose: Prose) -> str:
+    """What an analysis still lacks, in words for the model; empty if nothing."""
     for field in SECTIONS:
         if len(getattr(prose, field).strip()) < SHORT:
             return f"`{field}` must hold at least one sentence"

@@ -98,6 +98,7 @@ for _command in (
     look.status,
     look.top,
     look.show,
+    look.replay,
     look.diff,
     look.log,
     check.check,

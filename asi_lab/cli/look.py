@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from asi_lab.cli.shared import existing, json_option, lab_option, nothing_yet
 from asi_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from asi_lab.llm.record import Exchange
+    from asi_lab.store import Store
+
+_NO_TALK = "candidate {}: no language model was asked for it, so there is no transcript."
 
 
 @click.command()
@@ -67,7 +74,8 @@ def top(count: int, as_json: bool) -> None:
 @click.argument("candidate")
 @json_option
 @click.option("--code", is_flag=True, help="Include the source of architecture.py.")
-def show(candidate: str, as_json: bool, code: bool) -> None:
+@click.option("--transcript", "talk", is_flag=True, help="Show what its roles and language models said.")
+def show(candidate: str, as_json: bool, code: bool, talk: bool) -> None:
     """All about CANDIDATE: an id such as 42, or best."""
     from asi_lab.view import leaderboard, page, remote, tables
 
@@ -76,12 +84,61 @@ def show(candidate: str, as_json: bool, code: bool) -> None:
     with remote.results(lab) as store:
         found = remote.find(lab, store, candidate)
         baselines = leaderboard.measured(settings, store.baselines()) if store else None
+        exchanges = recorded(store, found.id) if talk else []
+    if talk:
+        from asi_lab.view.transcript import transcript
+
+        if as_json:
+            click.echo(tables.to_json(exchanges))
+        elif exchanges:
+            console.print(transcript(exchanges), soft_wrap=True)
+        else:
+            click.echo(_NO_TALK.format(found.id), err=True)
+        return
     if as_json:
         click.echo(page.as_json(found, code))
         return
     console.print(page.page(found, baselines, tables.shown(lab.lineage)))
     if code and found.proposal is not None:
         console.print(page.code(found.proposal.code, console), soft_wrap=True)
+
+
+def recorded(store: Store | None, candidate_id: int) -> list[Exchange]:
+    """The calls to language models that were made for a candidate."""
+    import msgspec
+
+    from asi_lab.llm.record import Exchange
+
+    raw = store.exchanges(candidate_id) if store else []
+    return [msgspec.convert(one, Exchange) for one in raw]
+
+
+@click.command()
+@lab_option()
+@click.argument("candidate")
+@json_option
+@click.pass_context
+def replay(ctx: click.Context, candidate: str, as_json: bool) -> None:
+    """Run CANDIDATE's roles again from its transcript, without a model.
+
+    Exit status 1 says that what comes out is not what its record has.
+    """
+    from asi_lab.replay import replay
+    from asi_lab.view import remote, tables, transcript
+
+    lab = existing()
+    with remote.results(lab) as store:
+        found = remote.find(lab, store, candidate)
+        exchanges = recorded(store, found.id)
+        parent = remote.find(lab, store, str(found.parent)) if found.parent is not None else None
+    if parent is None or not exchanges:
+        raise UsageError(_NO_TALK.format(found.id))
+    outcomes = replay(found, parent, exchanges)
+    if as_json:
+        click.echo(tables.to_json(outcomes))
+    else:
+        tables.console().print(transcript.outcomes(outcomes))
+    ctx.exit(1 if any(outcome.agrees is False for outcome in outcomes) else 0)
 
 
 @click.command()

@@ -44,7 +44,7 @@ def judge(
         ModelError: no model can be had.
     """
     values = {"rubric_facts": facts(evidence, anchors, proposal), "code": without_prose(proposal.code)}
-    opinions = [ask("judge", Marks, values, None, _out_of_range) for _ in range(samples)]
+    opinions = [ask("judge", Marks, values, None, missing) for _ in range(samples)]
     middle = sorted(opinions, key=lambda opinion: opinion.mark)[samples // 2]
     parts = tuple(
         RubricPart(name, round(median(getattr(o, name) for o in opinions) - MIDPOINT, 3), "")
@@ -55,7 +55,8 @@ def judge(
     return Judgement(round(mark, 3), told, ask.model_of("judge"), tuple(o.mark for o in opinions))
 
 
-def _out_of_range(opinion: Marks) -> str:
+def missing(opinion: Marks) -> str:
+    """What is wrong with an opinion, in words for the model; empty if nothing."""
     for name in PARTS:
         if not LOWEST <= getattr(opinion, name) <= HIGHEST:
             return f"`{name}` must lie between {LOWEST:g} and {HIGHEST:g}; found {getattr(opinion, name):g}"

@@ -54,12 +54,14 @@ def repair(ask: Asker, candidate: Candidate) -> tuple[Proposal, Repair]:
         values["verdicts"] = verdicts(evidence.checks) or error
     else:
         values |= {"error": error, "stage": stage(candidate), "earlier": earlier(candidate)}
-    answer = ask(role, Changes, values, code, lambda given: _missing(code))
+    answer = ask(role, Changes, values, code, lambda given: missing(given, code))
     done = Repair(role, ask.model_of(role), candidate.state, error, answer.changes.strip())
     return msgspec.structs.replace(proposal, code=code.code, code_hash=""), done
 
 
-def _missing(code: CodeFile) -> str:
+def missing(answer: Changes, code: CodeFile) -> str:
+    """What a repair still lacks, in words for the model; empty if nothing."""
+    del answer
     if code.written:
         return ""
     return (

@@ -46,7 +46,7 @@ def plan(
     role = "planner_after_duplicate" if repeated else "planner"
     code = CodeFile(parent.proposal.code)
     asked = {**values, "repeated": repeated} if repeated else values
-    answer = ask(role, Plan, asked, code, lambda given: _missing(given, code))
+    answer = ask(role, Plan, asked, code, lambda given: missing(given, code))
     return Proposal(
         name=answer.name.strip(),
         motivation=answer.motivation.strip(),
@@ -58,7 +58,8 @@ def plan(
     )
 
 
-def _missing(answer: Plan, code: CodeFile) -> str:
+def missing(answer: Plan, code: CodeFile) -> str:
+    """What a plan still lacks, in words for the model; empty if nothing."""
     if not code.written:
         return (
             "architecture.py was not changed: call write_code_file, or give the whole file in one ```python "

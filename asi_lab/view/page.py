@@ -82,6 +82,8 @@ def _facts(found: Candidate, baselines: Baselines | None, lineage: str) -> Table
         near = ", ".join(f"{n.id:04d} ({n.similarity:.2f})" for n in proposal.nearest) or "none"
         add("change", _text(proposal.change))
         add("written by", f"{_text(proposal.researcher)}{model}")
+        for done in found.repairs:
+            add("repaired", f"by {_text(done.role)} after {done.failure.value}: {_text(done.changes)}")
         add("nearest", f"{near}; {proposal.rejected} near-duplicates rejected before")
     if found.score is not None and baselines is not None:
         first, second = result_lines(found, baselines)
@@ -124,7 +126,9 @@ def _evidence(evidence: Evidence, score: Score | None) -> list[RenderableType]:
         rubric = _table("part", "points", "reason", wide="reason")
         for part in score.judgement.parts:
             rubric.add_row(Text(_text(part.name)), Text(f"{part.points:+.2f}"), Text(_text(part.reason)))
-        title = f"Judge: {score.judgement.mark:.1f} of 10 ({_text(score.judgement.judge)}; DeltaNet is 5)"
+        judged = score.judgement
+        spread = f", median of {', '.join(f'{mark:g}' for mark in judged.marks)}" if judged.marks else ""
+        title = f"Judge: {judged.mark:.1f} of 10 ({_text(judged.judge)}{spread}; DeltaNet is 5)"
         parts += _section(title, rubric)
         sums = (
             f"({score.loss_part:.4f} loss + {score.benchmark_part:.4f} benchmark + "

@@ -239,6 +239,12 @@ def _status_rows(found: Status) -> Iterable[tuple[str, Text]]:
                 f"{spent.evaluation:.1f} (mean of the last {spent.of} scored)"
             ),
         )
+    if (cost := found.spent) is not None:
+        unknown = f" and {cost.unpriced} calls of unknown price" if cost.unpriced else ""
+        yield (
+            "models",
+            Text(f"{cost.calls} calls, {cost.tokens:,} tokens, ${cost.dollars:,.2f}{unknown}"),
+        )
     board = found.board
     if board is None:
         yield "baselines", Text(f"runs measured: {found.baseline_runs}; the search starts after them")

@@ -1,0 +1,77 @@
+"""What was said between the roles and their models, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from asi_lab.llm.model import Message, ToolCall
+from asi_lab.llm.record import Exchange
+from asi_lab.replay import Outcome, conversations
+from asi_lab.text import plain
+
+LONGEST = 20_000
+"""Characters of a message that are shown; the JSON has all of it."""
+
+
+def transcript(exchanges: Sequence[Exchange]) -> RenderableType:
+    """All conversations of a candidate, each message once."""
+    parts: list[RenderableType] = []
+    for conversation in conversations(exchanges):
+        first = conversation[0]
+        parts.append(Text(f"\n{plain(first.role)}: {plain(first.model)}", style="bold"))
+        shown = 0
+        for exchange in conversation:
+            parts += [
+                _message(message) for message in exchange.messages[shown:] if message.role != "assistant"
+            ]
+            parts.append(_reply(exchange))
+            shown = len(exchange.messages)
+    return Group(*parts)
+
+
+def _message(message: Message) -> RenderableType:
+    return _said(f"{message.role}{f' {message.name}' if message.name else ''}", message.content)
+
+
+def _reply(exchange: Exchange) -> RenderableType:
+    reply = exchange.reply
+    if exchange.error:
+        return Text(f"-- no answer: {plain(exchange.error)}", style="yellow")
+    tokens = f"{reply.usage.prompt or '?'} + {reply.usage.completion or '?'} tokens"
+    heading = f"{exchange.model} ({tokens}, {reply.seconds:.1f} s, ended by {reply.finish})"
+    calls = "\n".join(_call(call) for call in reply.calls)
+    return _said(heading, f"{reply.text}\n{calls}".strip(), style="cyan")
+
+
+def _call(call: ToolCall) -> str:
+    arguments = "\n".join(f"{name} = {value}" for name, value in call.arguments.items())
+    return f"calls {call.name}:\n{arguments}"
+
+
+def _said(heading: str, text: str, style: str = "dim") -> RenderableType:
+    return Text(f"-- {plain(heading)}\n", style=style).append(
+        plain(text, multiline=True, limit=LONGEST), style="default"
+    )
+
+
+def outcomes(found: Sequence[Outcome]) -> RenderableType:
+    """What a replay gave, against the record."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("role", "model", "calls", "as recorded", "result"):
+        table.add_column(heading, no_wrap=heading == "as recorded", overflow="fold")
+    for outcome in found:
+        agrees = {True: "yes", False: "NO", None: "-"}[outcome.agrees]
+        style = "red" if outcome.agrees is False else ""
+        cells = (
+            outcome.role,
+            plain(outcome.model),
+            str(outcome.calls),
+            agrees,
+            plain(outcome.result, limit=160),
+        )
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    return table
