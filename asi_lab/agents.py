@@ -47,6 +47,16 @@ GROUPS = {
 """Roles, by the setting that names their models."""
 
 
+def names_of(settings: AgentSettings) -> list[str]:
+    """All models that the settings name for some role, sorted."""
+    return sorted({name for group in set(GROUPS.values()) for name in _listed(settings, group)})
+
+
+def _listed(settings: AgentSettings, group: str) -> tuple[str, ...]:
+    own: tuple[str, ...] = getattr(settings, group)
+    return own or settings.models
+
+
 class Agents:
     """All models of one lab."""
 
@@ -71,7 +81,7 @@ class Agents:
         self.spent = spending.total(store.ledger().values())
         self._used_up = False
         make = connected or self._connect
-        self._models: dict[str, Model] = {name: make(name) for name in self._names()}
+        self._models: dict[str, Model] = {name: make(name) for name in names_of(self.settings)}
 
     @property
     def present(self) -> bool:
@@ -128,19 +138,12 @@ class Agents:
 
     def choose(self, candidate_id: int, role: str) -> str:
         """The model that fills a role for a candidate: drawn from the list, the same at every start."""
-        names = self._list(GROUPS[role])
+        names = _listed(self.settings, GROUPS[role])
         return keyed_random(self.seed, candidate_id, "model", GROUPS[role]).choice(names)
 
     def model(self, name: str) -> Model:
         """The model of that name."""
         return self._models[name]
-
-    def _list(self, group: str) -> tuple[str, ...]:
-        own: tuple[str, ...] = getattr(self.settings, group)
-        return own or self.settings.models
-
-    def _names(self) -> list[str]:
-        return sorted({name for group in set(GROUPS.values()) for name in self._list(group)})
 
     def _connect(self, name: str) -> Model:
         settings = self.settings

@@ -78,12 +78,15 @@ def config_validate() -> None:
 @click.command()
 @lab_option()
 @json_option
+@click.option("--pull", is_flag=True, help="First have Ollama pull the models that lab.toml names.")
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, as_json: bool, pull: bool) -> None:
     """Check machine and lab, with a fix for each finding."""
-    from asi_lab.cli import doctor
+    from asi_lab.cli import doctor, models
     from asi_lab.view import tables
 
+    if pull:
+        models.pull(existing(), lambda step: click.echo(step, err=True))
     findings = doctor.examine(current_lab())
     if as_json:
         click.echo(tables.to_json({"ok": doctor.is_fit(findings), "checks": findings}))

@@ -12,13 +12,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 from rich.table import Table
 from rich.text import Text
 
 from asi_lab import sandbox
+from asi_lab.cli import models
+from asi_lab.cli.finding import Finding, Verdict
 from asi_lab.data.manifest import load_manifest
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab
@@ -26,25 +27,14 @@ from asi_lab.retrieval import annoy_available
 from asi_lab.store import Store
 from asi_lab.text import plain
 
-Verdict = Literal["ok", "warn", "fail"]
 _TORCH_SECONDS = 120.0
 _COMMAND_SECONDS = 10.0
-_OLLAMA_SECONDS = 2.0
 _LEAST_GB, _GOOD_GB = 1.0, 10.0
 _TORCH = """
 import json, torch
 gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "gpus": gpus}))
 """
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One check. `fail`: a search cannot run; `warn`: it can, with less. `fix` is empty when ok."""
-
-    name: str
-    verdict: Verdict
-    detail: str
-    fix: str = ""
 
 
 def examine(lab: Lab) -> list[Finding]:
@@ -56,8 +46,7 @@ def examine(lab: Lab) -> list[Finding]:
         _disk(lab.path),
         _sandbox(lab),
         _annoy(),
-        _ollama(),
-        _openai(),
+        *models.examine(lab),
         _lab(lab),
         _data(lab),
     ]
@@ -139,29 +128,6 @@ def _annoy() -> Finding:
         return Finding("annoy", "ok", "installed: large labs search motivations approximately")
     detail = "not installed: search is exact, which is as fast up to some ten thousand candidates"
     return Finding("annoy", "warn", detail, "with a C++ compiler installed: pip install annoy")
-
-
-def _ollama() -> Finding:
-    """The local server of language models, through its own client."""
-    from ollama import Client
-
-    host = os.environ.get("OLLAMA_HOST") or "localhost:11434"
-    try:
-        models = [model.model or "?" for model in Client(timeout=_OLLAMA_SECONDS).list().models]
-    except Exception as error:  # the client raises errors of three libraries; each means the same here
-        told = str(error).splitlines() or [type(error).__name__]
-        detail = f"not reachable at {host} ({told[0]}). Not needed: this version's researcher is the grammar"
-        return Finding("ollama", "warn", detail, "ollama serve, or set OLLAMA_HOST")
-    names = ", ".join(models) or "no models"
-    return Finding("ollama", "ok", f"at {host}: {names}. This version's researcher, the grammar, uses none")
-
-
-def _openai() -> Finding:
-    if os.environ.get("OPENAI_API_KEY", "").strip():
-        detail = "OPENAI_API_KEY is set. This version's researcher, the grammar, does not use it"
-        return Finding("openai", "ok", detail)
-    detail = "OPENAI_API_KEY is not set. Not needed: this version's researcher is the grammar"
-    return Finding("openai", "warn", detail, "export OPENAI_API_KEY=...")
 
 
 def _lab(lab: Lab) -> Finding:

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -137,6 +137,29 @@ def installed(host: str | None) -> list[str]:
             return sorted(entry.model for entry in client.list().models if entry.model)
     except Exception as error:
         fault = _explain(error, line, address, "", Call(timeout=LIST_SECONDS))
+    raise fault
+
+
+def pull(host: str | None, model: str, say: Callable[[str], None]) -> None:
+    """Have the server fetch a model; `say` gets a line whenever something else is being done.
+
+    Raises:
+        ConfigError: `host` is no address.
+        Busy: no connection, or the server is at fault.
+        ModelError: there is no such model.
+    """
+    address, line = _address(host), Line()
+    last = ""
+    try:
+        with _client(address, EMBED_SECONDS, line) as client:
+            for part in client.pull(model, stream=True):
+                step = f"{model}: {part.status or ''}"
+                if step != last:
+                    say(said(step, _key()))
+                last = step
+        return
+    except Exception as error:
+        fault = _explain(error, line, address, model, Call(timeout=EMBED_SECONDS))
     raise fault
 
 

@@ -34,6 +34,7 @@ from asi_lab.text import plain
 OPTIONAL = ("stream_options", "response_format", "temperature")
 """Parameters that are left out where the server refuses them."""
 
+LIST_SECONDS = 10.0
 NO_KEY = "no-key"
 """Sent where no key is set: a local server needs none, but the client insists on one."""
 
@@ -106,6 +107,17 @@ class OpenAI:
         if answer.reason == "length":
             finish = "length"
         return Reply(text, calls, finish, answer.usage, time.monotonic() - started)
+
+    def offered(self) -> list[str]:
+        """Return the names of the models that the server has for this key, sorted. Raises `Busy` and
+        `ModelError` as `complete`."""
+        line = Line()
+        try:
+            with _client(self.base_url, self._key, LIST_SECONDS, line) as client:
+                return sorted(entry.id for entry in client.models.list())
+        except Exception as error:
+            fault = self._explain(error, line, Call(timeout=LIST_SECONDS))
+        raise fault
 
     @property
     def _server(self) -> str:

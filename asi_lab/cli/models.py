@@ -1,0 +1,101 @@
+"""Are the language models that a lab wants there?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from asi_lab.agents import names_of
+from asi_lab.cli.finding import Finding
+from asi_lab.errors import LabError
+from asi_lab.lab import Lab
+from asi_lab.settings import Agents
+
+_NOT_NEEDED = "Not needed: no model is named under [agents] in lab.toml, so the grammar fills the roles"
+
+
+def examine(lab: Lab) -> list[Finding]:
+    """What there is of Ollama and OpenAI, and what the lab's settings want of them."""
+    settings = Agents()
+    if lab.exists:
+        with contextlib.suppress(LabError):  # another finding says so
+            settings = lab.settings().agents
+    wanted = names_of(settings)
+    return [
+        _ollama(settings, [name.removeprefix("ollama:") for name in wanted if name.startswith("ollama:")]),
+        _openai(settings, [name.removeprefix("openai:") for name in wanted if name.startswith("openai:")]),
+    ]
+
+
+def missing(lab: Lab) -> list[str]:
+    """The models of Ollama that the lab wants and that are not pulled.
+
+    Raises:
+        LabError: the settings are wrong, or the server cannot be reached.
+    """
+    settings = lab.settings().agents
+    wanted = [name.removeprefix("ollama:") for name in names_of(settings) if name.startswith("ollama:")]
+    return _not_pulled(wanted, _installed(settings))
+
+
+def pull(lab: Lab, say: Callable[[str], None]) -> None:
+    """Have the server pull what is missing; `say` gets a line for every step.
+
+    Raises:
+        LabError: the settings are wrong, or the server cannot be reached or has no such model.
+    """
+    from asi_lab.llm.ollama import pull
+
+    host = lab.settings().agents.ollama_host or None
+    for model in missing(lab):
+        pull(host, model, say)
+
+
+def _installed(settings: Agents) -> list[str]:
+    from asi_lab.llm.ollama import installed
+
+    return installed(settings.ollama_host or None)
+
+
+def _not_pulled(wanted: list[str], installed: list[str]) -> list[str]:
+    """A name without a tag means the tag latest."""
+    there = {*installed, *(name.removesuffix(":latest") for name in installed)}
+    return [name for name in wanted if name not in there]
+
+
+def _ollama(settings: Agents, wanted: list[str]) -> Finding:
+    try:
+        installed = _installed(settings)
+    except LabError as error:
+        if wanted:
+            return Finding("ollama", "fail", f"{error}", f"ollama serve, then: ollama pull {wanted[0]}")
+        return Finding("ollama", "warn", f"{error} {_NOT_NEEDED}", "ollama serve, or set OLLAMA_HOST")
+    names = ", ".join(installed) or "no models"
+    if absent := _not_pulled(wanted, installed):
+        detail = f"models named in lab.toml are not pulled: {', '.join(absent)}; there are: {names}"
+        return Finding("ollama", "fail", detail, f"asi-lab doctor --pull, or: ollama pull {absent[0]}")
+    use = f"; in use: {', '.join(wanted)}" if wanted else ". " + _NOT_NEEDED
+    return Finding("ollama", "ok", f"{names}{use}")
+
+
+def _openai(settings: Agents, wanted: list[str]) -> Finding:
+    """The server is only asked where a model of it is wanted."""
+    if not wanted:
+        is_set = bool(os.environ.get("OPENAI_API_KEY", "").strip())
+        if is_set:
+            return Finding("openai", "ok", f"OPENAI_API_KEY is set. {_NOT_NEEDED}")
+        detail = f"OPENAI_API_KEY is not set. {_NOT_NEEDED}"
+        return Finding("openai", "warn", detail, "export OPENAI_API_KEY=...")
+    from asi_lab.llm.openai import OpenAI
+
+    try:
+        offered = OpenAI(wanted[0], settings.openai_base_url or None).offered()
+    except LabError as error:
+        return Finding("openai", "fail", str(error), "see the message")
+    if absent := [name for name in wanted if name not in offered]:
+        detail = (
+            f"the server does not offer {', '.join(absent)}; it offers {', '.join(offered[:20]) or 'none'}"
+        )
+        return Finding("openai", "fail", detail, "correct the name under [agents] in lab.toml")
+    return Finding("openai", "ok", f"the key works; in use: {', '.join(wanted)}")
