@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import msgspec
+
 from asi_lab import prompting, references
 from asi_lab.llm.model import Call, Message, Reply, ToolCall
 
@@ -202,8 +204,9 @@ def call_then(messages: Sequence[Message], code: str, said: str) -> Reply:
 
 
 @contextmanager
-def serve(night: Night) -> Iterator[str]:
-    """Put a night behind a server on this machine; gives the address for `openai_base_url`."""
+def serve(night: Night, *, echo: bool = False) -> Iterator[str]:
+    """Put a night behind a server on this machine; gives the address for `openai_base_url`. With `echo` it
+    says the key that it was given in its analyses."""
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *arguments: object) -> None:
@@ -214,6 +217,9 @@ def serve(night: Night) -> Iterator[str]:
             messages = [Message(m["role"], m.get("content") or "") for m in body["messages"]]
             with lock:
                 reply = night(messages)
+            if echo:
+                key = self.headers["Authorization"].removeprefix("Bearer ")
+                reply = msgspec.structs.replace(reply, text=reply.text.replace(SECTION, f"{SECTION} {key}"))
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.end_headers()

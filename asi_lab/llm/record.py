@@ -85,8 +85,9 @@ class Recorded:
         except NoTools:
             self._tape.keep(key, _redacted(msgspec.structs.replace(asked, error=NoTools.__name__)))
             raise
-        self._tape.keep(key, _redacted(msgspec.structs.replace(asked, reply=reply)))
-        return reply
+        kept = _redacted(msgspec.structs.replace(asked, reply=reply))
+        self._tape.keep(key, kept)
+        return kept.reply
 
 
 def _digest(name: str, messages: Sequence[Message], call: Call) -> str:

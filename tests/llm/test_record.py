@@ -73,7 +73,8 @@ def test_secrets_are_left_out(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", 'sk-canary"with-a-quote')
     tape = Tape()
     said = [Message("user", 'my key is sk-canary"with-a-quote')]
-    recorded(Scripted([Reply('yours is sk-canary"with-a-quote')]), tape).complete(said, Call())
+    reply = recorded(Scripted([Reply('yours is sk-canary"with-a-quote')]), tape).complete(said, Call())
+    assert reply.text == "yours is [OPENAI_API_KEY]"
     (exchange,) = tape.values()
     assert exchange.messages[0].content == "my key is [OPENAI_API_KEY]"
     assert exchange.reply.text == "yours is [OPENAI_API_KEY]"
