@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from asi_lab import prompting, spending
+from asi_lab import arms, prompting, spending
 from asi_lab.llm.ask import Asker, Question, RoleFailed, ask
 from asi_lab.llm.codefile import CodeFile
 from asi_lab.llm.model import Call, Message, Model
@@ -55,6 +55,16 @@ def names_of(settings: AgentSettings) -> list[str]:
 def _listed(settings: AgentSettings, group: str) -> tuple[str, ...]:
     own: tuple[str, ...] = getattr(settings, group)
     return own or settings.models
+
+
+def arms_of(settings: AgentSettings, store: Store, before: int | None = None) -> list[arms.Arm]:
+    """The state of the bandit over the planners, as it was before candidate `before`, or as it is now."""
+    names = _listed(settings, "planner")
+    summaries = [s for s in store.summaries() if before is None or s.id < before]
+    dollars: dict[int, float] = defaultdict(float)
+    for entry in store.ledger().values():
+        dollars[entry["candidate"]] += entry["dollars"] or 0.0
+    return arms.arms(names, summaries, dollars, settings.cost_weight)
 
 
 class Agents:
@@ -137,9 +147,14 @@ class Agents:
         return {name: prompt.digest for name, prompt in sorted(self.prompts.items())}
 
     def choose(self, candidate_id: int, role: str) -> str:
-        """The model that fills a role for a candidate: drawn from the list, the same at every start."""
-        names = _listed(self.settings, GROUPS[role])
-        return keyed_random(self.seed, candidate_id, "model", GROUPS[role]).choice(names)
+        """The model that fills a role for a candidate, the same at every start: drawn from the list, or taken
+        by what the planners' earlier candidates became."""
+        group, settings = GROUPS[role], self.settings
+        names = _listed(settings, group)
+        if group == "planner" and settings.policy == "bandit":
+            return arms.choose(arms_of(settings, self.store, before=candidate_id))
+        weights = settings.weights if names == settings.models and settings.weights else None
+        return keyed_random(self.seed, candidate_id, "model", group).choices(names, weights)[0]
 
     def model(self, name: str) -> Model:
         """The model of that name."""

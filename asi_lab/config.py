@@ -249,6 +249,11 @@ def _check_together(settings: Settings, where: str, text: str) -> None:
             f"expected builtin, text:GLOB or hf:NAME[:CONFIG]; found {settings.data.source!r}",
         ),
         (
+            len(settings.agents.weights) in (0, len(settings.agents.models)),
+            ["agents", "weights"],
+            f"expected as many as there are agents.models; found {len(settings.agents.weights)}",
+        ),
+        (
             len(settings.evaluate.tasks) > 0,
             ["evaluate", "tasks"],
             "expected at least one task; found an empty list",

@@ -220,6 +220,17 @@ class Agents(Section, frozen=True, kw_only=True):
         Models,
         about("Language models such as ollama:qwen3-coder:30b or openai:gpt-4.1; empty: the grammar alone."),
     ] = ()
+    policy: Annotated[
+        Literal["draw", "bandit"],
+        about("How a planner is taken from its list: drawn, or by what their candidates became and cost."),
+    ] = "draw"
+    weights: Annotated[
+        tuple[PositiveFloat, ...],
+        about("Weights of the draw, one for each of `models`; empty: all the same."),
+    ] = ()
+    cost_weight: Annotated[
+        Fraction, about("What the bandit takes off the dearest planner's mean reward for its price.")
+    ] = 0.1
     planner: Annotated[Models, about("Other models for planning; empty: those of `models`.")] = ()
     coder: Annotated[Models, about("Other models for repairing code.")] = ()
     judge: Annotated[Models, about("Other models for judging.")] = ()

@@ -30,6 +30,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     researcher: str
     code_hash: str
     commit: str | None
+    model: str = ""
 
 
 def summarise(candidate: Candidate) -> Summary:
@@ -55,4 +56,5 @@ def summarise(candidate: Candidate) -> Summary:
         researcher=proposal.researcher if proposal else "",
         code_hash=proposal.code_hash if proposal else "",
         commit=candidate.commit,
+        model=proposal.model if proposal else "",
     )

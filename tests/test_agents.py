@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,6 +198,47 @@ def test_a_candidate_that_eats_too_much_is_given_up_by_its_models(lab):
     candidates, events, _ = read(lab)
     assert candidates[1].proposal.researcher == "planner"
     assert any("agents.candidate_tokens is 1,000" in e.message for e in events)
+
+
+def test_the_bandit_takes_planners_by_their_past_and_shows_its_state(lab):
+    text = lab.config.read_text().replace('["openai:night"]', '["openai:night", "ollama:other"]')
+    lab.config.write_text(text + 'policy = "bandit"\n')
+    model = night.Night()
+    executor = simulated_engine.SimulatedExecutor(0.001)
+    Engine(lab, simulated_engine.Silent(), executor, lambda name: Scripted(model, name)).search(6, None)
+    candidates, _, _ = read(lab)
+    planned = [c.proposal.model for c in candidates[1:]]
+    assert planned[:2] == ["openai:night", "ollama:other"]
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(cli, ["--lab", str(lab.path), *map(str, arguments)])
+
+    shown = json.loads(run("models", "--json").stdout)
+    assert {arm["model"]: arm["pulls"] for arm in shown["arms"]} == Counter(planned)
+    assert shown["next"] in ("openai:night", "ollama:other")
+    table = run("models")
+    assert "openai:night" in table.stdout
+    assert "(bandit)" in table.stderr
+
+
+def test_an_estimate_before_and_after_a_search(lab):
+    def run() -> dict:
+        result = CliRunner().invoke(cli, ["--lab", str(lab.path), "estimate", "-n", "10", "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    before = run()
+    assert before["seconds"] is None
+    assert before["tokens"] == 10 * 54_000
+    assert before["dollars"] is None  # nobody knows the price of this model
+    (lab.path / "prices.toml").write_text('["openai:night"]\nprompt = 2.0\ncompletion = 10.0\n')
+    assert run()["dollars"] == pytest.approx(10 * (40_000 * 2 + 14_000 * 10) / 1e6)
+    search(lab, costly(1000, 100), 2)
+    after = run()
+    _, _, ledger = read(lab)
+    assert after["tokens"] == 10 * round(1100 * len(ledger) / 2)
+    assert after["dollars"] == pytest.approx(10 * 0.003 * len(ledger) / 2)
+    assert after["seconds"] > 0
 
 
 def model_calls(ledger):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from asi_lab import __version__
-from asi_lab.cli import calibrate, care, check, look, steer
+from asi_lab.cli import calibrate, care, check, look, money, steer
 from asi_lab.cli.shared import create, current_lab, lab_option, preset_option, seed_option
 from asi_lab.errors import LabError, UsageError
 
@@ -107,6 +107,8 @@ for _command in (
     steer.stop,
     steer.release,
     calibrate.calibrate,
+    money.models,
+    money.estimate,
     care.config,
     care.doctor,
     care.fsck,
