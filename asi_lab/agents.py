@@ -90,6 +90,8 @@ class Agents:
         self.prices = spending.load_prices(lab)
         self.spent = spending.total(store.ledger().values())
         self._used_up = False
+        self.stopped = threading.Event()
+        """Set when the engine ends: calls of other threads are given up."""
         make = connected or self._connect
         self._models: dict[str, Model] = {name: make(name) for name in names_of(self.settings)}
 
@@ -97,6 +99,11 @@ class Agents:
     def present(self) -> bool:
         """Whether any may be asked: without, the grammar, the rubric and the table fill the roles."""
         return bool(self._models) and not self._used_up
+
+    @property
+    def ahead(self) -> int:
+        """How many candidates are proposed ahead: none where no model does."""
+        return self.settings.ahead if self._models and self.settings.control < 1 else 0
 
     def used_up(self) -> str:
         """Say, once, that a limit of the whole lab is reached; empty otherwise. From then on nobody is
@@ -214,7 +221,9 @@ class _Asker:
         code: CodeFile | None = None,
         is_done: Callable[[T], str] = lambda answer: "",
     ) -> T:
-        agents, cancelled = self._agents, threading.Event()
+        agents = self._agents
+        is_ahead = threading.current_thread() is not threading.main_thread()
+        cancelled = agents.stopped if is_ahead else threading.Event()
         limit = agents.settings.candidate_tokens
         if limit and self._tape.spent.tokens >= limit:
             raise RoleFailed(
@@ -228,8 +237,10 @@ class _Asker:
             temperature=prompt.temperature, timeout=agents.settings.timeout_seconds, cancelled=cancelled
         )
         question = Question(system, user, call, prompt.schema)
-        agents.watch.working(f"{self._candidate:04d}", role, None)
         try:
+            if is_ahead:
+                return ask(model, question, kind, code, is_done)
+            agents.watch.working(f"{self._candidate:04d}", role, None)
             return agents.wait(lambda: ask(model, question, kind, code, is_done), cancelled)
         except RoleFailed as failure:
             raise RoleFailed(f"{name} gave no usable answer: {failure}") from None

@@ -116,11 +116,11 @@ class Engine:
         ended_well = (store.get_meta("engine") or {"state": "stopped"})["state"] == "stopped"
         watch = _Watch(store, control, self.view, experiments)
         started: NewEvent = ("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()})
+        agents = Agents(self.settings, store, self.lab.path, watch, self.connected)
         watch.beat("running", started, *news)
         try:
-            executor.prepare()
-            agents = Agents(self.settings, store, self.lab.path, watch, self.connected)
             agents.greet()
+            executor.prepare()
             trials = Trials(self.lab, self.settings, store, executor, watch)
             self._measure_baselines(store, trials, lambda: control.may_go_on(watch.tick))
             lineage = self._lineage(store, config_text, lock, thorough=not ended_well)
@@ -128,6 +128,7 @@ class Engine:
             loop = Loop(self.settings, config_text, store, lineage, trials, agents)
             loop.run(experiments, lambda: _may_go_on(control, watch, agents))
         finally:
+            agents.stopped.set()
             executor.close()
             cause = sys.exception()  # it says more than what may follow from it
             with contextlib.suppress(*([StoreError] if cause else [])):

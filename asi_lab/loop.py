@@ -10,6 +10,7 @@ the step that is missing.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,12 +19,14 @@ import msgspec
 
 from asi_lab import baselines, calibration, fitness, pool, references
 from asi_lab.agents import Agents
+from asi_lab.ahead import Ahead
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.engineer.contract import check_source
 from asi_lab.errors import TrialError
 from asi_lab.events import NewEvent
 from asi_lab.lineage import Lineage
-from asi_lab.records import Candidate, CandidateState, Evidence
+from asi_lab.records import Candidate, CandidateState, Draw, Evidence
+from asi_lab.researcher import Proposed, duplicate_of
 from asi_lab.retrieval import Index
 from asi_lab.roles import Roles
 from asi_lab.settings import Settings
@@ -49,7 +52,9 @@ class Loop:
     ) -> None:
         self.settings, self.config_text = settings, config_text
         self.store, self.lineage, self.trials = store, lineage, trials
-        self.roles = Roles(settings, agents, store.append_events)
+        self.roles, self.agents = Roles(settings, agents, store.append_events), agents
+        self.ahead = Ahead(self.propose)
+        self._accepting = threading.Lock()
         self.index = Index(*store.vectors())
         upper = references.upper()
         self.known_code = {upper.code_hash: upper.name}
@@ -60,22 +65,36 @@ class Loop:
     def run(self, experiments: int | None, may_go_on: Callable[[], bool]) -> None:
         """Explore until the lab holds `experiments` candidates or `may_go_on` says no."""
         while (candidate_id := self._next_id()) <= (experiments or candidate_id) and may_go_on():
+            last = candidate_id + (self.agents.ahead if self.agents.present else 0)
+            wanted = range(candidate_id, min(last, experiments or last) + 1)
+            self.ahead.want(number for number in wanted[1:] if self.store.get(number) is None)
             self.explore(candidate_id)
 
     def explore(self, candidate_id: int) -> None:
         """Take one candidate from wherever it stands to its end."""
         self._refresh_baselines(candidate_id)
-        candidate = self.store.get(candidate_id) or self.propose(candidate_id)
+        if self.store.get(candidate_id) is None:
+            self._wait_for(candidate_id)
+        candidate = self.get(candidate_id)
         candidate = self.measure(self.check(candidate))
         while (repaired := self.repair(candidate)) is not candidate:
             candidate = self.measure(self.check(repaired))
         for step in (self.score, self.explain, self.publish):
             candidate = step(candidate)
 
-    def propose(self, candidate_id: int) -> Candidate:
-        """Draw a parent and references, and have the researcher write something new."""
+    def _wait_for(self, candidate_id: int) -> None:
+        """Propose a candidate, or wait until a thread that does so ahead is done."""
+        if self.agents.present and self.agents.ahead:
+            self.agents.watch.working(f"{candidate_id:04d}", "planner", None)
+            self.ahead.wait(candidate_id, self.agents.watch.tick)
+        else:
+            self.propose(candidate_id)
+
+    def propose(self, candidate_id: int) -> None:
+        """Draw a parent and references, have the researcher write something new, and record it."""
         created = time.time()
-        draw = pool.draw(candidate_id, self._entries(), self.settings.search, self.settings.seed)
+        search, seed = self.settings.search, self.settings.seed
+        draw = pool.draw(candidate_id, self._entries(), search, seed, self.agents.ahead)
         proposed = self.roles.propose(
             candidate_id,
             self.get(draw.parent),
@@ -84,6 +103,17 @@ class Loop:
             self.known_code,
             self,
         )
+        with self._accepting:
+            self._accept(candidate_id, created, draw, proposed)
+
+    def _accept(self, candidate_id: int, created: float, draw: Draw, proposed: Proposed) -> None:
+        """Record a proposal, after a look that nothing like it was accepted since it was begun."""
+        if not proposed.duplicate:
+            limit = self.settings.search.duplicate_similarity
+            again = duplicate_of(
+                proposed.proposal, self.index.nearest(proposed.vector, 1), self.known_code, limit
+            )
+            proposed = msgspec.structs.replace(proposed, duplicate=again)
         evidence = Evidence(failure=S.DUPLICATE, error=proposed.duplicate) if proposed.duplicate else None
         candidate = Candidate(
             id=candidate_id,
@@ -104,7 +134,6 @@ class Loop:
         )
         self.index.add(candidate_id, proposed.vector)
         self.known_code.setdefault(proposed.proposal.code_hash, f"candidate {candidate_id}")
-        return candidate
 
     def check(self, candidate: Candidate) -> Candidate:
         """Read the source against the contract."""
@@ -306,7 +335,7 @@ class Loop:
     def _next_id(self) -> int:
         """The candidate that is not finished, or the next new one."""
         summaries = self.store.summaries()
-        for summary in summaries:
-            if summary.commit is None:
-                return summary.id
-        return summaries[-1].id + 1
+        for expected, summary in enumerate(summaries):
+            if summary.id != expected or summary.commit is None:  # later ones may have been proposed ahead
+                return expected
+        return len(summaries)

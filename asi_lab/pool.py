@@ -42,13 +42,14 @@ def members(generation: int, entries: Sequence[Entry], search: Search) -> list[E
     return sorted(eligible, key=lambda entry: (-entry.fitness, entry.id))[: search.pool]
 
 
-def draw(candidate_id: int, entries: Sequence[Entry], search: Search, lab_seed: int) -> Draw:
+def draw(candidate_id: int, entries: Sequence[Entry], search: Search, lab_seed: int, behind: int = 0) -> Draw:
     """Draw a parent from the best ranks and references from the ranks below.
 
     `entries` are all finished candidates, the seed among them. While the pool is small there may be
-    fewer references than wanted, or none; the draw says how many were.
+    fewer references than wanted, or none; the draw says how many were. Where candidates are proposed ahead,
+    the pool is that of so many candidates `behind`, all of which have ended by then.
     """
-    generation = generation_of(candidate_id, search)
+    generation = generation_of(max(1, candidate_id - behind), search)
     pool = members(generation, entries, search)
     rng = keyed_random(lab_seed, candidate_id, "draw")
     rank = rng.randrange(min(search.parent_ranks, len(pool)))

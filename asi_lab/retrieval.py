@@ -12,6 +12,7 @@ import importlib.util
 import itertools
 import math
 import re
+import threading
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ class Index:
         self._annoy: Any = None
         self._indexed = 0
         self._exact_below = exact_below
+        self._lock = threading.Lock()  # proposals are made in several threads
         self._build()
 
     def __len__(self) -> int:
@@ -82,11 +84,16 @@ class Index:
 
     def add(self, candidate_id: int, vector: Vector) -> None:
         """Make one more vector findable."""
-        self._ids.append(candidate_id)
-        self._pending.append(vector)
+        with self._lock:
+            self._ids.append(candidate_id)
+            self._pending.append(vector)
 
     def nearest(self, vector: Vector, count: int = 5) -> list[Neighbour]:
         """The most similar candidates, best first, ties to the older one."""
+        with self._lock:
+            return self._nearest(vector, count)
+
+    def _nearest(self, vector: Vector, count: int) -> list[Neighbour]:
         if self._pending:
             self._matrix = np.concatenate([self._matrix, np.stack(self._pending)])
             self._pending = []

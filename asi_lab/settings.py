@@ -238,6 +238,10 @@ class Agents(Section, frozen=True, kw_only=True):
     control: Annotated[
         Fraction, about("Share of the candidates that the grammar proposes all the same, as a control.")
     ] = 0.1
+    ahead: Annotated[
+        NonNegative,
+        about("Candidates that models plan while one is on trial, each in a thread; draws lag as much."),
+    ] = 4
     plan_retries: Annotated[NonNegative, about("New plans asked for after a repeated idea.")] = 3
     repairs: Annotated[NonNegative, about("Most repairs of a candidate by checker and debugger.")] = 3
     judge_samples: Annotated[Positive, about("Times the judge is asked; the median counts.")] = 3

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +27,9 @@ from asi_lab.control import StopNow
 from asi_lab.engine import Engine
 from asi_lab.errors import ConfigError
 from asi_lab.lab import Lab
-from asi_lab.llm.model import Model, ModelError, Reply, Usage
+from asi_lab.llm.model import Cancelled, Model, ModelError, Reply, Usage
 from asi_lab.llm.scripted import Scripted
+from asi_lab.pool import generation_of
 from asi_lab.records import CandidateState
 from asi_lab.store import Store
 
@@ -46,6 +49,8 @@ timing = false
 [agents]
 models = ["openai:night"]
 control = {control}
+ahead = {ahead}
+repairs = {repairs}
 """
 
 
@@ -54,13 +59,13 @@ def lab(tmp_path: Path) -> Lab:
     return make(tmp_path)
 
 
-def make(folder: Path, control: float = 0.0) -> Lab:
+def make(folder: Path, control: float = 0.0, ahead: int = 0) -> Lab:
     text = folder / "text.txt"
     rng, words = random.Random(0), ["matrix", "of", "fast", "weights", "keeps", "the", "past", "by", "keys"]
     text.write_text("\n\n".join(" ".join(rng.choice(words) for _ in range(400)) + "." for _ in range(60)))
     lab = Lab(folder / "lab")
     lab.path.mkdir()
-    lab.config.write_text(LAB.format(text=text, control=control))
+    lab.config.write_text(LAB.format(text=text, control=control, ahead=ahead, repairs=0 if ahead else 3))
     return lab
 
 
@@ -239,6 +244,93 @@ def test_an_estimate_before_and_after_a_search(lab):
     assert after["tokens"] == 10 * round(1100 * len(ledger) / 2)
     assert after["dollars"] == pytest.approx(10 * 0.003 * len(ledger) / 2)
     assert after["seconds"] > 0
+
+
+class Thinkers:
+    """A model that many ask at once: every plan has its own gate, and takes `seconds`."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self._lock = seconds, threading.Lock()
+        self.plans = self.at_once = self.most_at_once = 0
+
+    def __call__(self, messages, call):
+        role = night.ROLES.get(messages[0].content)
+        if role != "planner":
+            return night.Night()(messages, call)
+        if len(messages) > 2:
+            return Reply(json.dumps(self._plan(messages)))
+        with self._lock:
+            self.plans += 1
+            number = self.plans
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        if call.cancelled.wait(self.seconds):
+            raise Cancelled("given up")
+        with self._lock:
+            self.at_once -= 1
+        line = f"        o = o * torch.sigmoid({number}.0 + self.gate_proj(x)).unsqueeze(-1)\n"
+        return night.call_tool(content=night.gated(line))
+
+    def _plan(self, messages):
+        (number,) = re.findall(r"sigmoid\((\d+)\.0", messages[2].calls[0].arguments["content"])
+        words = " ".join(f"{night.IDEAS[1 + int(number) % 3].split()[i]}{number}" for i in range(20))
+        return {"name": f"delta_net_thought_{number}", "motivation": words, "change": f"gate {number}"}
+
+
+def test_models_think_ahead_while_a_trial_runs(tmp_path):
+    lab = make(tmp_path, ahead=3)
+    model = Thinkers(seconds=0.3)
+    search(lab, model, 8)
+    candidates, _, _ = read(lab)
+    assert [c.id for c in candidates] == list(range(9))
+    assert all(c.commit for c in candidates)
+    assert {c.proposal.researcher for c in candidates[1:]} == {"planner"}
+    assert len({c.proposal.code_hash for c in candidates}) == 9
+    assert model.most_at_once == 4  # the next one and three ahead of it
+    for candidate in candidates[1:]:  # the pool that a draw was made from had ended by then
+        assert candidate.draw.generation == generation_of(max(1, candidate.id - 3), lab.settings().search)
+
+
+def test_proposals_made_ahead_survive_and_the_search_goes_on_with_them(tmp_path):
+    lab = make(tmp_path, ahead=3)
+    first = Thinkers()
+
+    class Owner(simulated_engine.Silent):
+        def refresh(self, store: Store) -> None:
+            if store.count() >= 5 and not stopped:
+                stopped.append(commands.send(lab.commands, "stop_now"))
+
+    stopped: list[commands.Command] = []
+    search(lab, first, 50, Owner())
+    before = {c.id: c.proposal.code for c in read(lab)[0]}
+    assert len(before) >= 5
+    search(lab, Thinkers(), len(before) - 1)
+    candidates, _, _ = read(lab)
+    assert [c.id for c in candidates] == list(range(len(candidates)))
+    assert all(c.commit for c in candidates)
+    kept = {c.id: c.proposal.code for c in candidates if not c.repairs}
+    assert kept == {number: code for number, code in before.items() if number in kept}
+
+
+def test_two_of_the_same_idea_that_were_planned_at_once_are_not_both_tried(tmp_path):
+    lab = make(tmp_path, ahead=3)
+    everyone, together = Thinkers(), threading.Barrier(3)
+
+    final = night.final(1)
+
+    def same(messages, call):
+        role = night.ROLES.get(messages[0].content)
+        if role != "planner" or len(messages) == 2:
+            return everyone(messages, call)
+        together.wait(timeout=20)  # nobody's plan is recorded before all have theirs
+        return Reply(final)
+
+    search(lab, same, 3)
+    candidates, _, _ = read(lab)
+    states = [c.state for c in candidates[1:] if c.proposal.researcher == "planner"]
+    assert states.count(CandidateState.DUPLICATE) == 2
+    duplicate = next(c for c in candidates if c.state is CandidateState.DUPLICATE)
+    assert "the same idea as candidate" in duplicate.evidence.error
 
 
 def model_calls(ledger):

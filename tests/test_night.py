@@ -26,7 +26,7 @@ def test_ten_candidates_with_honest_mistakes(tmp_path):
     lab = test_search.make_lab(tmp_path)
     model = night.Night()
     with night.serve(model, echo=True) as url:
-        agents = f'[agents]\nmodels = ["openai:night"]\ncontrol = 0.0\nopenai_base_url = "{url}"\n'
+        agents = f'[agents]\nmodels = ["openai:night"]\ncontrol = 0.0\nahead = 0\nopenai_base_url = "{url}"\n'
         lab.config.write_text(lab.config.read_text() + agents)
         done = subprocess.run(
             [sys.executable, "-m", "asi_lab", "--lab", lab.path, "--no-tui", "--experiments", "10"],

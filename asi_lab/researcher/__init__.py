@@ -5,11 +5,11 @@ draft -> embed the motivation -> nearest motivations, equal code? -> judged new 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from asi_lab.records import Proposal
+from asi_lab.records import Neighbour, Proposal
 from asi_lab.researcher.novelty import code_hash
 from asi_lab.retrieval import Index, Vector, embed
 
@@ -50,16 +50,19 @@ def propose(
         proposal = msgspec.structs.replace(
             drafted, code_hash=hashed, nearest=tuple(nearest), rejected=attempt
         )
-        duplicate = _duplicate_of(proposal, known_code, most_similar) or repeats(proposal)
+        duplicate = duplicate_of(proposal, nearest, known_code, most_similar) or repeats(proposal)
         if not duplicate:
             break
     return Proposed(proposal, vector, duplicate)
 
 
-def _duplicate_of(proposal: Proposal, known_code: Mapping[str, str], threshold: float) -> str:
+def duplicate_of(
+    proposal: Proposal, nearest: Sequence[Neighbour], known_code: Mapping[str, str], threshold: float
+) -> str:
+    """Of what a proposal is a duplicate by its code or its `nearest` motivations, empty where of nothing."""
     if proposal.code_hash in known_code:
         return f"the same code as {known_code[proposal.code_hash]}"
-    for neighbour in proposal.nearest:
+    for neighbour in nearest:
         if neighbour.similarity >= threshold:
             return f"the same idea as candidate {neighbour.id} (similarity {neighbour.similarity:.3f})"
     return ""

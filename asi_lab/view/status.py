@@ -96,7 +96,7 @@ class Status(msgspec.Struct, frozen=True):
 
 def pace(summaries: Sequence[Summary], settings: Settings) -> Pace | None:
     """How fast candidates come."""
-    latest = [s.updated - s.created for s in _timed(summaries, settings) if s.state.is_terminal][-LATEST:]
+    latest = [_took(s, summaries) for s in _timed(summaries, settings) if s.state.is_terminal][-LATEST:]
     return Pace(fmean(latest), len(latest)) if latest else None
 
 
@@ -104,7 +104,14 @@ def _timed(summaries: Sequence[Summary], settings: Settings) -> list[Summary]:
     """Candidates whose times tell how long they took. Those that outlasted a trial's limit were suspended
     in between, or the clock was set forward; those that ended before they began saw it set back."""
     limit = settings.limits.trial_seconds
-    return [s for s in summaries if s.id != SEED_ID and 0 <= s.updated - s.created <= limit]
+    return [s for s in summaries if s.id != SEED_ID and 0 <= _took(s, summaries) <= limit]
+
+
+def _took(summary: Summary, summaries: Sequence[Summary]) -> float:
+    """Seconds from when its turn came to its end; it may have been proposed while others had theirs."""
+    before = summaries[summary.id - 1].updated if 0 < summary.id <= len(summaries) else summary.created
+    began = summary.created if before > summary.updated else max(summary.created, before)
+    return summary.updated - began
 
 
 def finished(summaries: Sequence[Summary]) -> int:
