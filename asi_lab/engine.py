@@ -128,7 +128,6 @@ class Engine:
             loop = Loop(self.settings, config_text, store, lineage, trials, agents)
             loop.run(experiments, lambda: _may_go_on(control, watch, agents))
         finally:
-            agents.stopped.set()
             executor.close()
             cause = sys.exception()  # it says more than what may follow from it
             with contextlib.suppress(*([StoreError] if cause else [])):

@@ -19,7 +19,7 @@ import msgspec
 
 from asi_lab import baselines, calibration, fitness, pool, references
 from asi_lab.agents import Agents
-from asi_lab.ahead import Ahead
+from asi_lab.aside import Aside
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.engineer.contract import check_source
 from asi_lab.errors import TrialError
@@ -53,8 +53,8 @@ class Loop:
         self.settings, self.config_text = settings, config_text
         self.store, self.lineage, self.trials = store, lineage, trials
         self.roles, self.agents = Roles(settings, agents, store.append_events), agents
-        self.ahead = Ahead(self.propose)
-        self._accepting = threading.Lock()
+        self.plans, self.ends = Aside(self.propose, "plan"), Aside(self.finish, "end")
+        self._accepting, self._publishing = threading.Lock(), threading.Lock()
         self.index = Index(*store.vectors())
         upper = references.upper()
         self.known_code = {upper.code_hash: upper.name}
@@ -64,37 +64,56 @@ class Loop:
 
     def run(self, experiments: int | None, may_go_on: Callable[[], bool]) -> None:
         """Explore until the lab holds `experiments` candidates or `may_go_on` says no."""
-        while (candidate_id := self._next_id()) <= (experiments or candidate_id) and may_go_on():
-            last = candidate_id + (self.agents.ahead if self.agents.present else 0)
-            wanted = range(candidate_id, min(last, experiments or last) + 1)
-            self.ahead.want(number for number in wanted[1:] if self.store.get(number) is None)
-            self.explore(candidate_id)
+        try:
+            while (candidate_id := self._next_id()) <= (experiments or candidate_id) and may_go_on():
+                self._plan_from(candidate_id, experiments)
+                self.explore(candidate_id)
+            self.ends.wait(self.agents.watch.tick)
+        finally:
+            self.agents.stopped.set()
+            self.plans.settle()
+            self.ends.settle()
 
     def explore(self, candidate_id: int) -> None:
-        """Take one candidate from wherever it stands to its end."""
+        """Take one candidate from wherever it stands to its end; models judge and explain it beside the next
+        trial."""
         self._refresh_baselines(candidate_id)
         if self.store.get(candidate_id) is None:
-            self._wait_for(candidate_id)
+            self.propose(candidate_id)
         candidate = self.get(candidate_id)
         candidate = self.measure(self.check(candidate))
         while (repaired := self.repair(candidate)) is not candidate:
             candidate = self.measure(self.check(repaired))
-        for step in (self.score, self.explain, self.publish):
-            candidate = step(candidate)
-
-    def _wait_for(self, candidate_id: int) -> None:
-        """Propose a candidate, or wait until a thread that does so ahead is done."""
         if self.agents.present and self.agents.ahead:
-            self.agents.watch.working(f"{candidate_id:04d}", "planner", None)
-            self.ahead.wait(candidate_id, self.agents.watch.tick)
+            self.ends.begin(candidate_id)
         else:
-            self.propose(candidate_id)
+            self.finish(candidate_id)
+
+    def finish(self, candidate_id: int) -> None:
+        """Score, explain and publish a candidate that was measured or has failed."""
+        candidate = self.explain(self.score(self.get(candidate_id)))
+        with self._publishing:
+            self.publish(candidate)
+
+    def _plan_from(self, candidate_id: int, experiments: int | None) -> None:
+        """Have models plan a candidate and those behind it, and wait for the first. Those that are being
+        finished must not lag behind further than the draws allow for."""
+        if not (self.agents.present and self.agents.ahead):
+            return
+        self.ends.wait(self.agents.watch.tick, leave=self.agents.ahead - 1)
+        last = candidate_id + self.agents.ahead
+        for number in range(candidate_id, min(last, experiments or last) + 1):
+            if self.store.get(number) is None:
+                self.plans.begin(number)
+        if self.plans.at_work(candidate_id):
+            self.agents.watch.working(f"{candidate_id:04d}", "planner", None)
+            self.plans.wait(self.agents.watch.tick, candidate_id)
 
     def propose(self, candidate_id: int) -> None:
         """Draw a parent and references, have the researcher write something new, and record it."""
         created = time.time()
         search, seed = self.settings.search, self.settings.seed
-        draw = pool.draw(candidate_id, self._entries(), search, seed, self.agents.ahead)
+        draw = pool.draw(candidate_id, self._entries(), search, seed, 2 * self.agents.ahead)
         proposed = self.roles.propose(
             candidate_id,
             self.get(draw.parent),
@@ -336,6 +355,8 @@ class Loop:
         """The candidate that is not finished, or the next new one."""
         summaries = self.store.summaries()
         for expected, summary in enumerate(summaries):
-            if summary.id != expected or summary.commit is None:  # later ones may have been proposed ahead
+            if summary.id != expected:  # later ones may have been proposed ahead
+                return expected
+            if summary.commit is None and not self.ends.at_work(expected):
                 return expected
         return len(summaries)

@@ -240,7 +240,9 @@ class Agents(Section, frozen=True, kw_only=True):
     ] = 0.1
     ahead: Annotated[
         NonNegative,
-        about("Candidates that models plan while one is on trial, each in a thread; draws lag as much."),
+        about(
+            "Candidates planned, and as many judged and explained, while one is on trial; draws lag so far."
+        ),
     ] = 4
     plan_retries: Annotated[NonNegative, about("New plans asked for after a repeated idea.")] = 3
     repairs: Annotated[NonNegative, about("Most repairs of a candidate by checker and debugger.")] = 3

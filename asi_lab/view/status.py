@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
@@ -96,20 +96,21 @@ class Status(msgspec.Struct, frozen=True):
 
 def pace(summaries: Sequence[Summary], settings: Settings) -> Pace | None:
     """How fast candidates come."""
-    latest = [_took(s, summaries) for s in _timed(summaries, settings) if s.state.is_terminal][-LATEST:]
+    ended = {s.id: s.updated for s in summaries}
+    latest = [_took(s, ended) for s in _timed(summaries, settings) if s.state.is_terminal][-LATEST:]
     return Pace(fmean(latest), len(latest)) if latest else None
 
 
 def _timed(summaries: Sequence[Summary], settings: Settings) -> list[Summary]:
     """Candidates whose times tell how long they took. Those that outlasted a trial's limit were suspended
     in between, or the clock was set forward; those that ended before they began saw it set back."""
-    limit = settings.limits.trial_seconds
-    return [s for s in summaries if s.id != SEED_ID and 0 <= _took(s, summaries) <= limit]
+    limit, ended = settings.limits.trial_seconds, {s.id: s.updated for s in summaries}
+    return [s for s in summaries if s.id != SEED_ID and 0 <= _took(s, ended) <= limit]
 
 
-def _took(summary: Summary, summaries: Sequence[Summary]) -> float:
+def _took(summary: Summary, ended: Mapping[int, float]) -> float:
     """Seconds from when its turn came to its end; it may have been proposed while others had theirs."""
-    before = summaries[summary.id - 1].updated if 0 < summary.id <= len(summaries) else summary.created
+    before = ended.get(summary.id - 1, summary.created)
     began = summary.created if before > summary.updated else max(summary.created, before)
     return summary.updated - began
 
