@@ -97,10 +97,7 @@ def busy(ahead: int, candidates: int) -> tuple[float, float]:
         state = event.data.get("state") if event.kind == "candidate_state" else None
         if event.candidate and event.candidate > WARM_UP and state:
             began.setdefault(event.candidate, event.time)
-            if (
-                state in ("checked", "preflighted", "training", "trained", "evaluated")
-                or event.candidate not in ended
-            ):
+            if state not in ("judged", "analysed"):
                 ended[event.candidate] = event.time
     spent = sum(ended[number] - began[number] for number in began)
     whole = max(ended.values()) - min(began.values())
