@@ -34,8 +34,8 @@ from asi_lab.store import Store
 from asi_lab.trials import Trials
 
 S = CandidateState
-LESSONS = 60
-"""Failed candidates that a planner may learn from."""
+LESSONS, BEST, LATEST = 60, 5, 10
+"""Failed candidates, best ones and latest ones that a planner is told of."""
 
 
 class Loop:
@@ -345,6 +345,25 @@ class Loop:
         """The latest candidates that failed, oldest first."""
         failed = [s.id for s in self.store.summaries() if s.state.is_failure and s.state is not S.DUPLICATE]
         return [self.get(number) for number in failed[-LESSONS:]]
+
+    def standings(self) -> str:
+        """The baselines, the best candidates and the latest ones, with what a win takes, as lines of text."""
+        known, noise = self.baselines, self.baselines.noise()
+        lines = [
+            f"{name}: loss {known.anchor(name).loss:.4f}, {known.anchor(name).params:,} parameters"
+            for name in (SEED_ARCHITECTURE, UPPER_REFERENCE)
+        ]
+        lines.append(
+            f"A loss must lie {baselines.winning_margin(noise):.4f} under DeltaNet's to be told apart."
+        )
+        scored = [s for s in self.store.summaries() if s.loss is not None and s.id and s.state is S.DONE]
+        best = sorted(scored, key=lambda s: -(s.fitness or 0.0))[:BEST]
+        shown = {s.id: s for s in (*best, *scored[-LATEST:])}
+        lines += [
+            f"candidate {s.id} {s.name} (from {s.parent}): loss {s.loss:.4f}, fitness {s.fitness:.4f}"
+            for s in shown.values()
+        ]
+        return "\n".join(lines)
 
     @property
     def most_parameters(self) -> int:

@@ -35,6 +35,9 @@ class Library(Protocol):
     def most_parameters(self) -> int:
         """The most that a candidate's whole model may have."""
 
+    def standings(self) -> str:
+        """What the baselines and the candidates so far have reached, as lines of text."""
+
     def get(self, candidate_id: int) -> Candidate:
         """The record of a candidate."""
 
@@ -95,6 +98,7 @@ class Roles:
             library.failures(),
             self._experience(ask, candidate_id, parent, relatives),
             library.most_parameters,
+            library.standings(),
         )
         prompts = self.agents.digests()
 

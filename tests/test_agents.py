@@ -340,6 +340,17 @@ def model_calls(ledger):
     return [entry for entry in ledger.values() if entry["model"] == "openai:night"]
 
 
+def test_the_planner_is_told_where_everybody_stands(lab):
+    model = search(lab, night.Night(), 2)
+    planners = [
+        r.messages[1].content for r in model.requests if night.ROLES.get(r.messages[0].content) == "planner"
+    ]
+    assert "gated_delta_net: loss" in planners[0]
+    assert "to be told apart" in planners[0]
+    assert "candidate 1 delta_net_night_1 (from 0): loss" not in planners[0]
+    assert "candidate 1 delta_net_night_1 (from 0): loss" in planners[-1]
+
+
 def test_a_reply_that_was_paid_for_is_not_asked_for_again(lab):
     """The night breaks off in the middle of candidate 2, and goes on with what it has."""
 

@@ -24,6 +24,7 @@ def values(
     failures: Sequence[Candidate],
     experience: str,
     most_parameters: int,
+    standings: str,
 ) -> dict[str, str]:
     """The values of the planner's prompt, cut to the window of the model: first the references give way,
     then the lessons, then the experience; the parent's code stays whole."""
@@ -36,7 +37,7 @@ def values(
         "insights": NOTHING,
         "lessons": lessons(failures) or NOTHING,
         "experience": experience or NOTHING,
-        "budget": budget(settings, most_parameters),
+        "budget": f"{budget(settings, most_parameters)}\n\n{standings}",
     }
     room = (settings.agents.context - ANSWER_TOKENS) * BYTES_A_TOKEN
     for name in ("references", "lessons", "experience"):
