@@ -10,14 +10,12 @@ import functools
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from asi_lab import arms, prompting, spending
+from asi_lab import arms, aside, prompting, spending
 from asi_lab.llm.ask import Asker, Question, RoleFailed, ask
 from asi_lab.llm.codefile import CodeFile
 from asi_lab.llm.model import Call, Message, Model
@@ -31,8 +29,6 @@ from asi_lab.store import Store
 from asi_lab.trials import Watch
 
 T = TypeVar("T")
-
-TICK_SECONDS = 0.2
 
 GROUPS = {
     "planner": "planner",
@@ -89,6 +85,7 @@ class Agents:
         self.prompts = prompting.load_all(lab / "prompts")
         self.prices = spending.load_prices(lab)
         self.spent = spending.total(store.ledger().values())
+        self._counting = threading.Lock()
         self._used_up = False
         self.stopped = threading.Event()
         """Set when the engine ends: calls of other threads are given up."""
@@ -123,6 +120,11 @@ class Agents:
             "lab.toml and start the search again, or go on without them: asi-lab resume"
         )
 
+    def count(self, cost: Mapping[str, Any]) -> None:
+        """Add an entry of the ledger to what was spent."""
+        with self._counting:
+            self.spent = self.spent.plus(cost)
+
     def greet(self) -> None:
         """Ask every model for a word, so that a wrong key or a missing model shows before the night.
 
@@ -153,11 +155,10 @@ class Agents:
         """The prompts in use, by role: a hash of each."""
         return {name: prompt.digest for name, prompt in sorted(self.prompts.items())}
 
-    def choose(self, candidate_id: int, role: str) -> str:
-        """The model that fills a role for a candidate, the same at every start: drawn from the list, or taken
-        by what the planners' earlier candidates became."""
-        group, settings = GROUPS[role], self.settings
-        names = _listed(settings, group)
+    def choose(self, candidate_id: int, group: str) -> str:
+        """The model that fills the roles of a group for a candidate: drawn from the list, the same at every
+        start, or taken by what the planners' earlier candidates became."""
+        settings, names = self.settings, _listed(self.settings, group)
         if group == "planner" and settings.policy == "bandit":
             return arms.choose(arms_of(settings, self.store, before=candidate_id))
         weights = settings.weights if names == settings.models and settings.weights else None
@@ -182,36 +183,26 @@ class Agents:
 
     def wait(self, work: Callable[[], T], cancelled: threading.Event) -> T:
         """Run `work` in a thread and tick until it is done. What `tick` raises gives it up."""
-        done: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                done.set_result(work())
-            except BaseException as error:
-                done.set_exception(error)
-
-        threading.Thread(target=run, daemon=True, name="role").start()
-        while True:
-            try:
-                return done.result(TICK_SECONDS)
-            except NotYet:
-                if done.done():
-                    raise
-                try:
-                    self.watch.tick()
-                except BaseException:
-                    cancelled.set()
-                    raise
+        try:
+            return aside.wait(aside.begin(work, "role"), self.watch.tick)
+        except BaseException:
+            cancelled.set()
+            raise
 
 
 class _Asker:
     def __init__(self, agents: Agents, candidate_id: int) -> None:
         self._agents, self._candidate = agents, candidate_id
         self._asked: Counter[str] = Counter()
+        self._chosen: dict[str, str] = {}
         self._tape = _Tape(agents, candidate_id)
 
     def model_of(self, role: str) -> str:
-        return self._agents.choose(self._candidate, role)
+        """Chosen once: what a bandit would choose may change while other candidates come to their end."""
+        group = GROUPS[role]
+        if group not in self._chosen:
+            self._chosen[group] = self._agents.choose(self._candidate, group)
+        return self._chosen[group]
 
     def __call__(
         self,
@@ -270,5 +261,5 @@ class _Tape:
             "dollars": spending.dollars(self._agents.prices, exchange.model, usage.prompt, usage.completion),
         }
         self.spent = self.spent.plus(cost)
-        self._agents.spent = self._agents.spent.plus(cost)
+        self._agents.count(cost)
         self._agents.store.put_exchange(self._candidate, key, msgspec.to_builtins(exchange), cost)

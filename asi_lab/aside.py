@@ -7,14 +7,43 @@ for is lost by a kill. How many work at once is bounded by whoever begins them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
+from typing import TypeVar
+
+T = TypeVar("T")
 
 TICK_SECONDS = 0.2
 SETTLE_SECONDS = 5.0
+
+
+def begin(work: Callable[[], T], name: str) -> Future[T]:
+    """Do `work` in a daemon thread of that name."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name=name).start()
+    return done
+
+
+def wait(done: Future[T], tick: Callable[[], None]) -> T:
+    """Wait for what was begun, calling `tick`, which may raise. What the work raised is raised here."""
+    while True:
+        try:
+            return done.result(TICK_SECONDS)
+        except NotYet:
+            if done.done():
+                raise
+            tick()
 
 
 class Aside:
@@ -22,13 +51,12 @@ class Aside:
 
     def __init__(self, work: Callable[[int], object], name: str) -> None:
         self._work, self._name = work, name
-        self._begun: dict[int, Future[None]] = {}
+        self._begun: dict[int, Future[object]] = {}
 
     def begin(self, candidate_id: int) -> None:
         """Begin the work for a candidate, unless it was begun."""
         if candidate_id not in self._begun:
-            self._begun[candidate_id] = Future()
-            threading.Thread(target=self._run, args=(candidate_id,), daemon=True, name=self._name).start()
+            self._begun[candidate_id] = begin(functools.partial(self._work, candidate_id), self._name)
 
     def at_work(self, candidate_id: int) -> bool:
         """Whether the work for a candidate was begun and not waited for."""
@@ -39,7 +67,7 @@ class Aside:
         raise. What the work raised is raised here."""
         while candidate_id is not None or len(self._begun) > leave:
             number = min(self._begun) if candidate_id is None else candidate_id
-            self._wait(number, tick)
+            wait(self._begun[number], tick)
             del self._begun[number]
             if candidate_id is not None:
                 return
@@ -50,20 +78,3 @@ class Aside:
         for future in self._begun.values():
             with contextlib.suppress(BaseException):
                 future.result(max(0.0, deadline - time.monotonic()))
-
-    def _wait(self, number: int, tick: Callable[[], None]) -> None:
-        while True:
-            try:
-                return self._begun[number].result(TICK_SECONDS)
-            except NotYet:
-                if self._begun[number].done():
-                    raise
-                tick()
-
-    def _run(self, number: int) -> None:
-        try:
-            self._work(number)
-        except BaseException as error:
-            self._begun[number].set_exception(error)
-        else:
-            self._begun[number].set_result(None)

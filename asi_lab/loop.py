@@ -84,7 +84,7 @@ class Loop:
         candidate = self.measure(self.check(candidate))
         while (repaired := self.repair(candidate)) is not candidate:
             candidate = self.measure(self.check(repaired))
-        if self.agents.present and self.agents.ahead:
+        if self._is_beside:
             self.ends.begin(candidate_id)
         else:
             self.finish(candidate_id)
@@ -96,18 +96,23 @@ class Loop:
             self.publish(candidate)
 
     def _plan_from(self, candidate_id: int, experiments: int | None) -> None:
-        """Have models plan a candidate and those behind it, and wait for the first. Those that are being
-        finished must not lag behind further than the draws allow for."""
-        if not (self.agents.present and self.agents.ahead):
-            return
-        self.ends.wait(self.agents.watch.tick, leave=self.agents.ahead - 1)
-        last = candidate_id + self.agents.ahead
-        for number in range(candidate_id, min(last, experiments or last) + 1):
-            if self.store.get(number) is None:
-                self.plans.begin(number)
+        """Have models plan a candidate and those behind it, and wait for the first, also where it was begun
+        while models could still be asked. Those that are being finished must not lag behind further than the
+        draws allow for."""
+        if self._is_beside:
+            self.ends.wait(self.agents.watch.tick, leave=self.agents.ahead - 1)
+            last = candidate_id + self.agents.ahead
+            for number in range(candidate_id, min(last, experiments or last) + 1):
+                if self.store.get(number) is None:
+                    self.plans.begin(number)
         if self.plans.at_work(candidate_id):
             self.agents.watch.working(f"{candidate_id:04d}", "planner", None)
             self.plans.wait(self.agents.watch.tick, candidate_id)
+
+    @property
+    def _is_beside(self) -> bool:
+        """Whether models plan, judge and explain beside the trials."""
+        return self.agents.present and self.agents.ahead > 0
 
     def propose(self, candidate_id: int) -> None:
         """Draw a parent and references, have the researcher write something new, and record it."""

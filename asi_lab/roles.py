@@ -6,6 +6,7 @@ lab's events say so: a night is never lost to a model.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -65,30 +66,27 @@ class Roles:
         library: Library,
     ) -> researcher.Proposed:
         """A new architecture, from the planner or from the grammar."""
+        search = self.settings.search
+        until_new = functools.partial(
+            researcher.propose, index=index, known_code=known_code, most_similar=search.duplicate_similarity
+        )
         if self.agents.plans(candidate_id):
             try:
-                return self._plan(candidate_id, parent, references, index, known_code, library)
+                draft, repeats = self._planner(candidate_id, parent, references, library)
+                return until_new(draft, retries=self.settings.agents.plan_retries, repeats=repeats)
             except (RoleFailed, ModelError) as error:
                 self._stand_in(candidate_id, "planner", "the grammar proposes it", error)
 
-        def draft(attempt: int, repeated: str) -> Proposal:
+        def draft_of_grammar(attempt: int, repeated: str) -> Proposal:
             rng = keyed_random(self.settings.seed, candidate_id, "propose", attempt)
             return grammar.propose(parent, references, rng)
 
-        search = self.settings.search
-        return researcher.propose(
-            draft, index, known_code, search.novelty_retries, search.duplicate_similarity
-        )
+        return until_new(draft_of_grammar, retries=search.novelty_retries)
 
-    def _plan(
-        self,
-        candidate_id: int,
-        parent: Candidate,
-        references: Sequence[Candidate],
-        index: Index,
-        known_code: Mapping[str, str],
-        library: Library,
-    ) -> researcher.Proposed:
+    def _planner(
+        self, candidate_id: int, parent: Candidate, references: Sequence[Candidate], library: Library
+    ) -> tuple[researcher.Draft, Callable[[Proposal], str]]:
+        """How the planner drafts, and how the novelty judge looks at what it drafted."""
         ask = self.agents.of(candidate_id)
         relatives = [*library.children(parent.id), *references]
         values = context.values(
@@ -109,15 +107,7 @@ class Roles:
             near = [library.get(neighbour.id) for neighbour in proposal.nearest]
             return planner.repeats(ask, proposal.motivation, near)
 
-        settings = self.settings
-        return researcher.propose(
-            draft,
-            index,
-            known_code,
-            settings.agents.plan_retries,
-            settings.search.duplicate_similarity,
-            repeats,
-        )
+        return draft, repeats
 
     def _experience(
         self, ask: Asker, candidate_id: int, parent: Candidate, relatives: Sequence[Candidate]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,23 @@ from asi_lab.protocol import Progress, Report, ScoreJob, TrialJob
 from asi_lab.records import CandidateState, Check, Evaluation, TaskResult, Training
 
 S = CandidateState
+
+
+WORDS = ("linear", "attention", "keeps", "a", "matrix", "of", "fast", "weights", "by", "the", "delta", "rule")
+
+
+def make_lab(folder: Path, settings: str, seed: int = 0) -> Lab:
+    """A lab with its own small text, ready for an engine; `settings` are the tables behind those of data and
+    evaluation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, text, lab = random.Random(0), folder / "text.txt", Lab(folder / "lab")
+    text.write_text("\n\n".join(" ".join(rng.choice(WORDS) for _ in range(400)) + "." for _ in range(60)))
+    lab.path.mkdir()
+    lab.config.write_text(
+        f'preset = "micro"\nseed = {seed}\n[data]\nsource = "text:{text}"\ntokenizer = "byte"\n'
+        f'[evaluate]\ntasks = ["asi_recall", "asi_copy"]\nlimit = 4\n{settings}'
+    )
+    return lab
 
 
 class SimulatedPair:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
 import re
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -14,11 +12,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import night
-import simulated_engine
 
 from asi_lab import commands
 from asi_lab.cli import cli
@@ -32,16 +25,9 @@ from asi_lab.llm.scripted import Scripted
 from asi_lab.pool import generation_of
 from asi_lab.records import CandidateState
 from asi_lab.store import Store
+from tests import night, simulated_engine
 
-LAB = """preset = "micro"
-seed = 1
-[data]
-source = "text:{text}"
-tokenizer = "byte"
-[evaluate]
-tasks = ["asi_recall", "asi_copy"]
-limit = 4
-[baselines]
+SETTINGS = """[baselines]
 seeds = 2
 max_seeds = 2
 [judge]
@@ -60,13 +46,8 @@ def lab(tmp_path: Path) -> Lab:
 
 
 def make(folder: Path, control: float = 0.0, ahead: int = 0) -> Lab:
-    text = folder / "text.txt"
-    rng, words = random.Random(0), ["matrix", "of", "fast", "weights", "keeps", "the", "past", "by", "keys"]
-    text.write_text("\n\n".join(" ".join(rng.choice(words) for _ in range(400)) + "." for _ in range(60)))
-    lab = Lab(folder / "lab")
-    lab.path.mkdir()
-    lab.config.write_text(LAB.format(text=text, control=control, ahead=ahead, repairs=0 if ahead else 3))
-    return lab
+    settings = SETTINGS.format(control=control, ahead=ahead, repairs=0 if ahead else 3)
+    return simulated_engine.make_lab(folder, settings, seed=1)
 
 
 def costly(prompt: int, completion: int) -> Callable[..., Reply]:
@@ -195,6 +176,31 @@ def test_a_spent_budget_pauses_and_the_grammar_goes_on_when_told_to(lab):
     paused = [e.message for e in events if "agents.most_tokens is 3000" in e.message]
     assert len(paused) == 1
     assert "asi-lab resume" in paused[0]
+
+
+def test_a_plan_in_the_making_when_the_budget_ends_is_waited_for(tmp_path):
+    """Not planned a second time by the grammar, whose proposal it would replace in the middle of a trial."""
+    lab = make(tmp_path, ahead=3)
+    lab.config.write_text(lab.config.read_text() + "most_tokens = 3000\n")
+    model, asked = Thinkers(), []
+
+    def priced(messages, call):
+        model.seconds = 2.0 if model.plans >= 4 else 0.0  # the fifth plan, begun beside the second trial
+        tokens = 10_000 if model.plans >= 5 and len(messages) == 2 else 0  # the judge is called meanwhile
+        return msgspec.structs.replace(model(messages, call), usage=Usage(tokens, 0))
+
+    class Owner(simulated_engine.Silent):
+        def refresh(self, store: Store) -> None:
+            if (store.get_meta("engine") or {}).get("state") == "paused" and not asked:
+                asked.append(commands.send(lab.commands, "resume"))
+
+    search(lab, priced, 10, Owner())
+    candidates, events, _ = read(lab)
+    proposed = [e.candidate for e in events if e.kind == "candidate_proposed"]
+    assert sorted(proposed) == list(range(1, 11))
+    assert all(c.commit for c in candidates)
+    assert len(asked) == 1  # the budget did end
+    assert [c.proposal.researcher for c in candidates].count("planner") == model.plans
 
 
 def test_a_candidate_that_eats_too_much_is_given_up_by_its_models(lab):
