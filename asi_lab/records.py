@@ -142,6 +142,13 @@ class TaskResult(msgspec.Struct, frozen=True):
     samples: int
     metrics: dict[str, float] = {}
 
+    @property
+    def words(self) -> str:
+        """The result in a line, for a language model."""
+        better = "higher" if self.higher_is_better else "lower"
+        figure = f"{self.score_name} {self.score:.4f}"
+        return f"task {self.task}: {figure} ({better} is better, chance {self.chance:.4f})"
+
 
 class Training(msgspec.Struct, frozen=True):
     """What training a model gave. Losses are nats per token; `seconds` is wall time."""

@@ -16,29 +16,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-import night
-import simulated_engine
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from asi_lab import engine
-from asi_lab.lab import Lab
 from asi_lab.llm.model import Call, Message, Reply
 from asi_lab.llm.scripted import Scripted
 from asi_lab.store import Store
+from tests import night, simulated_engine
 
 TRIAL_SECONDS = 1.0
 STAGES = 9  # at which a simulated trial stands still
 WARM_UP = 8
 LATENCY = {"planner": 1.0, "judge": 0.2, "analyst": 0.4}  # of the trial; the judge is asked three times
-LAB = """preset = "micro"
-[data]
-source = "text:{text}"
-tokenizer = "byte"
-[evaluate]
-tasks = ["asi_recall", "asi_copy"]
-limit = 4
-[baselines]
+SETTINGS = """[baselines]
 seeds = 2
 max_seeds = 2
 [agents]
@@ -78,14 +68,7 @@ class Thinker:
 def busy(ahead: int, candidates: int) -> tuple[float, float]:
     """The share of time that the slot was busy after warm-up, and the seconds of a candidate."""
     with tempfile.TemporaryDirectory() as folder:
-        lab, rng = Lab(Path(folder, "lab")), random.Random(0)
-        text = Path(folder, "text.txt")
-        pieces = [
-            " ".join(rng.choice(("key", "value", "gate", "memory")) for _ in range(400)) for _ in range(60)
-        ]
-        text.write_text("\n\n".join(pieces))
-        lab.path.mkdir()
-        lab.config.write_text(LAB.format(text=text, ahead=ahead))
+        lab = simulated_engine.make_lab(Path(folder), SETTINGS.format(ahead=ahead))
         executor = simulated_engine.SimulatedExecutor(TRIAL_SECONDS / STAGES)
         model = Scripted(Thinker(), "openai:simulated")
         engine.Engine(lab, simulated_engine.Silent(), executor, lambda name: model).search(candidates, None)

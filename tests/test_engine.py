@@ -20,32 +20,11 @@ from asi_lab.lineage import Lineage
 from asi_lab.pool import boundary, generation_of
 from asi_lab.records import CandidateState
 from asi_lab.store import Store
+from tests import simulated_engine
 
 ENGINE = Path(__file__).with_name("simulated_engine.py")
-WORDS = [
-    "linear",
-    "attention",
-    "keeps",
-    "a",
-    "matrix",
-    "of",
-    "fast",
-    "weights",
-    "the",
-    "delta",
-    "rule",
-    "holds",
-]
-
-LAB_TOML = """preset = "micro"
-[search]
+SETTINGS = """[search]
 max_starts = 1000
-[data]
-source = "text:{text}"
-tokenizer = "byte"
-[evaluate]
-tasks = ["asi_recall", "asi_copy"]
-limit = 4
 [baselines]
 seeds = 2
 max_seeds = 3
@@ -57,15 +36,7 @@ timing = false
 
 def make_lab(folder: Path) -> Lab:
     """A lab with its own small text, ready for an engine."""
-    rng = random.Random(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = folder / "text.txt"
-    paragraphs = [" ".join(rng.choice(WORDS) for _ in range(400)) + "." for _ in range(60)]
-    text.write_text("\n\n".join(paragraphs))
-    lab = Lab(folder / "lab")
-    lab.path.mkdir()
-    lab.config.write_text(LAB_TOML.format(text=text))
-    return lab
+    return simulated_engine.make_lab(folder, SETTINGS)
 
 
 def start(lab: Lab, experiments: int, delay: float = 0.001, *hours: float) -> subprocess.Popen[str]:

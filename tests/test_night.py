@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import night
-import test_search
 
 from asi_lab import fsck, references
 from asi_lab.records import CandidateState
 from asi_lab.store import Store
+from tests import night, test_search
 
 KEY = "sk-canary-4711-do-not-keep"
 

@@ -53,13 +53,12 @@ def explain(
     """
     assert candidate.proposal is not None
     assert parent.proposal is not None
-    diff = difflib.unified_diff(
-        parent.proposal.code.splitlines(), candidate.proposal.code.splitlines(), "parent", "candidate", n=2
-    )
+    before, after = parent.proposal.code.splitlines(), candidate.proposal.code.splitlines()
+    diff = difflib.unified_diff(before, after, "parent", "candidate", n=2, lineterm="")
     values = {
         "name": candidate.name,
         "motivation": candidate.proposal.motivation,
-        "code_diff": "\n".join(line.rstrip("\n") for line in diff),
+        "code_diff": "\n".join(diff),
         "results": results(candidate),
         "baseline_table": baseline_table(baselines),
         "ablation": table.text,
@@ -98,11 +97,7 @@ def results(candidate: Candidate) -> str:
     lines += [
         f"held-out loss after {held_out.step} steps: {held_out.loss:.4f}" for held_out in evidence.held_out
     ]
-    lines += [
-        f"task {task.task}: {task.score_name} {task.score:.4f} "
-        f"({'higher' if task.higher_is_better else 'lower'} is better, chance {task.chance:.4f})"
-        for task in evidence.evaluation.tasks
-    ]
+    lines += [task.words for task in evidence.evaluation.tasks]
     return "\n".join(lines)
 
 

@@ -21,11 +21,7 @@ def examine(lab: Lab) -> list[Finding]:
     if lab.exists:
         with contextlib.suppress(LabError):  # another finding says so
             settings = lab.settings().agents
-    wanted = names_of(settings)
-    return [
-        _ollama(settings, [name.removeprefix("ollama:") for name in wanted if name.startswith("ollama:")]),
-        _openai(settings, [name.removeprefix("openai:") for name in wanted if name.startswith("openai:")]),
-    ]
+    return [_ollama(settings, _wanted(settings, "ollama:")), _openai(settings, _wanted(settings, "openai:"))]
 
 
 def missing(lab: Lab) -> list[str]:
@@ -35,8 +31,7 @@ def missing(lab: Lab) -> list[str]:
         LabError: the settings are wrong, or the server cannot be reached.
     """
     settings = lab.settings().agents
-    wanted = [name.removeprefix("ollama:") for name in names_of(settings) if name.startswith("ollama:")]
-    return _not_pulled(wanted, _installed(settings))
+    return _not_pulled(_wanted(settings, "ollama:"), _installed(settings))
 
 
 def pull(lab: Lab, say: Callable[[str], None]) -> None:
@@ -50,6 +45,11 @@ def pull(lab: Lab, say: Callable[[str], None]) -> None:
     host = lab.settings().agents.ollama_host or None
     for model in missing(lab):
         pull(host, model, say)
+
+
+def _wanted(settings: Agents, provider: str) -> list[str]:
+    """The models of a provider that the settings name."""
+    return [name.removeprefix(provider) for name in names_of(settings) if name.startswith(provider)]
 
 
 def _installed(settings: Agents) -> list[str]:
@@ -82,8 +82,7 @@ def _ollama(settings: Agents, wanted: list[str]) -> Finding:
 def _openai(settings: Agents, wanted: list[str]) -> Finding:
     """The server is only asked where a model of it is wanted."""
     if not wanted:
-        is_set = bool(os.environ.get("OPENAI_API_KEY", "").strip())
-        if is_set:
+        if os.environ.get("OPENAI_API_KEY", "").strip():
             return Finding("openai", "ok", f"OPENAI_API_KEY is set. {_NOT_NEEDED}")
         detail = f"OPENAI_API_KEY is not set. {_NOT_NEEDED}"
         return Finding("openai", "warn", detail, "export OPENAI_API_KEY=...")

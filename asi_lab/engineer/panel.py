@@ -82,11 +82,7 @@ def facts(evidence: Evidence, anchors: tuple[Anchor, Anchor], proposal: Proposal
         f"{name}: held-out loss {loss:.4f} nats, {params:,} parameters, {speed:,.0f} tokens/s in training"
         for name, loss, params, speed in rows
     ]
-    lines += [
-        f"task {task.task}: {task.score_name} {task.score:.4f} "
-        f"({'higher' if task.higher_is_better else 'lower'} is better, chance {task.chance:.4f})"
-        for task in evidence.evaluation.tasks
-    ]
+    lines += [task.words for task in evidence.evaluation.tasks]
     nearest = max((neighbour.similarity for neighbour in proposal.nearest), default=0.0)
     lines.append(f"similarity of its idea to the nearest earlier one: {nearest:.2f} (1 is the same)")
     return "\n".join(lines)

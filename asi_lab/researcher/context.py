@@ -58,11 +58,7 @@ def result(candidate: Candidate) -> str:
             f"{score.noise.loss:.4f}), benchmark {score.benchmark_gain:+.2%}, fitness {score.fitness:.4f}"
         )
     if candidate.evidence is not None and candidate.evidence.evaluation is not None:
-        lines += [
-            f"task {task.task}: {task.score_name} {task.score:.4f} "
-            f"({'higher' if task.higher_is_better else 'lower'} is better, chance {task.chance:.4f})"
-            for task in candidate.evidence.evaluation.tasks
-        ]
+        lines += [task.words for task in candidate.evidence.evaluation.tasks]
     if candidate.analysis is not None:
         lines.append(candidate.analysis.summary)
         lines += [f"weakness: {words}" for words in candidate.analysis.weaknesses]

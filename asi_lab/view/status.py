@@ -96,16 +96,17 @@ class Status(msgspec.Struct, frozen=True):
 
 def pace(summaries: Sequence[Summary], settings: Settings) -> Pace | None:
     """How fast candidates come."""
-    ended = {s.id: s.updated for s in summaries}
-    latest = [_took(s, ended) for s in _timed(summaries, settings) if s.state.is_terminal][-LATEST:]
+    latest = [took for s, took in _timed(summaries, settings) if s.state.is_terminal][-LATEST:]
     return Pace(fmean(latest), len(latest)) if latest else None
 
 
-def _timed(summaries: Sequence[Summary], settings: Settings) -> list[Summary]:
-    """Candidates whose times tell how long they took. Those that outlasted a trial's limit were suspended
-    in between, or the clock was set forward; those that ended before they began saw it set back."""
+def _timed(summaries: Sequence[Summary], settings: Settings) -> list[tuple[Summary, float]]:
+    """Candidates whose times tell how long they took, with the seconds. Those that outlasted a trial's limit
+    were suspended in between, or the clock was set forward; those that ended before they began saw it set
+    back."""
     limit, ended = settings.limits.trial_seconds, {s.id: s.updated for s in summaries}
-    return [s for s in summaries if s.id != SEED_ID and 0 <= _took(s, ended) <= limit]
+    timed = ((s, _took(s, ended)) for s in summaries if s.id != SEED_ID)
+    return [(s, took) for s, took in timed if 0 <= took <= limit]
 
 
 def _took(summary: Summary, ended: Mapping[int, float]) -> float:
@@ -224,13 +225,12 @@ def _left(
     return None, ""
 
 
-def _seconds(store: Store, summaries: Sequence[Summary]) -> Seconds | None:
-    scored = [s.id for s in summaries if s.fitness is not None][-LATEST:]
+def _seconds(store: Store, timed: Sequence[tuple[Summary, float]]) -> Seconds | None:
     rows = []
-    for candidate in map(store.get, scored):
+    for summary, whole in [(s, took) for s, took in timed if s.fitness is not None][-LATEST:]:
+        candidate = store.get(summary.id)
         evidence = candidate.evidence if candidate else None
-        if candidate and evidence and evidence.training and evidence.evaluation:
-            whole = candidate.updated - candidate.created
+        if evidence and evidence.training and evidence.evaluation:
             rows.append((evidence.training.seconds, evidence.evaluation.seconds, whole))
     if not rows:
         return None

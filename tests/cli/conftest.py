@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import subprocess
 import sys
@@ -16,23 +15,11 @@ from asi_lab.cli import cli
 from asi_lab.lab import Lab
 from asi_lab.records import Candidate
 from asi_lab.store import Store
+from tests.simulated_engine import make_lab
 
 ENGINE = Path(__file__).parent.parent / "simulated_engine.py"
 CANDIDATES = 8
-LAB_TOML = """preset = "micro"
-seed = 1
-[data]
-source = "text:{text}"
-tokenizer = "byte"
-[evaluate]
-tasks = ["asi_recall", "asi_copy"]
-limit = 4
-[baselines]
-seeds = 2
-max_seeds = 2
-[judge]
-timing = false
-"""
+SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n[judge]\ntiming = false\n"
 
 Run = Callable[..., Result]
 
@@ -74,17 +61,6 @@ def candidates() -> Callable[[Lab], list[Candidate]]:
     return read
 
 
-def make_lab(folder: Path) -> Lab:
-    rng = random.Random(0)
-    words = ["linear", "attention", "keeps", "a", "matrix", "of", "fast", "weights", "delta", "rule"]
-    text = folder / "text.txt"
-    text.write_text("\n\n".join(" ".join(rng.choice(words) for _ in range(400)) + "." for _ in range(60)))
-    lab = Lab(folder / "lab")
-    lab.path.mkdir()
-    lab.config.write_text(LAB_TOML.format(text=text))
-    return lab
-
-
 def start_engine(lab: Lab, experiments: int, delay: float = 0.001) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(ENGINE), str(lab.path), str(experiments), str(delay)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -93,7 +69,7 @@ def start_engine(lab: Lab, experiments: int, delay: float = 0.001) -> subprocess
 @pytest.fixture(scope="session")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """A lab with finished candidates, failed ones among them. Only for reading."""
-    lab = make_lab(tmp_path_factory.mktemp("searched"))
+    lab = make_lab(tmp_path_factory.mktemp("searched"), SETTINGS, seed=1)
     assert start_engine(lab, CANDIDATES).wait(timeout=120) == 0
     return lab
 
@@ -107,7 +83,7 @@ def copied(searched: Lab, tmp_path: Path) -> Lab:
 @pytest.fixture
 def fresh(tmp_path: Path) -> Lab:
     """A lab on which no engine has worked."""
-    return make_lab(tmp_path)
+    return make_lab(tmp_path, SETTINGS, seed=1)
 
 
 @pytest.fixture
