@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from asi_lab import arms, aside, prompting, spending
+from asi_lab import arms, aside, prompting, references, spending
+from asi_lab.baselines import SEED_ARCHITECTURE
+from asi_lab.engineer.panel import Scale
+from asi_lab.events import NewEvent
 from asi_lab.llm.ask import Asker, Question, RoleFailed, ask
 from asi_lab.llm.codefile import CodeFile
-from asi_lab.llm.model import Call, Message, Model
+from asi_lab.llm.model import Call, Message, Model, Reply, TooLong
 from asi_lab.llm.providers import connect
 from asi_lab.llm.record import Exchange, Recorded
 from asi_lab.llm.retry import Patient
+from asi_lab.llm.tokens import Meter
 from asi_lab.randomness import keyed_random
 from asi_lab.settings import Agents as AgentSettings
 from asi_lab.settings import Settings
 from asi_lab.store import Store
+from asi_lab.talks import Talks
 from asi_lab.trials import Watch
 
 T = TypeVar("T")
@@ -39,8 +45,16 @@ GROUPS = {
     "judge": "judge",
     "analyst": "analyst",
     "summariser": "analyst",
+    "components": "analyst",
+    "provenance": "analyst",
 }
 """Roles, by the setting that names their models."""
+
+KEPT_FREE = 10_240
+"""Tokens of the window that are left to the answer and to what is said after the first question."""
+
+SHARES = (1.0, 0.6, 0.3)
+"""Of the room for a question: the next one where the server finds the last one too long."""
 
 
 def names_of(settings: AgentSettings) -> list[str]:
@@ -58,7 +72,7 @@ def arms_of(settings: AgentSettings, store: Store, before: int | None = None) ->
     names = _listed(settings, "planner")
     summaries = [s for s in store.summaries() if before is None or s.id < before]
     dollars: dict[int, float] = defaultdict(float)
-    for entry in store.ledger().values():
+    for entry in spending.of_models(store.ledger.entries().values()):
         dollars[entry["candidate"]] += entry["dollars"] or 0.0
     return arms.arms(names, summaries, dollars, settings.cost_weight)
 
@@ -82,10 +96,10 @@ class Agents:
         """
         self.settings: AgentSettings = settings.agents
         self.seed, self.store, self.watch = settings.seed, store, watch
+        self.talks = Talks()
         self.prompts = prompting.load_all(lab / "prompts")
         self.prices = spending.load_prices(lab)
-        self.spent = spending.total(store.ledger().values())
-        self._counting = threading.Lock()
+        self.meter = Meter(spending.of_models(store.ledger.entries().values()))
         self._used_up = False
         self.stopped = threading.Event()
         """Set when the engine ends: calls of other threads are given up."""
@@ -105,7 +119,7 @@ class Agents:
     def used_up(self) -> str:
         """Say, once, that a limit of the whole lab is reached; empty otherwise. From then on nobody is
         asked."""
-        settings, spent = self.settings, self.spent
+        settings, spent = self.settings, self.store.ledger.spent()
         limits = [
             (f"${spent.dollars:,.2f}", spent.dollars, "most_dollars", settings.most_dollars),
             (f"{spent.tokens:,} tokens", spent.tokens, "most_tokens", settings.most_tokens),
@@ -120,13 +134,27 @@ class Agents:
             "lab.toml and start the search again, or go on without them: asi-lab resume"
         )
 
-    def count(self, cost: Mapping[str, Any]) -> None:
-        """Add an entry of the ledger to what was spent."""
-        with self._counting:
-            self.spent = self.spent.plus(cost)
+    def cost(
+        self, candidate: int | None, role: str, model: str, sent: Sequence[Message], reply: Reply
+    ) -> dict[str, Any]:
+        """The ledger's entry of a call. `sent_bytes` are those of the messages."""
+        size, usage = _bytes(sent), reply.usage
+        cost: dict[str, Any] = {
+            "candidate": candidate,
+            "role": role,
+            "model": model,
+            "sent_bytes": size,
+            "prompt_tokens": usage.prompt,
+            "completion_tokens": usage.completion,
+            "seconds": reply.seconds,
+            "dollars": spending.dollars(self.prices, model, usage.prompt, usage.completion),
+        }
+        self.meter.saw(model, size, usage.prompt)
+        return cost
 
     def greet(self) -> None:
-        """Ask every model for a word, so that a wrong key or a missing model shows before the night.
+        """Ask every model for a word, so that a wrong key or a missing model shows before the night. One that
+        is new here is sent the seed's code, so that its server counts the tokens of such a text.
 
         Raises:
             ModelError: one of them cannot be had; the message says what to do.
@@ -134,9 +162,11 @@ class Agents:
         for name, model in self._models.items():
             self.watch.working("-", f"waiting for {name}", None)
             call = Call(temperature=0.0, timeout=self.settings.timeout_seconds)
-            hello = [Message("user", "Answer with one word: ready")]
-            asked = functools.partial(model.complete, hello, call)
-            self.wait(asked, call.cancelled)
+            code = "" if self.meter.knows(name) else f"\n\n{references.source(SEED_ARCHITECTURE)}"
+            hello = [Message("user", f"Answer with one word: ready{code}")]
+            reply = self.wait(functools.partial(model.complete, hello, call), call.cancelled)
+            cost = self.cost(None, "greeting", name, hello, reply)
+            self.store.ledger.add(f"greeting/{name}-{time.time():.3f}", cost)
         if self._models:
             control = f"; the grammar proposes {self.settings.control:.0%} as a control"
             self.store.append_events(("note", f"language models: {', '.join(self._models)}{control}", {}))
@@ -147,9 +177,39 @@ class Agents:
             return False
         return keyed_random(self.seed, candidate_id, "control").random() >= self.settings.control
 
-    def of(self, candidate_id: int) -> Asker:
-        """Whoever works on one candidate."""
-        return _Asker(self, candidate_id)
+    def of(self, candidate_id: int, judge: str | None = None) -> Asker:
+        """Whoever works on one candidate; `judge` is the model that judges, where it is not to be chosen."""
+        return _Asker(self, candidate_id, {"judge": judge} if judge else {})
+
+    def begun(self, candidate_id: int) -> dict[str, str] | None:
+        """What the planner of a candidate was told when its plan was begun, None where none was."""
+        found = self.store.get_meta(f"plan/{candidate_id}")
+        return None if found is None else msgspec.convert(found, dict[str, str])
+
+    def begin(self, candidate_id: int, values: Mapping[str, str]) -> None:
+        """Keep what the planner of a candidate is told, until it is `done`."""
+        self.store.put_meta(f"plan/{candidate_id}", dict(values))
+
+    def done(self, candidate_id: int) -> None:
+        """Forget what the planner of a candidate was told."""
+        self.store.drop_meta(f"plan/{candidate_id}")
+
+    def scale(self, judge: str) -> Scale | None:
+        """What a judge gave to the references under the present wording of its prompt."""
+        found = self.store.get_meta(self._scale_key(judge))
+        return None if found is None else msgspec.convert(found, Scale)
+
+    def keep_scale(self, judge: str, scale: Scale, event: NewEvent) -> None:
+        """Keep what a judge gave to the references."""
+        self.store.put_meta(self._scale_key(judge), msgspec.to_builtins(scale), event)
+
+    def _scale_key(self, judge: str) -> str:
+        return f"scale/{self.prompts['judge'].digest}/{judge}"
+
+    def said(self, candidate_id: int, role: str) -> str:
+        """The last thing that a role said on a candidate, empty where it said nothing."""
+        exchanges = [e for e in self.store.ledger.calls(candidate_id) if e["role"] == role]
+        return str(exchanges[-1]["reply"]["text"]) if exchanges else ""
 
     def digests(self) -> dict[str, str]:
         """The prompts in use, by role: a hash of each."""
@@ -181,6 +241,15 @@ class Agents:
     def _tell(self, words: str) -> None:
         self.store.append_events(("warning", words, {}))
 
+    def question(
+        self, role: str, model: str, values: Mapping[str, str], call: Call, share: float
+    ) -> Question:
+        """The prompt of a role, fitted to that share of the room in the model's window."""
+        prompt, context = self.prompts[role], self.settings.context
+        room = int(share * max(context // 2, context - KEPT_FREE))
+        system, user = prompt.fitted(values, room, functools.partial(self.meter.tokens, model))
+        return Question(system, user, call, prompt.schema)
+
     def wait(self, work: Callable[[], T], cancelled: threading.Event) -> T:
         """Run `work` in a thread and tick until it is done. What `tick` raises gives it up."""
         try:
@@ -191,10 +260,10 @@ class Agents:
 
 
 class _Asker:
-    def __init__(self, agents: Agents, candidate_id: int) -> None:
-        self._agents, self._candidate = agents, candidate_id
+    def __init__(self, agents: Agents, candidate_id: int, chosen: dict[str, str]) -> None:
+        """`chosen` are models by group, where they are not to be chosen."""
+        self._agents, self._candidate, self._chosen = agents, candidate_id, chosen
         self._asked: Counter[str] = Counter()
-        self._chosen: dict[str, str] = {}
         self._tape = _Tape(agents, candidate_id)
 
     def model_of(self, role: str) -> str:
@@ -212,7 +281,7 @@ class _Asker:
         code: CodeFile | None = None,
         is_done: Callable[[T], str] = lambda answer: "",
     ) -> T:
-        agents = self._agents
+        agents, name = self._agents, self.model_of(role)
         is_ahead = threading.current_thread() is not threading.main_thread()
         cancelled = agents.stopped if is_ahead else threading.Event()
         limit = agents.settings.candidate_tokens
@@ -220,19 +289,31 @@ class _Asker:
             raise RoleFailed(
                 f"{self._tape.spent.tokens:,} tokens are used, agents.candidate_tokens is {limit:,}"
             )
-        prompt = agents.prompts[role]
-        system, user = prompt.render(**values)
-        name = self.model_of(role)
         model = Recorded(name, agents.model(name), role, self._tape, self._asked)
-        call = Call(
-            temperature=prompt.temperature, timeout=agents.settings.timeout_seconds, cancelled=cancelled
-        )
-        question = Question(system, user, call, prompt.schema)
+
+        def converse() -> T:
+            with agents.talks.talk(self._candidate, role, name) as heard:
+                call = Call(
+                    temperature=agents.prompts[role].temperature,
+                    timeout=agents.settings.timeout_seconds,
+                    on_text=heard,
+                    cancelled=cancelled,
+                )
+                for share in SHARES:
+                    question = agents.question(role, name, values, call, share)
+                    try:
+                        return ask(model, question, kind, code, is_done)
+                    except TooLong as error:
+                        too_long = error
+                        if code is not None:
+                            code.restore()
+                raise too_long
+
         try:
             if is_ahead:
-                return ask(model, question, kind, code, is_done)
+                return converse()
             agents.watch.working(f"{self._candidate:04d}", role, None)
-            return agents.wait(lambda: ask(model, question, kind, code, is_done), cancelled)
+            return agents.wait(converse, cancelled)
         except RoleFailed as failure:
             raise RoleFailed(f"{name} gave no usable answer: {failure}") from None
 
@@ -242,24 +323,23 @@ class _Tape:
 
     def __init__(self, agents: Agents, candidate_id: int) -> None:
         self._agents, self._candidate = agents, candidate_id
-        own = agents.store.ledger(f"{candidate_id}/")
-        self.spent = spending.total(own.values())
+        self.spent = agents.store.ledger.spent_on(candidate_id)
 
     def find(self, key: str) -> Exchange | None:
-        raw = self._agents.store.exchange(self._candidate, key)
+        raw = self._agents.store.ledger.call(self._candidate, key)
         return None if raw is None else msgspec.convert(raw, Exchange)
 
     def keep(self, key: str, exchange: Exchange) -> None:
-        usage = exchange.reply.usage
-        cost: dict[str, Any] = {
-            "candidate": self._candidate,
-            "role": exchange.role,
-            "model": exchange.model,
-            "prompt_tokens": usage.prompt,
-            "completion_tokens": usage.completion,
-            "seconds": exchange.reply.seconds,
-            "dollars": spending.dollars(self._agents.prices, exchange.model, usage.prompt, usage.completion),
-        }
+        cost = self._agents.cost(
+            self._candidate, exchange.role, exchange.model, exchange.messages, exchange.reply
+        )
         self.spent = self.spent.plus(cost)
-        self._agents.count(cost)
-        self._agents.store.put_exchange(self._candidate, key, msgspec.to_builtins(exchange), cost)
+        self._agents.store.ledger.add_call(self._candidate, key, msgspec.to_builtins(exchange), cost)
+
+
+def _bytes(messages: Sequence[Message]) -> int:
+    """Bytes of what is sent, calls of tools among it."""
+    return sum(
+        len(m.content.encode("utf-8", "replace")) + (len(msgspec.json.encode(m.calls)) if m.calls else 0)
+        for m in messages
+    )

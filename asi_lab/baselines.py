@@ -17,7 +17,7 @@ import msgspec
 from asi_lab import fitness
 from asi_lab.errors import UsageError
 from asi_lab.fitness import Reference
-from asi_lab.records import BaselineRun, Evaluation, Noise
+from asi_lab.records import BaselineRun, Evaluation, Noise, TaskResult
 from asi_lab.settings import Baselines as BaselineSettings
 from asi_lab.settings import Settings
 
@@ -84,6 +84,28 @@ class Baselines:
             tokens_per_second=fmean(training.tokens_per_second for training in measured),
         )
 
+    def anchors(self) -> tuple[Anchor, Anchor]:
+        """The two ends of the judge's scale: DeltaNet and Gated DeltaNet."""
+        return self.anchor(SEED_ARCHITECTURE), self.anchor(UPPER_REFERENCE)
+
+    def curve(self, architecture: str) -> dict[int, float]:
+        """Mean held-out loss (nats per token) over the runs of record, by steps done, where all have one."""
+        curves = [
+            {h.step: h.loss for h in run.evidence.held_out}
+            for run in self.runs[architecture][: self.settings.seeds]
+        ]
+        common = set.intersection(*({*curve} for curve in curves))
+        return {step: fmean(curve[step] for curve in curves) for step in sorted(common)}
+
+    def tasks(self, architecture: str) -> dict[str, TaskResult]:
+        """Tasks with the mean of their scores over the runs of record; lm-eval's own figures are left out."""
+        evaluations = self._record(architecture)
+        means = fitness.reference_of(evaluations, self.reference.scale).tasks
+        return {
+            task.task: msgspec.structs.replace(task, score=means[task.task], metrics={})
+            for task in evaluations[0].tasks
+        }
+
     def noise(self) -> Noise:
         """The noise floor, pooled over both baselines and all their runs."""
         groups = [self.evaluations(name) for name in ARCHITECTURES]
@@ -117,12 +139,12 @@ class Baselines:
             for name, runs in self.runs.items()
         }
         common = set.intersection(*({*curve} for curves_of in curves.values() for curve in curves_of))
-        record = curves[SEED_ARCHITECTURE][: self.settings.seeds]
         found = {}
-        for step in sorted(common):
-            noise = pooled([[curve[step] for curve in curves_of] for curves_of in curves.values()])
-            if noise > 0:
-                found[step] = (fmean(curve[step] for curve in record), noise)
+        for step, loss in self.curve(SEED_ARCHITECTURE).items():
+            if step in common:
+                noise = pooled([[curve[step] for curve in curves_of] for curves_of in curves.values()])
+                if noise > 0:
+                    found[step] = (loss, noise)
         return found
 
     def seconds_per_step(self) -> float | None:

@@ -117,6 +117,7 @@ class Engine:
         watch = _Watch(store, control, self.view, experiments)
         started: NewEvent = ("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()})
         agents = Agents(self.settings, store, self.lab.path, watch, self.connected)
+        watch.agents = agents
         watch.beat("running", started, *news)
         try:
             agents.greet()
@@ -205,10 +206,7 @@ class Engine:
         known = Baselines(self.settings, runs)
         first = known.runs[SEED_ARCHITECTURE][0].evidence
         assert first.evaluation is not None
-        tasks = tuple(
-            msgspec.structs.replace(task, score=known.reference.tasks[task.task], metrics={})
-            for task in first.evaluation.tasks
-        )
+        tasks = tuple(known.tasks(SEED_ARCHITECTURE).values())
         mean = msgspec.structs.replace(first.evaluation, loss=known.reference.loss, tasks=tasks)
         now = time.time()
         return Candidate(
@@ -267,6 +265,7 @@ class _Watch:
     def __init__(self, store: Store, control: Control, view: View, experiments: int | None) -> None:
         self.store, self.control, self.view = store, control, view
         self.experiments = experiments
+        self.agents: Agents | None = None
         self._doing: dict[str, object] = {}
         self._last = 0.0
 
@@ -288,7 +287,9 @@ class _Watch:
         """Tell viewers that the engine lives, and what it does."""
         self._last = time.monotonic()
         doing = self._doing if state != "stopped" else {}
+        talks = self.agents.talks.now() if self.agents and state != "stopped" else []
         engine = {"pid": os.getpid(), "time": time.time(), "state": state, "experiments": self.experiments}
+        engine["talks"] = msgspec.to_builtins(talks)
         self.store.put_meta("engine", engine | doing, *events)
 
 

@@ -16,6 +16,7 @@ EventKind = Literal[
     "candidate_repaired",
     "baseline_measured",
     "pool_updated",
+    "standstill",
     "commit",
     "best",
     "index",

@@ -17,13 +17,14 @@ from typing import Any
 
 import msgspec
 
-from asi_lab import baselines, calibration, fitness, pool, references
+from asi_lab import baselines, calibration, fitness, pool, references, stagnation
 from asi_lab.agents import Agents
 from asi_lab.aside import Aside
-from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
+from asi_lab.baselines import Baselines
 from asi_lab.engineer.contract import check_source
 from asi_lab.errors import TrialError
 from asi_lab.events import NewEvent
+from asi_lab.library import Library
 from asi_lab.lineage import Lineage
 from asi_lab.records import Candidate, CandidateState, Draw, Evidence
 from asi_lab.researcher import Proposed, duplicate_of
@@ -34,8 +35,6 @@ from asi_lab.store import Store
 from asi_lab.trials import Trials
 
 S = CandidateState
-LESSONS, BEST, LATEST = 60, 5, 10
-"""Failed candidates, best ones and latest ones that a planner is told of."""
 
 
 class Loop:
@@ -80,8 +79,7 @@ class Loop:
         self._refresh_baselines(candidate_id)
         if self.store.get(candidate_id) is None:
             self.propose(candidate_id)
-        candidate = self.get(candidate_id)
-        candidate = self.measure(self.check(candidate))
+        candidate = self.measure(self.check(self.library.get(candidate_id)))
         while (repaired := self.repair(candidate)) is not candidate:
             candidate = self.measure(self.check(repaired))
         if self._is_beside:
@@ -91,7 +89,7 @@ class Loop:
 
     def finish(self, candidate_id: int) -> None:
         """Score, explain and publish a candidate that was measured or has failed."""
-        candidate = self.explain(self.score(self.get(candidate_id)))
+        candidate = self.explain(self.score(self.library.get(candidate_id)))
         with self._publishing:
             self.publish(candidate)
 
@@ -116,19 +114,20 @@ class Loop:
 
     def propose(self, candidate_id: int) -> None:
         """Draw a parent and references, have the researcher write something new, and record it."""
-        created = time.time()
-        search, seed = self.settings.search, self.settings.seed
-        draw = pool.draw(candidate_id, self._entries(), search, seed, 2 * self.agents.ahead)
-        proposed = self.roles.propose(
-            candidate_id,
-            self.get(draw.parent),
-            [self.get(reference) for reference in draw.references],
-            self.index,
-            self.known_code,
-            self,
-        )
+        created, library = time.time(), self.library
+        draw = self._draw(candidate_id, library.entries())
+        proposed = self.roles.propose(candidate_id, draw, self.index, self.known_code, library)
         with self._accepting:
             self._accept(candidate_id, created, draw, proposed)
+
+    def _draw(self, candidate_id: int, entries: Sequence[pool.Entry]) -> Draw:
+        """Parent and references, from further away the longer the search stands still."""
+        search, seed, behind = self.settings.search, self.settings.seed, 2 * self.agents.ahead
+        drawn = pool.draw(candidate_id, entries, search, seed, behind)
+        last = candidate_id - 1 - behind
+        step = stagnation.standstill(last, entries, search).step
+        known = [entry.id for entry in entries if entry.id <= last]
+        return stagnation.escalated(drawn, step, candidate_id, known, self.index.likeness, seed)
 
     def _accept(self, candidate_id: int, created: float, draw: Draw, proposed: Proposed) -> None:
         """Record a proposal, after a look that nothing like it was accepted since it was begun."""
@@ -156,6 +155,7 @@ class Loop:
             ("candidate_proposed", f"{proposed.proposal.name} {change}", data),
             vector=proposed.vector,
         )
+        self.agents.done(candidate_id)
         self.index.add(candidate_id, proposed.vector)
         self.known_code.setdefault(proposed.proposal.code_hash, f"candidate {candidate_id}")
 
@@ -231,12 +231,7 @@ class Loop:
             return candidate
         assert candidate.evidence is not None
         assert candidate.evidence.evaluation is not None
-        judgement = self.roles.judge(
-            candidate,
-            (self.baselines.anchor(SEED_ARCHITECTURE), self.baselines.anchor(UPPER_REFERENCE)),
-            self.trials.reference_code,
-            self.baselines.separated(),
-        )
+        judgement = self.roles.judge(candidate, self.baselines, self.trials.reference_code)
         score = fitness.score(
             candidate.evidence.evaluation, self.baselines.reference, judgement, self.baselines.noise()
         )
@@ -246,9 +241,7 @@ class Loop:
         """Have the analyst compare it with parent, siblings and baseline."""
         if candidate.state is not S.JUDGED:
             return candidate
-        assert candidate.parent is not None
-        siblings = [c for c in self.children(candidate.parent) if c.id < candidate.id]
-        analysis = self.roles.explain(candidate, self.get(candidate.parent), siblings, self.baselines)
+        analysis = self.roles.explain(candidate, self.library)
         return self._advance(candidate, S.ANALYSED, analysis=analysis)
 
     def publish(self, candidate: Candidate) -> Candidate:
@@ -256,7 +249,7 @@ class Loop:
         if candidate.commit is not None:
             return candidate
         assert candidate.parent is not None
-        parent_commit = self.get(candidate.parent).commit
+        parent_commit = self.library.get(candidate.parent).commit
         assert parent_commit is not None
         if not candidate.state.is_failure:
             candidate = msgspec.structs.replace(candidate, state=S.DONE)
@@ -271,7 +264,7 @@ class Loop:
         return done
 
     def _best_news(self, done: Candidate) -> Sequence[NewEvent]:
-        best = max((e.fitness for e in self._entries() if e.id != done.id), default=0.0)
+        best = max((e.fitness for e in self.library.entries() if e.id != done.id), default=0.0)
         if done.score is None or done.score.fitness <= best:
             return ()
         return (("best", f"{done.name} is the best so far: fitness {done.score.fitness:.4f}", {}),)
@@ -323,57 +316,23 @@ class Loop:
             self.baselines = Baselines(self.settings, self.store.baselines())
 
     def _pool_news(self, candidate_id: int, generation: int) -> Sequence[NewEvent]:
-        if pool.generation_of(max(1, candidate_id - 1), self.settings.search) == generation:
-            return ()
-        ids = [entry.id for entry in pool.members(generation, self._entries(), self.settings.search)]
-        return (("pool_updated", f"generation {generation}: {len(ids)} in the pool", {"ids": ids}),)
-
-    def _entries(self) -> list[pool.Entry]:
-        return [
-            pool.Entry(s.id, s.fitness)
-            for s in self.store.summaries()
-            if s.state is S.DONE and s.fitness is not None
-        ]
-
-    def get(self, candidate_id: int) -> Candidate:
-        """The record of a candidate that is there."""
-        candidate = self.store.get(candidate_id)
-        assert candidate is not None
-        return candidate
-
-    def children(self, parent: int) -> list[Candidate]:
-        """The finished candidates of a parent, in order of id."""
-        found = (s.id for s in self.store.summaries() if s.parent == parent and s.state is S.DONE)
-        return [self.get(number) for number in found]
-
-    def failures(self) -> list[Candidate]:
-        """The latest candidates that failed, oldest first."""
-        failed = [s.id for s in self.store.summaries() if s.state.is_failure and s.state is not S.DUPLICATE]
-        return [self.get(number) for number in failed[-LESSONS:]]
-
-    def standings(self) -> str:
-        """The baselines, the best candidates and the latest ones, with what a win takes, as lines of text."""
-        known, noise = self.baselines, self.baselines.noise()
-        lines = [
-            f"{name}: loss {known.anchor(name).loss:.4f}, {known.anchor(name).params:,} parameters"
-            for name in (SEED_ARCHITECTURE, UPPER_REFERENCE)
-        ]
-        lines.append(
-            f"A loss must lie {baselines.winning_margin(noise):.4f} under DeltaNet's to be told apart."
-        )
-        scored = [s for s in self.store.summaries() if s.loss is not None and s.id and s.state is S.DONE]
-        best = sorted(scored, key=lambda s: -(s.fitness or 0.0))[:BEST]
-        shown = {s.id: s for s in (*best, *scored[-LATEST:])}
-        lines += [
-            f"candidate {s.id} {s.name} (from {s.parent}): loss {s.loss:.4f}, fitness {s.fitness:.4f}"
-            for s in shown.values()
-        ]
-        return "\n".join(lines)
+        """What is new since the candidate before: another pool, another step against standstill."""
+        search, entries = self.settings.search, self.library.entries()
+        news: list[NewEvent] = []
+        if pool.generation_of(max(1, candidate_id - 1), search) != generation:
+            ids = [entry.id for entry in pool.members(generation, entries, search)]
+            message = f"generation {generation}: {len(ids)} in the pool"
+            news.append(("pool_updated", message, {"ids": ids}))
+        last = candidate_id - 1 - 2 * self.agents.ahead
+        before, now = (stagnation.standstill(number, entries, search) for number in (last - 1, last))
+        if now.step != before.step:
+            news.append(("standstill", now.words, {"step": now.step}))
+        return news
 
     @property
-    def most_parameters(self) -> int:
-        """The most that a candidate's whole model may have."""
-        return int(self.baselines.anchor(SEED_ARCHITECTURE).params * self.settings.limits.parameter_ratio)
+    def library(self) -> Library:
+        """What the lab knows now."""
+        return Library(self.settings, self.store, self.baselines)
 
     def _next_id(self) -> int:
         """The candidate that is not finished, or the next new one."""

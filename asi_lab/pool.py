@@ -17,10 +17,11 @@ from asi_lab.settings import Search
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A finished candidate as the pool sees it."""
+    """A finished candidate as the pool sees it; `noise` is the standard deviation of one run's fitness."""
 
     id: int
     fitness: float
+    noise: float = 0.0
 
 
 def generation_of(candidate_id: int, search: Search) -> int:

@@ -5,13 +5,15 @@
     temperature: 0.3
     schema: {type: object, ...}        # optional: JSON schema of the answer
     tools: [write_code_file]           # optional: names of the tools the role may call
+    gives_way: [code]                  # optional: variables that are cut, in this order, where room is short
     ---
     # System
     ...
     # User
     ... {{code}} ...
 
-A lab may hold a folder of overrides: a file of the same name there takes the place of the packaged one.
+A line {{> contract}} stands for the text of `_contract.md`, which several prompts share. A lab may hold a
+folder of overrides: a file of the same name there takes the place of the packaged one.
 Templates are read strictly, since a placeholder that stays empty is an error no model would report.
 """
 
@@ -19,6 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,16 +33,19 @@ from msgspec import Meta
 
 from asi_lab.errors import ConfigError
 
+_SHARED = re.compile(r"^\{\{> ([a-z_]+)\}\}$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 _PARTS = ("System", "User")
 _PART = re.compile(rf"^# ({'|'.join(_PARTS)})[ \t]*$", re.MULTILINE)
+CUT = "[cut]"
+"""Stands where text was left out for want of room."""
 
 
 class Prompt(msgspec.Struct, frozen=True):
     """One role's template.
 
     `schema` is the JSON schema of the answer, None for free text. `digest` is the start of the SHA-256 of
-    the file, so that a record can say which wording gave an answer.
+    the whole text, so that a record can say which wording gave an answer.
     """
 
     name: str
@@ -46,6 +53,7 @@ class Prompt(msgspec.Struct, frozen=True):
     temperature: float
     schema: dict[str, Any] | None
     tools: tuple[str, ...]
+    gives_way: tuple[str, ...]
     system: str
     user: str
     digest: str
@@ -70,18 +78,48 @@ class Prompt(msgspec.Struct, frozen=True):
         )
         return system, user
 
+    def fitted(self, values: Mapping[str, str], room: int, tokens: Callable[[str], int]) -> tuple[str, str]:
+        """Render, with values that may give way cut at their ends, until both messages have at most `room`
+        tokens, as `tokens` counts them, or nothing more may be cut.
+
+        Raises:
+            ConfigError: as `render`.
+        """
+        kept = dict(values)
+        rendered = self.render(**kept)
+        for name in self.gives_way:
+            excess = sum(map(tokens, rendered)) - room
+            if excess <= 0:
+                break
+            kept[name] = _shortened(kept[name], tokens(kept[name]) - excess, tokens)
+            rendered = self.render(**kept)
+        return rendered
+
+
+def _shortened(text: str, room: int, tokens: Callable[[str], int]) -> str:
+    """As many first lines of a text as have at most `room` tokens, with the word that more was cut."""
+    lines = text.split("\n")
+
+    def first(count: int) -> str:
+        return "\n".join([*lines[:count], CUT])
+
+    fitting = bisect(range(len(lines)), room, key=lambda count: tokens(first(count)))
+    return first(max(0, fitting - 1))
+
 
 class _FrontMatter(msgspec.Struct, forbid_unknown_fields=True):
     variables: tuple[Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]*\Z")], ...]
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)]
     schema: dict[str, Any] | None = None
     tools: tuple[str, ...] = ()
+    gives_way: tuple[str, ...] = ()
 
 
 def names() -> list[str]:
     """Names of the packaged prompts, sorted."""
     folder = resources.files("asi_lab.prompts")
-    return sorted(item.name.removesuffix(".md") for item in folder.iterdir() if item.name.endswith(".md"))
+    files = [item.name for item in folder.iterdir() if item.name.endswith(".md")]
+    return sorted(name.removesuffix(".md") for name in files if not name.startswith("_"))
 
 
 def load(name: str, override: Path | None = None) -> Prompt:
@@ -94,15 +132,9 @@ def load(name: str, override: Path | None = None) -> Prompt:
     if name not in names():
         raise ConfigError(f"prompt: expected one of {', '.join(names())}; found {name!r}.")
     file = f"{name}.md"
-    packaged = _parse(name, (resources.files("asi_lab.prompts") / file).read_bytes(), file)
-    path = override / file if override else None
-    if path is None or not path.exists():
-        return packaged
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: expected a readable file; found {error}.") from None
-    prompt = _parse(name, content, str(path))
+    packaged = _parse(name, *_read(file, None), None)
+    text, path = _read(file, override)
+    prompt = _parse(name, text, path, override)
     if set(prompt.variables) != set(packaged.variables):
         raise ConfigError(
             f"{path}: variables: expected those of the packaged {file}, {_listed(packaged.variables)}; "
@@ -119,7 +151,8 @@ def load_all(override: Path | None = None) -> dict[str, Prompt]:
             is most likely a misspelt override. Hidden files do not count.
     """
     if override is not None and override.exists():
-        known = {f"{name}.md" for name in names()}
+        folder = resources.files("asi_lab.prompts")
+        known = {item.name for item in folder.iterdir() if item.name.endswith(".md")}
         try:
             found = sorted(item.name for item in override.iterdir())
         except OSError as error:
@@ -132,11 +165,33 @@ def load_all(override: Path | None = None) -> dict[str, Prompt]:
     return {name: load(name, override) for name in names()}
 
 
-def _parse(name: str, content: bytes, where: str) -> Prompt:
+def _read(file: str, override: Path | None) -> tuple[str, str]:
+    """The text of a file and where it stands: in `override` where that has it, else in the package."""
+    path = override / file if override else None
+    if path is None or not path.exists():
+        return (resources.files("asi_lab.prompts") / file).read_text(encoding="utf-8"), file
     try:
-        text = content.decode("utf-8").replace("\r\n", "\n")
+        return path.read_bytes().decode("utf-8").replace("\r\n", "\n"), str(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a readable file; found {error}.") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{where}: expected UTF-8 text; found {error}.") from None
+        raise ConfigError(f"{path}: expected UTF-8 text; found {error}.") from None
+
+
+def _shared(text: str, where: str, override: Path | None) -> str:
+    """The text with what it shares with others put in its place."""
+
+    def part(match: re.Match[str]) -> str:
+        file = f"_{match[1]}.md"
+        if not (resources.files("asi_lab.prompts") / file).is_file():
+            raise ConfigError(f"{where}: expected the name of a shared text; found {match[1]!r}.")
+        return _read(file, override)[0].strip()
+
+    return _SHARED.sub(part, text)
+
+
+def _parse(name: str, text: str, where: str, override: Path | None) -> Prompt:
+    text = _shared(text, where, override)
     opening, *rest = re.split(r"^---[ \t]*\n", text, maxsplit=2, flags=re.MULTILINE)
     if opening or len(rest) != 2:
         first = text.partition("\n")[0]
@@ -153,9 +208,10 @@ def _parse(name: str, content: bytes, where: str) -> Prompt:
         temperature=head.temperature,
         schema=head.schema,
         tools=head.tools,
+        gives_way=head.gives_way,
         system=system,
         user=user,
-        digest=hashlib.sha256(content).hexdigest()[:16],
+        digest=hashlib.sha256(text.encode()).hexdigest()[:16],
     )
 
 
@@ -171,6 +227,11 @@ def _front_matter(text: str, where: str) -> _FrontMatter:
     twice = {variable for variable in head.variables if head.variables.count(variable) > 1}
     if twice:
         raise ConfigError(f"{where}: variables: expected each name once; found {_listed(twice)} repeated.")
+    if strangers := set(head.gives_way) - set(head.variables):
+        raise ConfigError(
+            f"{where}: gives_way: expected names of variables, {_listed(head.variables)}; "
+            f"found {_listed(strangers)}."
+        )
     return head
 
 

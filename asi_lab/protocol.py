@@ -60,7 +60,9 @@ class ScoreJob(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """Imports are done; waiting for the job."""
+    """Imports are done; waiting for the job. `gpu` says whether there is one to compute on."""
+
+    gpu: bool = False
 
 
 class Stage(msgspec.Struct, frozen=True, tag="stage"):

@@ -60,7 +60,9 @@ _FAILURES = frozenset(CandidateState) - frozenset(_STEPS)
 class Draw(msgspec.Struct, frozen=True):
     """What the pool gave for one candidate.
 
-    `references` may hold fewer than `references_wanted` ids while the pool is young.
+    `references` may hold fewer than `references_wanted` ids while the pool is young. `step` is how far the
+    search had escalated because it stood still (`stagnation`); a parent that is the seed for that reason has
+    rank 0.
     """
 
     generation: int
@@ -68,6 +70,7 @@ class Draw(msgspec.Struct, frozen=True):
     parent_rank: int
     references: tuple[int, ...] = ()
     references_wanted: int = 4
+    step: int = 0
 
 
 class Neighbour(msgspec.Struct, frozen=True):
@@ -287,14 +290,44 @@ class Difference(msgspec.Struct, frozen=True):
     fitness_in_noise: float
 
 
+FAMILIES = (
+    *("state_update", "gating", "convolution", "routing", "normalisation", "feature_map"),
+    *("multi_scale", "residual", "positional", "other"),
+)
+"""What kinds of mechanisms a layer may be made of."""
+
+ORIGINS = ("cognition", "analysis", "originality")
+"""Where an idea may come from: papers, the lab's own experience, or neither (paper, section 4.3)."""
+
+
+class Component(msgspec.Struct, frozen=True):
+    """One mechanism of a layer: its family, one of `FAMILIES`, and a label of a few words."""
+
+    family: str
+    label: str
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where an idea came from, one of `ORIGINS`, and why one thinks so."""
+
+    origin: str
+    reason: str = ""
+
+
 class Analysis(msgspec.Struct, frozen=True):
-    """The analyst's text (markdown) with the table it rests on and the weaknesses it names."""
+    """The analyst's text (markdown) with the table it rests on and the weaknesses it names.
+
+    `components` are what the layer is made of, `origin` is where a language model's idea came from; empty
+    where nobody said.
+    """
 
     text: str
     summary: str
     ablation: tuple[Difference, ...]
     weaknesses: tuple[str, ...]
     analyst: str
+    components: tuple[Component, ...] = ()
+    origin: Origin | None = None
 
 
 class Candidate(msgspec.Struct, frozen=True):

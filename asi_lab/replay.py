@@ -11,14 +11,14 @@ from typing import Any
 
 import msgspec
 
-from asi_lab.analyst import prose
+from asi_lab.analyst import prose, tags
 from asi_lab.engineer import panel, repair
 from asi_lab.llm.ask import Question, RoleFailed, ask
 from asi_lab.llm.codefile import CodeFile
 from asi_lab.llm.model import Call, ModelError, NoTools, Reply
 from asi_lab.llm.record import Exchange
 from asi_lab.llm.scripted import Scripted
-from asi_lab.records import Candidate
+from asi_lab.records import Candidate, Origin
 from asi_lab.researcher import planner
 
 Missing = Callable[[Any, Any], str]
@@ -34,6 +34,8 @@ _KINDS: dict[str, tuple[type, Missing]] = {
     "judge": (panel.Marks, lambda answer, code: panel.missing(answer)),
     "analyst": (prose.Prose, lambda answer, code: prose.missing(answer)),
     "summariser": (prose.Experience, lambda answer, code: ""),
+    "components": (tags.Listed, lambda answer, code: tags.missing_components(answer)),
+    "provenance": (Origin, lambda answer, code: tags.missing_origin(answer)),
 }
 
 
@@ -109,9 +111,17 @@ def _again(conversation: Sequence[Exchange], code: CodeFile | None) -> Any:
 
 def _agrees(answer: Any, candidate: Candidate) -> bool | None:
     if isinstance(answer, panel.Marks) and candidate.score is not None and candidate.score.judgement.marks:
-        return answer.mark in candidate.score.judgement.marks
+        return round(answer.mark, 3) in candidate.score.judgement.marks
     if isinstance(answer, prose.Prose) and candidate.analysis is not None:
-        return answer.design_evaluation.strip() in candidate.analysis.text
+        return prose.body(answer) in candidate.analysis.text
+    if isinstance(answer, tags.Listed) and candidate.analysis is not None:
+        return tags.shown(answer) == candidate.analysis.components
+    if (
+        isinstance(answer, Origin)
+        and candidate.analysis is not None
+        and candidate.analysis.origin is not None
+    ):
+        return answer.origin == candidate.analysis.origin.origin
     return None
 
 

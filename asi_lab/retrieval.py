@@ -13,6 +13,7 @@ import itertools
 import math
 import re
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,16 @@ class Index:
         """The most similar candidates, best first, ties to the older one."""
         with self._lock:
             return self._nearest(vector, count)
+
+    def likeness(self, candidate_id: int, others: Sequence[int]) -> list[float]:
+        """Cosine of a candidate's motivation to each of the others'; 0 where one has no vector."""
+        with self._lock:
+            rows = {number: row for row, number in enumerate(self._ids)}
+            matrix = np.concatenate([self._matrix, *(vector[None] for vector in self._pending)])
+            if candidate_id not in rows:
+                return [0.0] * len(others)
+            own = matrix[rows[candidate_id]]
+            return [float(matrix[rows[number]] @ own) if number in rows else 0.0 for number in others]
 
     def _nearest(self, vector: Vector, count: int) -> list[Neighbour]:
         if self._pending:

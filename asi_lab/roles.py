@@ -7,46 +7,31 @@ lab's events say so: a night is never lost to a model.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+import threading
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from asi_lab import analyst, researcher
+from asi_lab import analyst, researcher, stagnation
 from asi_lab.agents import Agents
-from asi_lab.analyst import prose
-from asi_lab.baselines import Anchor, Baselines
+from asi_lab.analyst import prose, tags
+from asi_lab.baselines import Baselines
 from asi_lab.engineer import judge as rubric
 from asi_lab.engineer import panel, repair
-from asi_lab.events import NewEvent
+from asi_lab.engineer.contract import faults
+from asi_lab.events import EventKind, NewEvent
+from asi_lab.library import Library
 from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.model import ModelError
 from asi_lab.randomness import keyed_random
-from asi_lab.records import Analysis, Candidate, Judgement, Proposal, Repair
+from asi_lab.records import SEED_ID, Analysis, Candidate, Draw, Judgement, Proposal, Repair
 from asi_lab.researcher import context, grammar, planner
 from asi_lab.researcher.novelty import code_hash
 from asi_lab.retrieval import Index
 from asi_lab.settings import Settings
 
-
-class Library(Protocol):
-    """What the lab knows, as far as a planner is told."""
-
-    @property
-    def most_parameters(self) -> int:
-        """The most that a candidate's whole model may have."""
-
-    def standings(self) -> str:
-        """What the baselines and the candidates so far have reached, as lines of text."""
-
-    def get(self, candidate_id: int) -> Candidate:
-        """The record of a candidate."""
-
-    def children(self, parent: int) -> list[Candidate]:
-        """Finished candidates of a parent."""
-
-    def failures(self) -> list[Candidate]:
-        """The latest candidates that failed, oldest first."""
+LEAP = 3
+"""Mutations in a row by which the grammar leaves a paradigm."""
 
 
 class Roles:
@@ -55,15 +40,10 @@ class Roles:
     def __init__(self, settings: Settings, agents: Agents, tell: Callable[[NewEvent], object]) -> None:
         """`tell` records an event."""
         self.settings, self.agents, self.tell = settings, agents, tell
+        self._scaling = threading.Lock()  # several candidates may be judged at once
 
     def propose(
-        self,
-        candidate_id: int,
-        parent: Candidate,
-        references: Sequence[Candidate],
-        index: Index,
-        known_code: Mapping[str, str],
-        library: Library,
+        self, candidate_id: int, draw: Draw, index: Index, known_code: Mapping[str, str], library: Library
     ) -> researcher.Proposed:
         """A new architecture, from the planner or from the grammar."""
         search = self.settings.search
@@ -72,48 +52,46 @@ class Roles:
         )
         if self.agents.plans(candidate_id):
             try:
-                draft, repeats = self._planner(candidate_id, parent, references, library)
+                draft, repeats = self._planner(candidate_id, draw, library)
                 return until_new(draft, retries=self.settings.agents.plan_retries, repeats=repeats)
             except (RoleFailed, ModelError) as error:
                 self._stand_in(candidate_id, "planner", "the grammar proposes it", error)
 
         def draft_of_grammar(attempt: int, repeated: str) -> Proposal:
             rng = keyed_random(self.settings.seed, candidate_id, "propose", attempt)
-            return grammar.propose(parent, references, rng)
+            references = [library.get(number) for number in draw.references]
+            steps = LEAP if draw.step >= stagnation.PARADIGM else 1
+            return grammar.propose(library.get(draw.parent), references, rng, steps)
 
         return until_new(draft_of_grammar, retries=search.novelty_retries)
 
     def _planner(
-        self, candidate_id: int, parent: Candidate, references: Sequence[Candidate], library: Library
+        self, candidate_id: int, draw: Draw, library: Library
     ) -> tuple[researcher.Draft, Callable[[Proposal], str]]:
-        """How the planner drafts, and how the novelty judge looks at what it drafted."""
-        ask = self.agents.of(candidate_id)
-        relatives = [*library.children(parent.id), *references]
-        values = context.values(
-            self.settings,
-            parent,
-            references,
-            library.failures(),
-            self._experience(ask, candidate_id, parent, relatives),
-            library.most_parameters,
-            library.standings(),
-        )
-        prompts = self.agents.digests()
+        """How the planner drafts, and how the novelty judge looks at what it drafted. What the planner is
+        told stays as it was when the plan was begun: its replies are taken up again after a kill."""
+        ask, parent = self.agents.of(candidate_id), library.get(draw.parent)
+        values = self.agents.begun(candidate_id)
+        if values is None:
+            experience = self._experience(ask, candidate_id, draw, library)
+            values = context.values(self.settings, draw, library, experience)
+            self.agents.begin(candidate_id, values)
+        told, prompts = values, self.agents.digests()
 
         def draft(attempt: int, repeated: str) -> Proposal:
-            return planner.plan(ask, parent, values, repeated, prompts)
+            return planner.plan(ask, parent, told, repeated, prompts, faults)
 
         def repeats(proposal: Proposal) -> str:
             near = [library.get(neighbour.id) for neighbour in proposal.nearest]
-            return planner.repeats(ask, proposal.motivation, near)
+            return planner.repeats(ask, proposal, near)
 
         return draft, repeats
 
-    def _experience(
-        self, ask: Asker, candidate_id: int, parent: Candidate, relatives: Sequence[Candidate]
-    ) -> str:
+    def _experience(self, ask: Asker, candidate_id: int, draw: Draw, library: Library) -> str:
+        references = [library.get(number) for number in draw.references]
+        relatives = [*reversed(library.children(draw.parent)), *references]
         try:
-            return prose.summarise(ask, parent, relatives)
+            return prose.summarise(ask, library.get(draw.parent), relatives, library)
         except (RoleFailed, ModelError) as error:
             self._stand_in(candidate_id, "summariser", "the planner does without its summary", error)
             return ""
@@ -131,37 +109,65 @@ class Roles:
             return None
         return msgspec.structs.replace(proposal, code_hash=code_hash(proposal.code)), done
 
-    def judge(
-        self,
-        candidate: Candidate,
-        anchors: tuple[Anchor, Anchor],
-        anchor_code: tuple[str, str],
-        separated: bool,
-    ) -> Judgement:
-        """The mark of an evaluated candidate."""
+    def judge(self, candidate: Candidate, known: Baselines, reference_code: tuple[str, str]) -> Judgement:
+        """The mark of an evaluated candidate. `reference_code` is that of DeltaNet and Gated DeltaNet."""
         assert candidate.proposal is not None
         assert candidate.evidence is not None
+        timing = self.settings.judge.timing
         if self.agents.present:
             samples = self.settings.agents.judge_samples
             try:
                 ask = self.agents.of(candidate.id)
-                return panel.judge(ask, candidate.proposal, candidate.evidence, anchors, samples)
+                scale = self._scale(ask.model_of("judge"), known, reference_code)
+                return panel.judge(ask, candidate, known, scale, samples, timing=timing)
             except (RoleFailed, ModelError) as error:
                 self._stand_in(candidate.id, "judge", "the measured rubric marks it", error)
-        timing = self.settings.judge.timing
-        return rubric.judge(candidate.proposal, candidate.evidence, anchors, anchor_code, separated, timing)
+        return rubric.judge(
+            candidate.proposal, candidate.evidence, known.anchors(), reference_code, known.separated(), timing
+        )
 
-    def explain(
-        self, candidate: Candidate, parent: Candidate, siblings: Sequence[Candidate], baselines: Baselines
-    ) -> Analysis:
-        """The measured table, with the analyst's prose where there is a model."""
-        table = analyst.explain(candidate, parent, siblings, baselines)
-        if self.agents.present:
-            try:
-                return prose.explain(self.agents.of(candidate.id), candidate, parent, table, baselines)
-            except (RoleFailed, ModelError) as error:
-                self._stand_in(candidate.id, "analyst", "the table stands alone", error)
-        return table
+    def _scale(self, judge: str, known: Baselines, reference_code: tuple[str, str]) -> panel.Scale:
+        """What a judge gives to the two references: asked once for each judge and wording of its prompt."""
+        with self._scaling:
+            if (found := self.agents.scale(judge)) is None:
+                samples, timing = self.settings.agents.judge_samples, self.settings.judge.timing
+                ask = self.agents.of(SEED_ID, judge)
+                found = panel.scale(ask, reference_code, known, samples, timing=timing)
+                words = f"judge {judge}: DeltaNet gets {found.low:.2f}, Gated DeltaNet {found.high:.2f}"
+                kind: EventKind = "note" if found.is_usable else "warning"
+                usable = "" if found.is_usable else "; that is no scale, so its marks stay as they are"
+                self.agents.keep_scale(judge, found, (kind, f"{words}{usable}", {"judge": judge}))
+            return found
+
+    def explain(self, candidate: Candidate, library: Library) -> Analysis:
+        """The measured table, with the analyst's prose and the tags where there is a model."""
+        assert candidate.parent is not None
+        parent, known = library.get(candidate.parent), library.baselines
+        table = analyst.explain(
+            candidate, parent, library.siblings(candidate), known, library.near(candidate)
+        )
+        if not self.agents.present:
+            return table
+        ask = self.agents.of(candidate.id)
+        try:
+            table = prose.explain(ask, candidate, library, table)
+        except (RoleFailed, ModelError) as error:
+            self._stand_in(candidate.id, "analyst", "the table stands alone", error)
+        return self._tagged(ask, candidate, parent, table) if self.settings.agents.tags else table
+
+    def _tagged(self, ask: Asker, candidate: Candidate, parent: Candidate, analysis: Analysis) -> Analysis:
+        """With the components of the layer, and the origin of a language model's idea."""
+        assert candidate.proposal is not None
+        try:
+            found = tags.components(ask, candidate)
+            analysis = msgspec.structs.replace(analysis, components=found)
+            if candidate.proposal.model:
+                read = self.agents.said(candidate.id, "summariser")
+                origin = tags.origin(ask, candidate, parent, "", read)
+                analysis = msgspec.structs.replace(analysis, origin=origin)
+        except (RoleFailed, ModelError) as error:
+            self._stand_in(candidate.id, "tagger", "some of its tags are missing", error)
+        return analysis
 
     def _stand_in(self, candidate_id: int, role: str, words: str, error: Exception) -> None:
         """Tell that something else takes the place of a model."""

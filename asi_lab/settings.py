@@ -46,6 +46,10 @@ class Search(Section, frozen=True, kw_only=True):
     duplicate_similarity: Annotated[
         Fraction, about("Motivations at least this similar (cosine) count as duplicates.")
     ] = 0.985
+    patience: Annotated[
+        NonNegative,
+        about("Candidates without a gain beyond noise after which the search escalates a step; 0: never."),
+    ] = 50
     max_starts: Annotated[
         Positive, about("A trial that was cut off this often is given up as interrupted.")
     ] = 3
@@ -255,7 +259,10 @@ class Agents(Section, frozen=True, kw_only=True):
         NonNegative, about("Tokens after which no model is asked for a candidate any more; 0: no limit.")
     ] = 400_000
     timeout_seconds: Annotated[PositiveFloat, about("Silence after which a call is given up.")] = 300.0
-    context: Annotated[int, Meta(ge=4096), about("Most tokens of a conversation.")] = 32_768
+    context: Annotated[int, Meta(ge=8192), about("Most tokens of a conversation.")] = 32_768
+    tags: Annotated[
+        bool, about("Have models name the components of each architecture and where its idea came from.")
+    ] = True
     ollama_host: Annotated[str, about("Ollama's server; empty: OLLAMA_HOST, or this machine.")] = ""
     openai_base_url: Annotated[str, about("An OpenAI-compatible server; empty: OpenAI itself.")] = ""
 

@@ -8,13 +8,11 @@ is an error, never another result.
 
 from __future__ import annotations
 
-import struct
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -23,10 +21,13 @@ from numpy.typing import NDArray
 from asi_lab.database import INITIAL_MAP, Database
 from asi_lab.errors import StoreError
 from asi_lab.events import EVENT_KINDS, Event, NewEvent
+from asi_lab.ledger import TABLES as LEDGER_TABLES
+from asi_lab.ledger import Ledger
 from asi_lab.records import BaselineRun, Candidate, CandidateState
+from asi_lab.sealed import DAMAGED, anything, pack, seal, unpack, unseal
+from asi_lab.sealed import key as number_key
 from asi_lab.summary import Summary, summarise
 
-T = TypeVar("T")
 FORMAT = 3
 SERIES_COLUMNS = ("step", "tokens", "loss", "learning_rate", "tokens_per_second", "memory_mb", "seconds")
 """Columns of a loss curve; `seconds` count from the start of training."""
@@ -38,23 +39,19 @@ _TABLES = (
     "series",
     "events",
     "vectors",
-    "ledger",
-    "exchanges",
+    *LEDGER_TABLES,
     "commands",
     "meta",
 )
 _FORMAT_KEY = b"\0format"
-_DAMAGED = "the store is damaged. Restore the lab from a copy, or move it away and start anew"
 _BATCH = 64
 _CHUNK_ROWS = 256
 
 
-_encoder = msgspec.msgpack.Encoder()
 _candidates = msgspec.msgpack.Decoder(Candidate)
 _summaries = msgspec.msgpack.Decoder(Summary)
 _baselines = msgspec.msgpack.Decoder(BaselineRun)
 _events = msgspec.msgpack.Decoder(Event)
-_anything = msgspec.msgpack.Decoder()
 
 
 class Store:
@@ -65,6 +62,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self.ledger = Ledger(database)
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True, map_size: int = INITIAL_MAP) -> Self:
@@ -85,7 +83,7 @@ class Store:
         try:
             found = self._db.read(lambda txn: txn.get(_FORMAT_KEY, db=self._db.table("meta")))
             if found is None and self.last_id() >= 0:
-                raise StoreError(f"{self._db.path} does not say of which format it is: {_DAMAGED}")
+                raise StoreError(f"{self._db.path} does not say of which format it is: {DAMAGED}")
             if found is None and not create:
                 raise StoreError(f"the store at {self._db.path} is just being created: try again")
             if found is None:
@@ -119,8 +117,8 @@ class Store:
     ) -> list[Event]:
         """Record a candidate with its events, and its motivation's embedding `[D]` when given, in one
         transaction. Returns the events as numbered."""
-        key, record, summary = _key(candidate.id), _pack(candidate), _pack(summarise(candidate))
-        embedding = None if vector is None else _seal(np.ascontiguousarray(vector, np.float32).tobytes())
+        key, record, summary = number_key(candidate.id), pack(candidate), pack(summarise(candidate))
+        embedding = None if vector is None else seal(np.ascontiguousarray(vector, np.float32).tobytes())
 
         def work(txn: Any) -> list[Event]:
             txn.put(key, record, db=self._db.table("candidates"))
@@ -133,22 +131,22 @@ class Store:
 
     def get(self, candidate: int) -> Candidate | None:
         """Return a candidate by id, None when there is none."""
-        raw = self._read("candidates", _key(candidate))
-        return None if raw is None else _unpack(_candidates, raw, f"candidate {candidate}")
+        raw = self._read("candidates", number_key(candidate))
+        return None if raw is None else unpack(_candidates, raw, f"candidate {candidate}")
 
     def candidates(self, start: int = 0) -> Iterator[Candidate]:
         """Yield all candidates from id `start` in order of id, read in batches as they stand then."""
         while True:
-            batch = self._rows("candidates", start=_key(start), limit=_BATCH)
+            batch = self._rows("candidates", start=number_key(start), limit=_BATCH)
             for key, raw in batch:
-                yield _unpack(_candidates, raw, f"candidate {_number(key)}")
+                yield unpack(_candidates, raw, f"candidate {_number(key)}")
             if len(batch) < _BATCH:
                 return
             start = _number(batch[-1][0]) + 1
 
     def summaries(self) -> list[Summary]:
         """Return the summaries of all candidates in order of id."""
-        return [_unpack(_summaries, raw, f"summary {_number(k)}") for k, raw in self._rows("summaries")]
+        return [unpack(_summaries, raw, f"summary {_number(k)}") for k, raw in self._rows("summaries")]
 
     def count(self) -> int:
         """Return the number of candidates."""
@@ -176,7 +174,7 @@ class Store:
 
     def vector(self, candidate: int) -> NDArray[np.float32] | None:
         """Return a candidate's embedding `[D]`, None when it has none."""
-        raw = self._read("vectors", _key(candidate))
+        raw = self._read("vectors", number_key(candidate))
         return None if raw is None else _floats(raw, f"the embedding of candidate {candidate}")
 
     def vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -194,12 +192,12 @@ class Store:
 
     def put_baseline(self, run: BaselineRun, *events: NewEvent) -> list[Event]:
         """Record one seed of a baseline with its events."""
-        key = run.architecture.encode() + b"\0" + _key(run.seed_index)
-        return self._write("baselines", key, _pack(run), *events)
+        key = run.architecture.encode() + b"\0" + number_key(run.seed_index)
+        return self._write("baselines", key, pack(run), *events)
 
     def baselines(self) -> list[BaselineRun]:
         """Return all baseline runs, by architecture and seed index."""
-        return [_unpack(_baselines, raw, f"baseline {key!r}") for key, raw in self._rows("baselines")]
+        return [unpack(_baselines, raw, f"baseline {key!r}") for key, raw in self._rows("baselines")]
 
     def append_series(self, run: str, rows: NDArray[np.float32]) -> None:
         """Append points `[n, 7]` to a run's loss curve; columns are `SERIES_COLUMNS`.
@@ -218,10 +216,10 @@ class Store:
                 behind = cursor.set_range(prefix + b"\xff" * 8)
                 if (cursor.prev() if behind else cursor.last()) and cursor.key().startswith(prefix):
                     chunk = _number(cursor.key()[len(prefix) :])
-                    head = _unseal(cursor.value(), f"the loss curve of {run}")
+                    head = unseal(cursor.value(), f"the loss curve of {run}")
             if len(head) >= full:
                 chunk, head = chunk + 1, b""
-            txn.put(prefix + _key(chunk), _seal(head + added), db=table)
+            txn.put(prefix + number_key(chunk), seal(head + added), db=table)
 
         if len(points):
             self._db.write(work)
@@ -229,7 +227,7 @@ class Store:
     def series(self, run: str) -> NDArray[np.float32]:
         """Return a run's loss curve `[N, 7]`; empty for an unknown run."""
         rows, what = self._rows("series", prefix=_run_prefix(run)), f"the loss curve of {run}"
-        points = np.frombuffer(b"".join(_unseal(value, what) for _, value in rows), np.float32)
+        points = np.frombuffer(b"".join(unseal(value, what) for _, value in rows), np.float32)
         return points.reshape(-1, len(SERIES_COLUMNS))
 
     def drop_series(self, run: str) -> None:
@@ -246,10 +244,10 @@ class Store:
         """Return the names of all runs that have a loss curve."""
         runs = self._db.read(lambda txn: {key[:-9] for key, _ in self._db.rows(txn, "series")})
         if b"" in runs:
-            raise StoreError(f"a loss curve without a name: {_DAMAGED}")
+            raise StoreError(f"a loss curve without a name: {DAMAGED}")
         return sorted(run.decode() for run in runs)
 
-    # Events, ledger, commands and engine state
+    # Events, commands and engine state
 
     def append_events(self, *events: NewEvent, candidate: int | None = None) -> list[Event]:
         """Record events that change nothing else. Returns them as numbered."""
@@ -257,45 +255,13 @@ class Store:
 
     def events(self, after_seq: int = 0, limit: int = 1000) -> list[Event]:
         """Return at most `limit` events that follow `after_seq`, oldest first."""
-        rows = self._rows("events", start=_key(after_seq + 1), limit=limit)
-        return [_unpack(_events, raw, f"event {_number(key)}") for key, raw in rows]
+        rows = self._rows("events", start=number_key(after_seq + 1), limit=limit)
+        return [unpack(_events, raw, f"event {_number(key)}") for key, raw in rows]
 
     def last_events(self, count: int) -> list[Event]:
         """Return the last `count` events, oldest first."""
         last = self._db.read(lambda txn: self._db.last(txn, "events"))
         return [] if last is None else self.events(max(_number(last[0]) - count, 0), count)
-
-    def ledger_add(self, key: str, value: dict[str, Any]) -> bool:
-        """Record an expense under its own key. False when the key was recorded before: a replayed
-        call is not counted twice."""
-        return self._record("ledger", key, value)
-
-    def put_exchange(self, candidate: int, key: str, exchange: dict[str, Any], cost: dict[str, Any]) -> None:
-        """Record a call to a language model and what it cost, in one transaction."""
-        name, expense = _key(candidate) + key.encode(), f"{candidate}/{key}".encode()
-        packed, entry = _pack(exchange), _pack(cost)
-
-        def work(txn: Any) -> None:
-            txn.put(name, packed, overwrite=False, db=self._db.table("exchanges"))
-            txn.put(expense, entry, overwrite=False, db=self._db.table("ledger"))
-
-        self._db.write(work)
-
-    def exchange(self, candidate: int, key: str) -> dict[str, Any] | None:
-        """Return a recorded call by the candidate it was made for and its key, None when there is none."""
-        raw = self._read("exchanges", _key(candidate) + key.encode())
-        return None if raw is None else _unpack(_anything, raw, f"a call for candidate {candidate}")
-
-    def exchanges(self, candidate: int) -> list[dict[str, Any]]:
-        """Return the recorded calls of a candidate, in the order in which they were made."""
-        rows = self._rows("exchanges", prefix=_key(candidate))
-        found = [_unpack(_anything, raw, f"a call for candidate {candidate}") for _, raw in rows]
-        return sorted(found, key=lambda exchange: float(exchange["started"]))
-
-    def ledger(self, prefix: str = "") -> dict[str, dict[str, Any]]:
-        """Return the ledger entries by key, all or those whose key begins so."""
-        rows = self._rows("ledger", prefix=prefix.encode())
-        return {key.decode(): _unpack(_anything, raw, f"ledger {key!r}") for key, raw in rows}
 
     def record_command(self, command: str, payload: dict[str, Any], *events: NewEvent) -> bool:
         """Record an order by its id with the events that answer it. False, and no event, when the
@@ -304,12 +270,16 @@ class Store:
 
     def put_meta(self, key: str, value: Any, *events: NewEvent) -> list[Event]:
         """Keep a piece of engine state (anything msgpack can hold) under a key."""
-        return self._write("meta", key.encode(), _pack(value), *events)
+        return self._write("meta", key.encode(), pack(value), *events)
 
     def get_meta(self, key: str, default: Any = None) -> Any:
         """Return the engine state under a key as plain values, `default` when there is none."""
         raw = self._read("meta", key.encode())
-        return default if raw is None else _unpack(_anything, raw, f"meta {key!r}")
+        return default if raw is None else unpack(anything, raw, f"meta {key!r}")
+
+    def drop_meta(self, key: str) -> None:
+        """Forget a value; there need not be one."""
+        self._db.write(lambda txn: txn.delete(key.encode(), db=self._db.table("meta")))
 
     # Shared steps
 
@@ -332,7 +302,7 @@ class Store:
         return self._db.write(work)
 
     def _record(self, table: str, key: str, value: dict[str, Any], *events: NewEvent) -> bool:
-        packed = _pack(value)
+        packed = pack(value)
 
         def work(txn: Any) -> bool:
             new = bool(txn.put(key.encode(), packed, overwrite=False, db=self._db.table(table)))
@@ -350,13 +320,9 @@ class Store:
             if kind not in EVENT_KINDS:
                 raise ValueError(f"unknown kind of event {kind!r}; expected one of {sorted(EVENT_KINDS)}")
             event = Event(seq, now, kind, candidate, message, data)
-            txn.put(_key(seq), _pack(event), append=True, db=self._db.table("events"))
+            txn.put(number_key(seq), pack(event), append=True, db=self._db.table("events"))
             written.append(event)
         return written
-
-
-def _key(number: int) -> bytes:
-    return struct.pack(">Q", number)
 
 
 def _number(key: bytes) -> int:
@@ -369,32 +335,5 @@ def _run_prefix(run: str) -> bytes:
     return run.encode() + b"\0"
 
 
-def _pack(value: Any) -> bytes:
-    try:
-        return _seal(_encoder.encode(value))
-    except UnicodeEncodeError as error:
-        raise StoreError(f"text that is not valid Unicode cannot be stored: {error}") from error
-
-
-def _unpack(decoder: msgspec.msgpack.Decoder[T], raw: bytes, what: str) -> T:
-    try:
-        return decoder.decode(_unseal(raw, what))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{what} cannot be read ({error}): {_DAMAGED}") from error
-
-
 def _floats(raw: bytes, what: str) -> NDArray[np.float32]:
-    return np.frombuffer(_unseal(raw, what), np.float32)
-
-
-def _seal(content: bytes) -> bytes:
-    """Put the checksum (CRC-32, big endian) before the content of a value."""
-    return zlib.crc32(content).to_bytes(4, "big") + content
-
-
-def _unseal(value: bytes, what: str) -> bytes:
-    """Return the content of a value whose checksum is right."""
-    content = value[4:]
-    if value[:4] != zlib.crc32(content).to_bytes(4, "big"):
-        raise StoreError(f"{what} has another checksum than when it was written: {_DAMAGED}")
-    return content
+    return np.frombuffer(unseal(raw, what), np.float32)

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import msgspec
 import numpy as np
 
-from asi_lab import calibration, protocol, references
+from asi_lab import calibration, protocol, references, spending
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.control import StopNow
 from asi_lab.data.manifest import load_manifest
@@ -78,8 +78,9 @@ class Trials:
                 standing = advance(standing, CandidateState.TRAINED, evidence=evidence)
 
         job = self._job("serve" if trained else "train", keyed_seed(self.settings.seed, candidate.id, "init"))
+        expected = self._expectations(baselines, prune_above)
         try:
-            evidence = self._run(directory, job, observe, before, self._expectations(baselines, prune_above))
+            evidence = self._run(directory, job, observe, before, expected, candidate.id)
         except StopNow:
             advance(standing, standing.state, starts=candidate.starts)
             raise
@@ -167,15 +168,19 @@ class Trials:
         observe: Observe,
         before: Evidence | None,
         expected: Expectations,
+        candidate_id: int | None = None,
     ) -> Evidence:
-        """Run one job; its curve goes to the store as it comes."""
-        label = directory.name
+        """Run one job; its curve goes to the store as it comes, and what it took to the ledger."""
+        label, started, on_gpu = directory.name, time.time(), False
         if job.task == "train":
             self.store.drop_series(label)
         curve = _Curve(self.store, label)
 
         def look(report: Report, evidence: Evidence) -> None:
-            if isinstance(report, Progress):
+            nonlocal on_gpu
+            if isinstance(report, protocol.Ready):
+                on_gpu |= report.gpu and job.device != "cpu"
+            elif isinstance(report, Progress):
                 curve.add(report)
                 self.watch.working(label, "training", report)
             elif isinstance(report, protocol.Stage):
@@ -192,6 +197,9 @@ class Trials:
             return run.run(self.executor.take(), job, self._score_job(expected), directory, watch, before)
         finally:
             curve.flush()
+            key = f"{label if candidate_id is None else candidate_id}/trial-{started:.3f}"
+            cost = spending.of_trial(candidate_id, max(0.0, time.time() - started), on_gpu=on_gpu)
+            self.store.ledger.add(key, cost)
 
     def _expectations(self, baselines: Baselines, prune_above: calibration.Limits) -> Expectations:
         return Expectations(

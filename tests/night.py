@@ -27,6 +27,7 @@ import msgspec
 
 from asi_lab import prompting, references
 from asi_lab.llm.model import Call, Message, Reply, ToolCall
+from asi_lab.source import without_prose
 
 CANDIDATES = 10
 SEED = references.source("delta_net")
@@ -95,10 +96,13 @@ def call_tool(**arguments: str) -> Reply:
     return Reply("", (ToolCall("write_code_file", dict(arguments)),), "calls")
 
 
+NAMES = {number: f"delta_net_night_{number}" for number in range(1, CANDIDATES + 1)}
+
+
 def final(number: int, idea: int | None = None) -> str:
     """The closing object of a plan."""
     plan = {
-        "name": f"delta_net_night_{number}",
+        "name": NAMES[number],
         "motivation": IDEAS[idea or number],
         "change": f"mechanism {number} behind the output norm",
     }
@@ -149,7 +153,16 @@ def repairs() -> dict[int, list[Reply]]:
     }
 
 
-OPINION = {"reason": "fewer parts than the reference", "performance": 6, "complexity": 7, "efficiency": 6}
+OPINION = {
+    "complexity_reason": "fewer parts than the reference",
+    "complexity": 7,
+    "efficiency_reason": "as fast",
+    "efficiency": 6,
+    "novelty_reason": "known elsewhere",
+}
+REFERENCES = {"delta_net": 5, "gated_delta_net": 9}
+"""What this judge gives to the two references, in every part."""
+MARKED = ("complexity", "efficiency", "novelty")
 SECTION = "The measured table shows it; a difference within noise is none."
 ANALYSIS = {
     "design_evaluation": SECTION,
@@ -189,11 +202,16 @@ class Night:
             code, said = self._repairs.get(self._number, [call_tool(content=other), DONE])
             return code if len(messages) == 2 else said
         if role == "judge":
-            return Reply(json.dumps(OPINION | {"novelty": 4 + next(self._marks) % 3, "mark": 1}))
+            for name, mark in REFERENCES.items():
+                if without_prose(references.source(name)) in messages[1].content:
+                    return Reply(json.dumps(OPINION | dict.fromkeys(MARKED, mark)))
+            return Reply(json.dumps(OPINION | {"novelty": 4 + next(self._marks) % 3}))
         answers: dict[str, Any] = {
             "novelty": {"reason": "another mechanism", "is_repeated": False, "repeated_ids": []},
             "summariser": {"experience": "Gates on the output lowered the loss."},
             "analyst": ANALYSIS,
+            "components": {"components": [{"family": "gating", "label": "sigmoid per head"}]},
+            "provenance": {"reason": "nothing of it was read", "origin": "originality"},
         }
         return Reply(json.dumps(answers[role]) if role in answers else "ready")
 

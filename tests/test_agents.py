@@ -24,6 +24,7 @@ from asi_lab.llm.model import Cancelled, Model, ModelError, Reply, Usage
 from asi_lab.llm.scripted import Scripted
 from asi_lab.pool import generation_of
 from asi_lab.records import CandidateState
+from asi_lab.spending import Spent
 from asi_lab.store import Store
 from tests import night, simulated_engine
 
@@ -75,7 +76,13 @@ def search(
 
 def read(lab: Lab):
     with Store.open_readonly(lab.store) as store:
-        return list(store.candidates()), store.events(0, 10_000), store.ledger()
+        return list(store.candidates()), store.events(0, 10_000), of_candidates(store)
+
+
+def of_candidates(store: Store) -> dict[str, dict]:
+    """The ledger's entries of calls that were made for candidates."""
+    entries = store.ledger.entries().items()
+    return {key: entry for key, entry in entries if entry["role"] not in ("trial", "greeting")}
 
 
 def test_a_night_with_honest_mistakes(lab):
@@ -100,12 +107,22 @@ def test_a_night_with_honest_mistakes(lab):
     assert len(done) >= 5
     for candidate in done:
         assert candidate.score.judgement.judge == "openai:night"
-        assert sorted(candidate.score.judgement.marks) == [5.75, 6.0, 6.25]
-        assert candidate.score.judgement.mark == 6.0
+        judgement = candidate.score.judgement
+        assert sorted(judgement.marks) == [5.667, 6.0, 6.333]
+        performance, *_, scale = judgement.parts
+        assert scale.points == 0.25  # 6 between 5 and 9 is 6.25 between 5 and 10
+        assert judgement.mark == pytest.approx((5 + performance.points + 3 * 6.25) / 4, abs=1e-3)
+        assert [(c.family, c.label) for c in candidate.analysis.components] == [
+            ("gating", "sigmoid per head")
+        ]
+        assert (candidate.analysis.origin is None) == (candidate.proposal.researcher == "grammar")
         assert candidate.analysis.text.count("\n## ") >= 10  # five sections, and the table behind them
         assert "recall over long distances" in candidate.analysis.weaknesses
     assert len(ledger) == len(model_calls(ledger))
-    assert {entry["candidate"] for entry in ledger.values()} == set(range(1, 11))
+    assert {entry["candidate"] for entry in ledger.values()} == set(range(11))
+    scales = [e.message for e in events if e.message.startswith("judge openai:night: ")]
+    assert scales == ["judge openai:night: DeltaNet gets 5.00, Gated DeltaNet 9.00"]
+    assert [entry["role"] for entry in ledger.values() if entry["candidate"] == 0] == ["judge"] * 6
 
 
 def test_transcripts_are_shown_and_replayed_without_a_model(lab):
@@ -119,10 +136,13 @@ def test_transcripts_are_shown_and_replayed_without_a_model(lab):
         replayed = run("replay", candidate.id, "--json")
         assert replayed.exit_code == 0, replayed.output
         outcomes = json.loads(replayed.stdout)
-        told = [o["agrees"] for o in outcomes if o["role"] not in ("judge", "analyst")]
+        behind = ("judge", "analyst", "components", "provenance")
+        told = [o["agrees"] for o in outcomes if o["role"] not in behind]
         assert told.count(True) == (candidate.id != 8)  # what the last writer left; of 8 no plan came
         if candidate.score is not None:
             assert [o["agrees"] for o in outcomes if o["role"] in ("judge", "analyst")] == [True] * 4
+            tagged = [o["agrees"] for o in outcomes if o["role"] in ("components", "provenance")]
+            assert tagged == [True] * (1 + (candidate.id != 8))
     shown = run("show", 6, "--transcript")
     assert "planner: openai:night" in shown.stdout
     assert "I would gate the output." in shown.stdout
@@ -130,7 +150,8 @@ def test_transcripts_are_shown_and_replayed_without_a_model(lab):
     assert "calls write_code_file:" in shown.stdout
     exchanges = json.loads(run("show", 6, "--transcript", "--json").stdout)
     assert [e["role"] for e in exchanges[:4]] == ["summariser", "planner", "planner", "planner"]
-    assert "no language model was asked" in run("show", 0, "--transcript").stderr
+    assert "judge: openai:night" in run("show", 0, "--transcript").stdout
+    assert "is the seed" in run("replay", 0).stderr
     assert run("replay", 0).exit_code == 2
     assert "yes" in run("replay", 1).stdout
 
@@ -146,18 +167,32 @@ def test_a_replay_tells_what_differs_from_the_record(lab):
     assert "NO" in result.stdout
 
 
+def at(lab: Lab) -> list[str]:
+    return ["--lab", str(lab.path)]
+
+
+def spent_on(lab: Lab, candidate: int) -> Spent:
+    with Store.open_readonly(lab.store) as store:
+        return store.ledger.spent_on(candidate)
+
+
 def test_what_models_cost_is_counted_and_shown(lab):
     (lab.path / "prices.toml").write_text('["openai:night"]\nprompt = 2.0\ncompletion = 10.0\n')
     search(lab, costly(1000, 100), 1)
     _, _, ledger = read(lab)
-    assert [entry["role"] for entry in ledger.values()].count("judge") == 3
+    assert [entry["role"] for entry in ledger.values()].count("judge") == 3 + 6
     assert all(entry["dollars"] == pytest.approx(0.003) for entry in ledger.values())
     result = CliRunner().invoke(cli, ["--lab", str(lab.path), "status", "--json"])
     spent = json.loads(result.stdout)["spent"]
-    assert spent["calls"] == len(ledger)
-    assert spent["prompt_tokens"] == 1000 * len(ledger)
-    assert spent["dollars"] == pytest.approx(0.003 * len(ledger))
+    assert spent["calls"] == len(ledger) + 1  # and the greeting
+    assert spent["prompt_tokens"] == 1000 * (len(ledger) + 1)
+    assert spent["dollars"] == pytest.approx(0.003 * (len(ledger) + 1))
     assert spent["unpriced"] == 0
+    assert spent["trial_seconds"] > 0
+    assert spent["gpu_seconds"] == 0
+    assert f" {len(ledger) + 1} calls, " in CliRunner().invoke(cli, [*at(lab), "status"]).stdout
+    cost = f"{spent_on(lab, 1).calls} calls, {1100 * spent_on(lab, 1).calls:,} tokens"
+    assert cost in CliRunner().invoke(cli, [*at(lab), "show", "1"]).stdout
 
 
 def test_a_spent_budget_pauses_and_the_grammar_goes_on_when_told_to(lab):
@@ -172,7 +207,7 @@ def test_a_spent_budget_pauses_and_the_grammar_goes_on_when_told_to(lab):
     search(lab, costly(1000, 100), 3, Owner())
     candidates, events, ledger = read(lab)
     assert [c.proposal.researcher for c in candidates[1:]] == ["planner", "grammar", "grammar"]
-    assert {entry["candidate"] for entry in ledger.values()} == {1}
+    assert {entry["candidate"] for entry in ledger.values()} <= {0, 1}
     paused = [e.message for e in events if "agents.most_tokens is 3000" in e.message]
     assert len(paused) == 1
     assert "asi-lab resume" in paused[0]
@@ -247,8 +282,9 @@ def test_an_estimate_before_and_after_a_search(lab):
     search(lab, costly(1000, 100), 2)
     after = run()
     _, _, ledger = read(lab)
-    assert after["tokens"] == 10 * round(1100 * len(ledger) / 2)
-    assert after["dollars"] == pytest.approx(10 * 0.003 * len(ledger) / 2)
+    calls = sum(entry["candidate"] > 0 for entry in ledger.values())
+    assert after["tokens"] == 10 * round(1100 * calls / 2)
+    assert after["dollars"] == pytest.approx(10 * 0.003 * calls / 2)
     assert after["seconds"] > 0
 
 
@@ -351,10 +387,11 @@ def test_the_planner_is_told_where_everybody_stands(lab):
     planners = [
         r.messages[1].content for r in model.requests if night.ROLES.get(r.messages[0].content) == "planner"
     ]
-    assert "gated_delta_net: loss" in planners[0]
-    assert "to be told apart" in planners[0]
-    assert "candidate 1 delta_net_night_1 (from 0): loss" not in planners[0]
-    assert "candidate 1 delta_net_night_1 (from 0): loss" in planners[-1]
+    assert "| DeltaNet | Gated DeltaNet | sd of one run |" in planners[0]
+    assert "A candidate beats DeltaNet beyond noise if its loss is at least" in planners[0]
+    line = f"candidate 1 {night.NAMES[1]}, from 0 (mechanism 1 behind the output norm): loss"
+    assert line not in planners[0]
+    assert line in planners[-1]
 
 
 def test_a_reply_that_was_paid_for_is_not_asked_for_again(lab):

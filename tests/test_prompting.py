@@ -21,16 +21,17 @@ ROLES = [
 CODERS = ["planner", "planner_after_duplicate", "checker", "debugger"]
 PLANNERS = CODERS[:2]
 
+TOLD = (
+    "parent_name parent_code parent_results references standings insights lessons experience direction budget"
+)
 VARIABLES = {
-    "planner": "parent_name parent_code parent_results references insights lessons experience budget",
-    "planner_after_duplicate": (
-        "parent_name parent_code parent_results references insights lessons experience budget repeated"
-    ),
+    "planner": TOLD,
+    "planner_after_duplicate": f"{TOLD} repeated",
     "novelty": "motivation candidates",
     "checker": "motivation code verdicts",
     "debugger": "motivation code error stage earlier",
     "judge": "rubric_facts code",
-    "analyst": "name motivation code_diff results baseline_table ablation insights",
+    "analyst": "name motivation code_diff results ablation insights",
     "summariser": "parent results",
     "components": "code motivation",
     "provenance": "motivation code_change insights experience",
@@ -45,7 +46,8 @@ SECTIONS = {
     "synthesis_and_insights": "e",
     "weaknesses": ["forgets"],
 }
-MARKS = {"performance": 7, "complexity": 7, "efficiency": 7, "novelty": 5, "mark": 6.5, "reason": "r"}
+PARTS = ("complexity", "efficiency", "novelty")
+MARKS = dict.fromkeys(PARTS, 7) | {f"{part}_reason": "r" for part in PARTS}
 REPEATED = {"is_repeated": True, "repeated_ids": [3, 12], "reason": "r"}
 
 ANSWERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
@@ -54,7 +56,7 @@ ANSWERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "novelty": (REPEATED, [REPEATED | {"is_repeated": "yes"}, REPEATED | {"repeated_ids": ["3"]}]),
     "checker": ({"fixed": True, "changes": "c"}, [{"fixed": 1, "changes": "c"}, {"fixed": True}]),
     "debugger": ({"changes": "c"}, [{"changes": ["c"]}, {}]),
-    "judge": (MARKS, [MARKS | {"novelty": 11}, MARKS | {"mark": 0.5}, MARKS | {"complexity": 6.5}]),
+    "judge": (MARKS, [MARKS | {"novelty": 11}, MARKS | {"mark": 5}, MARKS | {"complexity": 6.5}]),
     "analyst": (SECTIONS, [SECTIONS | {"weaknesses": "forgets"}, SECTIONS | {"summary": "s"}]),
     "summariser": ({"experience": "e"}, [{"summary": "e"}, {"experience": 3}]),
     "components": (
@@ -167,7 +169,7 @@ def test_the_example_in_a_prompt_fits_its_schema(name):
 
 @pytest.mark.parametrize("name", ROLES)
 def test_a_prompt_is_short_enough_for_a_small_model(name):
-    assert len(prompting.load(name).system) < (6000 if name == "planner" else 3500)
+    assert len(prompting.load(name).system) < (7500 if name in PLANNERS else 4500)
 
 
 @pytest.mark.parametrize("name", ["novelty", "judge", "components", "provenance"])
@@ -253,7 +255,7 @@ BAD = {
     ),
     "unknown key": (
         whole(HEAD + "top_p: 1\n"),
-        "expected the keys variables, temperature, schema, tools; found: Object contains unknown field",
+        "expected the keys variables, temperature, schema, tools, gives_way; found: Object contains unknown",
     ),
     "no temperature": (whole("variables: [parent, results]\n"), "missing required field `temperature`"),
     "temperature in words": (whole(HEAD.replace("0.2", "low")), "$.temperature"),
@@ -263,6 +265,14 @@ BAD = {
     "variable twice": (
         whole(HEAD.replace("results]", "results, parent]")),
         "variables: expected each name once; found parent repeated",
+    ),
+    "a stranger gives way": (
+        whole(HEAD + "gives_way: [code]\n"),
+        "gives_way: expected names of variables, parent, results; found code",
+    ),
+    "a shared text that is not there": (
+        whole(body=BODY.replace("Sum up.", "{{> planner}}")),
+        "expected the name of a shared text; found 'planner'",
     ),
     "no YAML": (whole("variables: [\n"), "expected YAML in the front matter; found"),
     "front matter is a list": (whole("- variables\n"), "Expected `object`, got `array`"),
@@ -348,7 +358,46 @@ def test_an_empty_value_is_a_value(load_text):
     assert load_text(whole()).render(parent="", results="r") == ("Sum up.", " r")
 
 
+# Fitting
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def test_what_fits_is_left_alone_and_what_does_not_gives_way_in_order(load_text):
+    prompt = load_text(whole(HEAD + "gives_way: [results, parent]\n"))
+    values = {"parent": "one two\nthree four\nfive", "results": "\n".join(f"r{n}" for n in range(20))}
+    assert prompt.fitted(values, 1000, words) == prompt.render(**values)
+    system, user = prompt.fitted(values, 15, words)
+    assert words(system) + words(user) <= 15
+    assert user.startswith("one two\nthree four\nfive r0\nr1\n")
+    assert user.endswith(prompting.CUT)
+    _, user = prompt.fitted(values, 6, words)
+    assert user == f"one two\n{prompting.CUT} {prompting.CUT}"
+
+
+def test_what_may_not_give_way_stays_whole_however_little_room_there_is(load_text):
+    prompt = load_text(whole(HEAD + "gives_way: [results]\n"))
+    _, user = prompt.fitted({"parent": "a b c d", "results": "e\nf"}, 1, words)
+    assert user == f"a b c d {prompting.CUT}"
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_code_that_is_to_be_changed_or_judged_never_gives_way(name):
+    assert not {"parent_code", "code", "budget", "rubric_facts"} & set(prompting.load(name).gives_way)
+
+
 # Overrides and digests
+
+
+def test_an_override_of_a_shared_text_changes_all_that_share_it(tmp_path):
+    (tmp_path / "_kernels.md").write_text("None here.\n", encoding="utf-8")
+    prompts = prompting.load_all(tmp_path)
+    for name in CODERS:
+        assert "None here.\n" in prompts[name].system
+        assert prompts[name].digest != prompting.load(name).digest
+    assert prompts["judge"] == prompting.load("judge")
 
 
 def test_an_override_wins_and_the_others_stay(tmp_path):
@@ -367,7 +416,7 @@ def test_a_folder_that_is_not_there_overrides_nothing(tmp_path):
 def test_unknown_files_among_the_overrides_are_refused(tmp_path):
     (tmp_path / "plannr.md").write_text(whole(), encoding="utf-8")
     with pytest.raises(
-        ConfigError, match=r"plannr.md: expected only files named analyst.md, .*; found plannr"
+        ConfigError, match=r"plannr.md: expected only files named _contract.md, .*; found plannr"
     ):
         prompting.load_all(tmp_path)
 
@@ -395,7 +444,7 @@ def test_the_digest_is_that_of_the_text(load_text):
     assert re.fullmatch(r"[0-9a-f]{16}", packaged_prompt.digest)
     same = load_text(packaged("summariser"))
     assert same == packaged_prompt
-    changed = load_text(packaged("summariser").replace("plain sentences", "short sentences"))
+    changed = load_text(packaged("summariser").replace('Write "nothing yet"', 'Write "none"'))
     assert changed.digest != packaged_prompt.digest
     warmer = load_text(packaged("summariser").replace("temperature: 0.2", "temperature: 0.3"))
     assert warmer.digest not in (changed.digest, packaged_prompt.digest)

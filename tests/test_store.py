@@ -154,13 +154,10 @@ def test_baselines_come_sorted(store):
     assert len(store.events()) == 3
 
 
-def test_commands_and_expenses_are_recorded_once(store):
+def test_commands_are_recorded_once(store):
     assert store.record_command("a1", {"do": "pause"}, ("command", "paused", {}))
     assert not store.record_command("a1", {"do": "stop"}, ("command", "stopped", {}))
     assert [e.message for e in store.events()] == ["paused"]
-    assert store.ledger_add("call/1", {"usd": 0.5})
-    assert not store.ledger_add("call/1", {"usd": 0.7})
-    assert store.ledger() == {"call/1": {"usd": 0.5}}
 
 
 def test_engine_state_survives_reopening(tmp_path):

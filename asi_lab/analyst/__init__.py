@@ -6,26 +6,42 @@ Every difference is given in units of the noise floor, so that luck does not rea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from asi_lab import fitness
-from asi_lab.baselines import Baselines, winning_margin
+from asi_lab.baselines import (
+    ARCHITECTURES,
+    SEED_ARCHITECTURE,
+    UPPER_REFERENCE,
+    Baselines,
+    winning_margin,
+)
 from asi_lab.records import SEED_ID, Analysis, Candidate, Difference, Evaluation, Noise
 
 NAME = "ablation table"
+MARKS = {SEED_ARCHITECTURE: 5.0, UPPER_REFERENCE: 10.0}
+"""The judge's, by definition of its scale; where the two do not differ beyond noise, both have the first."""
+
 BEYOND = 2.0
 """Differences of at least so many noise floors are called differences."""
 
 
 def explain(
-    candidate: Candidate, parent: Candidate, siblings: Sequence[Candidate], baselines: Baselines
+    candidate: Candidate,
+    parent: Candidate,
+    siblings: Sequence[Candidate],
+    baselines: Baselines,
+    near: Sequence[Candidate] = (),
 ) -> Analysis:
-    """Explain a scored candidate. `siblings` are finished candidates with the same parent."""
+    """Explain a scored candidate. `siblings` are finished candidates with the same parent, `near` those whose
+    ideas are most like its own."""
     noise = baselines.noise()
     others = [(parent, "parent")] if parent.id != SEED_ID else []
     others += [(sibling, "sibling") for sibling in siblings]
+    others += [(other, "alike") for other in near if other.id not in {known.id for known, _ in others}]
     rows = [_difference(candidate, other, relation, baselines, noise) for other, relation in others]
-    seed = _against_baseline(candidate, baselines, noise)
-    table = (seed, *rows)
+    seed, upper = (_against_baseline(candidate, name, baselines, noise) for name in ARCHITECTURES)
+    table = (seed, upper, *rows)
     weak, strong = _tasks(candidate, baselines)
     summary = _summary(candidate, seed, noise)
     text = _text(candidate, table, weak, strong, summary, noise)
@@ -76,18 +92,22 @@ def _difference(
     )
 
 
-def _against_baseline(candidate: Candidate, baselines: Baselines, noise: Noise) -> Difference:
-    mine, mean = _evaluation(candidate), baselines.mean
+def _against_baseline(
+    candidate: Candidate, architecture: str, baselines: Baselines, noise: Noise
+) -> Difference:
+    mine, evaluations = _evaluation(candidate), baselines.evaluations(architecture)
+    mean = fitness.reference_of(evaluations, baselines.reference.scale)
+    mark = MARKS[architecture] if baselines.separated() else MARKS[SEED_ARCHITECTURE]
+    theirs = fmean((sum(fitness.parts(e, baselines.mean)) + (mark - 1) / 9) / 3 for e in evaluations)
     assert candidate.score is not None
-    seed_fitness = (0.5 + 0.5 + 4 / 9) / 3
     return _row(
-        f"delta_net (mean of {noise.runs})",
+        f"{architecture} (mean of {len(evaluations)})",
         "baseline",
         mine.loss - mean.loss,
         fitness.benchmark_gain(mine, mean),
-        candidate.score.fitness - seed_fitness,
+        candidate.score.fitness - theirs,
         noise,
-        (1 + 1 / noise.runs) ** 0.5,
+        (1 + 1 / len(evaluations)) ** 0.5,
     )
 
 
@@ -144,14 +164,7 @@ def _text(
         "Differences are this candidate minus the other; in brackets in units of the noise floor of a",
         f"difference (sd of the loss {noise.loss:.4f} nats, {noise.freedom} degrees of freedom).",
         "",
-        "| against | relation | loss | benchmark | fitness |",
-        "|---|---|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row.against} | {row.relation} | {row.loss:+.4f} ({row.loss_in_noise:+.1f}) "
-        f"| {row.benchmark:+.2%} ({row.benchmark_in_noise:+.1f}) "
-        f"| {row.fitness:+.4f} ({row.fitness_in_noise:+.1f}) |"
-        for row in table
+        rows(table),
     ]
     lines += ["", "## Strengths", "", *_bullets(strong, "No task is better than the baseline beyond noise.")]
     lines += ["", "## Weaknesses", "", *_bullets(weak, "No task is worse than the baseline beyond noise.")]
@@ -159,6 +172,18 @@ def _text(
     lines += ["", "## Judge", "", f"{judgement.mark:.1f} of 10 ({judgement.judge}).", ""]
     lines += [f"- {part.name} {part.points:+.2f}: {part.reason}" for part in judgement.parts]
     return "\n".join(lines) + "\n"
+
+
+def rows(table: Sequence[Difference]) -> str:
+    """The ablation as a markdown table."""
+    lines = ["| against | relation | loss | benchmark | fitness |", "|---|---|---:|---:|---:|"]
+    lines += [
+        f"| {row.against} | {row.relation} | {row.loss:+.4f} ({row.loss_in_noise:+.1f}) "
+        f"| {row.benchmark:+.2%} ({row.benchmark_in_noise:+.1f}) "
+        f"| {row.fitness:+.4f} ({row.fitness_in_noise:+.1f}) |"
+        for row in table
+    ]
+    return "\n".join(lines)
 
 
 def _bullets(items: list[str], otherwise: str) -> list[str]:

@@ -6,13 +6,17 @@ The table stays as it was measured and stands behind the prose, so that every nu
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 
 import msgspec
 
+from asi_lab import facts
+from asi_lab.analyst import rows
 from asi_lab.baselines import Baselines
+from asi_lab.library import Library
 from asi_lab.llm.ask import Asker
-from asi_lab.records import Analysis, Candidate
+from asi_lab.records import SEED_ID, Analysis, Candidate
 
 SECTIONS = {
     "design_evaluation": "Design",
@@ -23,6 +27,7 @@ SECTIONS = {
 }
 MOST_WEAKNESSES, LONGEST_WEAKNESS = 5, 200
 SHORT = 40
+MOST_RELATIVES = 20
 
 
 class Prose(msgspec.Struct, frozen=True):
@@ -42,9 +47,7 @@ class Experience(msgspec.Struct, frozen=True):
     experience: str
 
 
-def explain(
-    ask: Asker, candidate: Candidate, parent: Candidate, table: Analysis, baselines: Baselines
-) -> Analysis:
+def explain(ask: Asker, candidate: Candidate, library: Library, table: Analysis) -> Analysis:
     """Put prose in front of the measured `table` and add the weaknesses that the analyst sees.
 
     Raises:
@@ -52,27 +55,31 @@ def explain(
         ModelError: no model can be had.
     """
     assert candidate.proposal is not None
-    assert parent.proposal is not None
-    before, after = parent.proposal.code.splitlines(), candidate.proposal.code.splitlines()
-    diff = difflib.unified_diff(before, after, "parent", "candidate", n=2, lineterm="")
+    assert candidate.parent is not None
+    parent = library.get(candidate.parent)
     values = {
         "name": candidate.name,
         "motivation": candidate.proposal.motivation,
-        "code_diff": "\n".join(diff),
-        "results": results(candidate),
-        "baseline_table": baseline_table(baselines),
-        "ablation": table.text,
+        "code_diff": diff(parent, candidate),
+        "results": results(candidate, parent, library.baselines),
+        "ablation": ablation(table, library),
         "insights": "none",
     }
     prose = ask("analyst", Prose, values, None, missing)
-    body = "\n\n".join(f"## {title}\n\n{getattr(prose, field).strip()}" for field, title in SECTIONS.items())
+    text = f"{body(prose)}\n\n---\n\n{_without_title(table.text)}"
     seen = [" ".join(words.split())[:LONGEST_WEAKNESS] for words in prose.weaknesses[:MOST_WEAKNESSES]]
     return msgspec.structs.replace(
         table,
-        text=f"# Analysis of candidate {candidate.id}\n\n{body}\n\n---\n\n{table.text}",
+        text=f"# Analysis of candidate {candidate.id}\n\n{text}",
         weaknesses=(*table.weaknesses, *(words for words in seen if words)),
         analyst=ask.model_of("analyst"),
     )
+
+
+def body(prose: Prose) -> str:
+    """The sections as markdown."""
+    sections = [f"## {title}\n\n{_demoted(getattr(prose, field))}" for field, title in SECTIONS.items()]
+    return "\n\n".join(sections)
 
 
 def missing(prose: Prose) -> str:
@@ -83,35 +90,39 @@ def missing(prose: Prose) -> str:
     return ""
 
 
-def results(candidate: Candidate) -> str:
-    """What was measured of a candidate, as lines of text."""
-    evidence = candidate.evidence
-    assert evidence is not None
-    assert evidence.evaluation is not None
-    lines = [f"held-out loss {evidence.evaluation.loss:.4f} nats"]
-    if evidence.training is not None:
-        training = evidence.training
-        lines.append(
-            f"{training.params:,} parameters, {training.tokens_per_second:,.0f} tokens/s in training"
-        )
-    lines += [
-        f"held-out loss after {held_out.step} steps: {held_out.loss:.4f}" for held_out in evidence.held_out
-    ]
-    lines += [task.words for task in evidence.evaluation.tasks]
-    return "\n".join(lines)
+def diff(parent: Candidate, candidate: Candidate) -> str:
+    """The change of the code, as a unified diff."""
+    assert parent.proposal is not None
+    assert candidate.proposal is not None
+    before, after = parent.proposal.code.splitlines(), candidate.proposal.code.splitlines()
+    return "\n".join(difflib.unified_diff(before, after, "parent", "candidate", n=2, lineterm=""))
 
 
-def baseline_table(baselines: Baselines) -> str:
-    """The means of the baselines, as lines of text."""
-    noise = baselines.noise()
-    return "\n".join(
-        f"{name}: held-out loss {baselines.anchor(name).loss:.4f} nats (sd of one run {noise.loss:.4f}), "
-        f"{baselines.anchor(name).params:,} parameters"
-        for name in baselines.runs
-    )
+def results(candidate: Candidate, parent: Candidate, known: Baselines) -> str:
+    """What was measured of a candidate, beside its parent and the baselines."""
+    assert candidate.evidence is not None
+    assert candidate.loss is not None
+    columns = [facts.measured(facts.CANDIDATE, candidate.evidence)]
+    if parent.id != SEED_ID and parent.evidence is not None:
+        columns.append(facts.measured(f"parent: {parent.name}", parent.evidence))
+    table = facts.table([*columns, *facts.both(known)], known)
+    return f"{table}\n\n{facts.noise(known)}\nThe candidate's loss: {facts.verdict(candidate.loss, known)}."
 
 
-def summarise(ask: Asker, parent: Candidate, relatives: Sequence[Candidate]) -> str:
+def ablation(table: Analysis, library: Library) -> str:
+    """The measured differences, and what each relative changed."""
+    lines = [rows(table.ablation), ""]
+    for row in table.ablation:
+        if row.relation != "baseline":
+            relative = library.get(int(row.against.split()[0]))
+            assert relative.proposal is not None
+            lines.append(
+                f"- {row.relation} {row.against}, from {relative.parent}: {relative.proposal.change}"
+            )
+    return "\n".join(lines).strip()
+
+
+def summarise(ask: Asker, parent: Candidate, relatives: Sequence[Candidate], library: Library) -> str:
     """What the analyses of a parent and its relatives have taught, for the planner. Not kept.
 
     Raises as `explain`.
@@ -119,7 +130,39 @@ def summarise(ask: Asker, parent: Candidate, relatives: Sequence[Candidate]) -> 
     analysed = [c for c in (parent, *relatives) if c.analysis is not None]
     if not analysed:
         return ""
-    told = "\n\n".join(
-        f"### Candidate {c.id} ({c.name})\n\n{c.analysis.text}" for c in analysed if c.analysis
-    )
-    return ask("summariser", Experience, {"parent": parent.name, "results": told}).experience.strip()
+    told = "\n\n".join(_lesson(c, library.baselines) for c in analysed[: 1 + MOST_RELATIVES])
+    results = f"{told}\n\n### Best and latest candidates\n\n{library.standings()}"
+    return ask("summariser", Experience, {"parent": parent.name, "results": results}).experience.strip()
+
+
+def _lesson(candidate: Candidate, known: Baselines) -> str:
+    """A candidate's change, result and what the analyst learnt from it."""
+    assert candidate.proposal is not None
+    assert candidate.analysis is not None
+    lines = [
+        f"### Candidate {candidate.id} {candidate.name}, from {candidate.parent}",
+        "",
+        f"Change: {candidate.proposal.change}",
+        f"Result: {facts.outcome(candidate, known)}",
+        *(f"Weakness: {words}" for words in candidate.analysis.weaknesses),
+    ]
+    for field in ("theoretical_explanation_with_evidence", "synthesis_and_insights"):
+        if words := _section(candidate.analysis.text, SECTIONS[field]):
+            lines += ["", words]
+    return "\n".join(lines)
+
+
+def _section(text: str, title: str) -> str:
+    """The body of a section of an analysis; empty where there is none."""
+    found = re.search(rf"^## {re.escape(title)}\n\n(.*?)\n\n(?:## |---$)", text, re.MULTILINE | re.DOTALL)
+    return found.group(1) if found else ""
+
+
+def _demoted(text: str) -> str:
+    """A section's text, in which no line is taken for a heading or a rule of the analysis."""
+    return re.sub(r"^(#+ |---)", r"    \1", text.strip(), flags=re.MULTILINE)
+
+
+def _without_title(text: str) -> str:
+    """The measured part behind prose, which has a title of its own."""
+    return re.sub(r"\A# .*\n+", "", text)

@@ -77,6 +77,7 @@ def top(count: int, as_json: bool) -> None:
 @click.option("--transcript", "talk", is_flag=True, help="Show what its roles and language models said.")
 def show(candidate: str, as_json: bool, code: bool, talk: bool) -> None:
     """All about CANDIDATE: an id such as 42, or best."""
+    from asi_lab.spending import Spent
     from asi_lab.view import leaderboard, page, remote, tables
 
     lab = existing()
@@ -85,6 +86,7 @@ def show(candidate: str, as_json: bool, code: bool, talk: bool) -> None:
         found = remote.find(lab, store, candidate)
         baselines = leaderboard.measured(settings, store.baselines()) if store else None
         exchanges = recorded(store, found.id) if talk else []
+        spent = store.ledger.spent_on(found.id) if store else Spent()
     if talk:
         from asi_lab.view.transcript import transcript
 
@@ -98,7 +100,7 @@ def show(candidate: str, as_json: bool, code: bool, talk: bool) -> None:
     if as_json:
         click.echo(page.as_json(found, code))
         return
-    console.print(page.page(found, baselines, tables.shown(lab.lineage)))
+    console.print(page.page(found, baselines, tables.shown(lab.lineage), spent))
     if code and found.proposal is not None:
         console.print(page.code(found.proposal.code, console), soft_wrap=True)
 
@@ -109,7 +111,7 @@ def recorded(store: Store | None, candidate_id: int) -> list[Exchange]:
 
     from asi_lab.llm.record import Exchange
 
-    raw = store.exchanges(candidate_id) if store else []
+    raw = store.ledger.calls(candidate_id) if store else []
     return [msgspec.convert(one, Exchange) for one in raw]
 
 
@@ -131,7 +133,11 @@ def replay(ctx: click.Context, candidate: str, as_json: bool) -> None:
         found = remote.find(lab, store, candidate)
         exchanges = recorded(store, found.id)
         parent = remote.find(lab, store, str(found.parent)) if found.parent is not None else None
-    if parent is None or not exchanges:
+    if parent is None:
+        raise UsageError(
+            f"candidate {found.id} is the seed: no role wrote it, so there is nothing to replay."
+        )
+    if not exchanges:
         raise UsageError(_NO_TALK.format(found.id))
     outcomes = replay(found, parent, exchanges)
     if as_json:

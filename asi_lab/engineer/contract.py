@@ -20,6 +20,14 @@ FORWARD = ["hidden_states", "attention_mask", "past_key_values", "use_cache", "o
 MAX_BYTES = 200_000
 
 
+def faults(code: str) -> str:
+    """What breaks the contract in a source, in words for its author; empty if nothing."""
+    failed = [check for check in check_source(code) if not check.passed]
+    return "; ".join(
+        f"{check.name}{f' (line {check.line})' if check.line else ''}: {check.detail}" for check in failed
+    )
+
+
 def check_source(code: str) -> tuple[Check, ...]:
     """Static verdicts on the source of an `architecture.py`, in the order in which they matter."""
     if len(code.encode("utf-8", "replace")) > MAX_BYTES:

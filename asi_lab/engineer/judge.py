@@ -30,7 +30,7 @@ def judge(
     `separated` says whether the two differ in loss beyond noise, `timing` whether speed may count.
     """
     parts = (
-        _performance(evidence, anchors, separated),
+        performance(evidence, anchors, separated),
         _complexity(proposal, evidence, anchors, anchor_code),
         _efficiency(evidence, anchors, timing),
         _novelty(proposal),
@@ -43,7 +43,9 @@ def _part(name: str, points: float, low: float, high: float, reason: str) -> Rub
     return RubricPart(name, round(max(low, min(high, points)), 3), reason)
 
 
-def _performance(evidence: Evidence, anchors: tuple[Anchor, Anchor], separated: bool) -> RubricPart:
+def performance(evidence: Evidence, anchors: tuple[Anchor, Anchor], separated: bool) -> RubricPart:
+    """Points from -4 to 5 for the loss, on the line through 0 for DeltaNet and 5 for Gated DeltaNet; neutral
+    where the two are not `separated`."""
     assert evidence.evaluation is not None
     lower, upper = anchors
     if not separated or upper.loss >= lower.loss:

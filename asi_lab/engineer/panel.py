@@ -1,7 +1,8 @@
 """The judge as a language model: marks from 1 to 10, asked several times (paper, section 2.1).
 
 It sees measurements and code without comments, docstrings and names of the author's choosing, so that
-prose cannot win points. DeltaNet is 5 and Gated DeltaNet is 10 on its scale.
+prose cannot win points. How well the layer performs is computed; the model marks the other three parts.
+It marks DeltaNet and Gated DeltaNet, too, and its scale is stretched so that they get 5 and 10.
 """
 
 from __future__ import annotations
@@ -10,23 +11,28 @@ from statistics import fmean, median
 
 import msgspec
 
-from asi_lab.baselines import Anchor
+from asi_lab import facts
+from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
+from asi_lab.engineer.judge import MIDPOINT, performance
 from asi_lab.llm.ask import Asker
-from asi_lab.records import Evidence, Judgement, Proposal, RubricPart
+from asi_lab.records import Candidate, Judgement, Neighbour, RubricPart
 from asi_lab.source import without_prose
 
-LOWEST, HIGHEST, MIDPOINT = 1.0, 10.0, 5.0
-PARTS = ("performance", "complexity", "efficiency", "novelty")
+LOWEST, HIGHEST = 1.0, 10.0
+PARTS = ("complexity", "efficiency", "novelty")
+LEAST_SPAN = 1.0
+"""A judge whose marks of the two references lie closer together has no scale that could be stretched."""
 
 
 class Marks(msgspec.Struct, frozen=True):
-    """One opinion: marks of the four parts of the rubric, each from 1 to 10."""
+    """One opinion: marks from 1 to 10, each with its reason."""
 
-    performance: float
     complexity: float
     efficiency: float
     novelty: float
-    reason: str = ""
+    complexity_reason: str = ""
+    efficiency_reason: str = ""
+    novelty_reason: str = ""
 
     @property
     def mark(self) -> float:
@@ -34,25 +40,73 @@ class Marks(msgspec.Struct, frozen=True):
         return fmean(getattr(self, name) for name in PARTS)
 
 
+class Scale(msgspec.Struct, frozen=True):
+    """What a judge gives to DeltaNet (`low`) and to Gated DeltaNet (`high`), medians of its opinions."""
+
+    low: float
+    high: float
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the judge tells the two apart, the right way round."""
+        return self.high - self.low >= LEAST_SPAN
+
+    def put_right(self, mark: float) -> float:
+        """A mark on the scale on which DeltaNet has 5 and Gated DeltaNet 10, within [1, 10]."""
+        if not self.is_usable:
+            return mark
+        stretched = MIDPOINT + (mark - self.low) * MIDPOINT / (self.high - self.low)
+        return max(LOWEST, min(HIGHEST, stretched))
+
+
+def scale(ask: Asker, code: tuple[str, str], known: Baselines, samples: int, *, timing: bool) -> Scale:
+    """Have a judge mark (DeltaNet, Gated DeltaNet), whose `code` is given, as it marks a candidate.
+
+    Raises as `judge`.
+    """
+    given = []
+    for architecture, text in zip((SEED_ARCHITECTURE, UPPER_REFERENCE), code, strict=True):
+        own = facts.baseline(known, architecture)
+        told = _told(msgspec.structs.replace(own, title=facts.CANDIDATE), (), known, timing=timing)
+        given.append(median(opinion.mark for opinion in _opinions(ask, told, text, samples)))
+    return Scale(*given)
+
+
 def judge(
-    ask: Asker, proposal: Proposal, evidence: Evidence, anchors: tuple[Anchor, Anchor], samples: int
+    ask: Asker, candidate: Candidate, known: Baselines, found: Scale, samples: int, *, timing: bool
 ) -> Judgement:
-    """Mark an evaluated candidate against (DeltaNet, Gated DeltaNet): the median of `samples` opinions.
+    """Mark an evaluated candidate: the median of `samples` opinions, on the judge's own scale `found`.
 
     Raises:
         RoleFailed: an opinion could not be read.
         ModelError: no model can be had.
     """
-    values = {"rubric_facts": facts(evidence, anchors, proposal), "code": without_prose(proposal.code)}
-    opinions = [ask("judge", Marks, values, None, missing) for _ in range(samples)]
+    assert candidate.proposal is not None
+    assert candidate.evidence is not None
+    own = facts.measured(facts.CANDIDATE, candidate.evidence)
+    told = _told(own, candidate.proposal.nearest, known, timing=timing)
+    opinions = _opinions(ask, told, candidate.proposal.code, samples)
+    measured = performance(candidate.evidence, known.anchors(), known.separated())
+    raw = median(opinion.mark for opinion in opinions)
+    right = found.put_right(raw)
     middle = sorted(opinions, key=lambda opinion: opinion.mark)[samples // 2]
-    parts = tuple(
-        RubricPart(name, round(median(getattr(o, name) for o in opinions) - MIDPOINT, 3), "")
-        for name in PARTS
+    parts = [measured]
+    for name in PARTS:
+        points = median(getattr(opinion, name) for opinion in opinions) - MIDPOINT
+        reason = " ".join(str(getattr(middle, f"{name}_reason")).split())
+        parts.append(RubricPart(name, round(points, 3), reason))
+    words = f"this judge gives DeltaNet {found.low:.1f} and Gated DeltaNet {found.high:.1f}"
+    words = words if found.is_usable else f"left as it is: {words}"
+    parts.append(RubricPart("scale", round(right - raw, 3), words))
+    mark = (MIDPOINT + measured.points + len(PARTS) * right) / (1 + len(PARTS))
+    return Judgement(
+        round(mark, 3), tuple(parts), ask.model_of("judge"), tuple(round(o.mark, 3) for o in opinions)
     )
-    mark = median(opinion.mark for opinion in opinions)
-    told = (msgspec.structs.replace(parts[0], reason=" ".join(middle.reason.split())), *parts[1:])
-    return Judgement(round(mark, 3), told, ask.model_of("judge"), tuple(o.mark for o in opinions))
+
+
+def _opinions(ask: Asker, told: str, code: str, samples: int) -> list[Marks]:
+    values = {"rubric_facts": told, "code": without_prose(code)}
+    return [ask("judge", Marks, values, None, missing) for _ in range(samples)]
 
 
 def missing(opinion: Marks) -> str:
@@ -63,26 +117,15 @@ def missing(opinion: Marks) -> str:
     return ""
 
 
-def facts(evidence: Evidence, anchors: tuple[Anchor, Anchor], proposal: Proposal) -> str:
-    """What was measured, as lines of text."""
-    assert evidence.evaluation is not None
-    assert evidence.training is not None
-    lower, upper = anchors
-    rows = [
-        ("DeltaNet (mark 5)", lower.loss, lower.params, lower.tokens_per_second),
-        ("Gated DeltaNet (mark 10)", upper.loss, upper.params, upper.tokens_per_second),
-        (
-            "the candidate",
-            evidence.evaluation.loss,
-            evidence.training.params,
-            evidence.training.tokens_per_second,
-        ),
-    ]
-    lines = [
-        f"{name}: held-out loss {loss:.4f} nats, {params:,} parameters, {speed:,.0f} tokens/s in training"
-        for name, loss, params, speed in rows
-    ]
-    lines += [task.words for task in evidence.evaluation.tasks]
-    nearest = max((neighbour.similarity for neighbour in proposal.nearest), default=0.0)
-    lines.append(f"similarity of its idea to the nearest earlier one: {nearest:.2f} (1 is the same)")
+def _told(own: facts.Column, nearest: tuple[Neighbour, ...], known: Baselines, *, timing: bool) -> str:
+    """What was measured of a layer, beside the two references."""
+    columns = [own, *facts.both(known)]
+    lines = [facts.table(columns, known, timing=timing), "", facts.noise(known)]
+    lines.append(f"The candidate's loss: {facts.verdict(own.loss, known)}.")
+    likeness = max((neighbour.similarity for neighbour in nearest), default=None)
+    lines.append(
+        "There is no earlier idea to compare its own with."
+        if likeness is None or likeness <= 0
+        else f"Likeness of its idea to the nearest earlier one: {likeness:.2f} of 1."
+    )
     return "\n".join(lines)

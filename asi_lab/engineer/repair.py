@@ -10,6 +10,7 @@ import re
 
 import msgspec
 
+from asi_lab.engineer.contract import faults
 from asi_lab.llm.ask import Asker
 from asi_lab.llm.codefile import CodeFile
 from asi_lab.records import Candidate, CandidateState, Check, Proposal, Repair
@@ -47,7 +48,7 @@ def repair(ask: Asker, candidate: Candidate) -> tuple[Proposal, Repair]:
     assert candidate.proposal is not None
     assert candidate.evidence is not None
     proposal, evidence = candidate.proposal, candidate.evidence
-    role, code = ROLES[candidate.state], CodeFile(proposal.code)
+    role, code = ROLES[candidate.state], CodeFile(proposal.code, faults)
     error = matter(evidence.error)
     values = {"motivation": proposal.motivation, "code": proposal.code}
     if role == "checker":

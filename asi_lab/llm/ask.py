@@ -1,6 +1,6 @@
 """One role asks one model: tools carried out, cut-off answers continued, wrong ones asked for once more.
 
-system, user -> reply -> tool calls? carry out, go on
+system, user -> reply -> tool calls? carry out, go on; an answer beside them that lacks nothing ends it
                       -> cut off?    let it go on where it stopped
                       -> an answer   read it; unreadable: say precisely what is wrong, a few times
 """
@@ -110,6 +110,8 @@ class _Conversation(Generic[T]):
             calls = reply.calls or self._written_calls(reply.text)
             if calls:
                 self._carry_out(reply, calls)
+                if (answer := self._beside(reply)) is not None:
+                    return answer
                 text = ""
                 continue
             text = _joined(text, reply.text)
@@ -158,6 +160,16 @@ class _Conversation(Generic[T]):
             return self.code.call(call)
         except Unreadable as fault:
             return f"Not done: {fault}"
+
+    def _beside(self, reply: Reply) -> T | None:
+        """The answer that came together with tool calls, if it is whole and the file is sound."""
+        if not reply.calls or not reply.text.strip() or reply.finish == "length":
+            return None
+        try:
+            answer = self._read(without_reasoning(reply.text))
+        except Unreadable:
+            return None
+        return None if self.code is not None and self.code.faults else answer
 
     def _read(self, text: str) -> T:
         """The answer, after the code that may stand beside it was taken."""

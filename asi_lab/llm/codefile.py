@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import json_repair
@@ -34,13 +34,18 @@ TOOLS = {tool.name: tool for tool in (WRITE, READ)}
 class CodeFile:
     """The file as a model reads and writes it. `written` says that it holds something new."""
 
-    def __init__(self, code: str) -> None:
-        self.code, self._before = code, code
+    def __init__(self, code: str, inspect: Callable[[str], str] = lambda code: "") -> None:
+        """`inspect` looks at what was written and says what is wrong with it, empty if nothing."""
+        self.code, self._before, self._inspect = code, code, inspect
 
     @property
     def written(self) -> bool:
         """Whether it differs from what it began with."""
         return self.code.strip() != self._before.strip()
+
+    def restore(self) -> None:
+        """Begin again with what it began with."""
+        self.code = self._before
 
     def call(self, call: ToolCall) -> str:
         """Carry out a call; returns what the model is told.
@@ -64,7 +69,13 @@ class CodeFile:
             self.replace(content)
         else:
             raise Unreadable("write_code_file needs `content` (the whole file) or `edits`")
-        return f"Written: {len(self.code.splitlines())} lines, valid Python."
+        written = f"Written: {len(self.code.splitlines())} lines, valid Python."
+        return f"{written} It cannot be used yet: {self.faults}" if self.faults else written
+
+    @property
+    def faults(self) -> str:
+        """What is wrong with it as it stands, as far as reading it tells; empty if nothing."""
+        return self._inspect(self.code)
 
     def replace(self, content: str) -> None:
         """Take a whole file, with or without a fence around it."""

@@ -1,75 +1,90 @@
-"""What the planner is told: parent, references, lessons from failures, experience, the scale of the lab."""
+"""What the planner is told: parent, other architectures, lessons from failures, experience, the scale."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Sequence
 
-from asi_lab.records import SEED_ID, Candidate
+from asi_lab import facts
+from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
+from asi_lab.library import Library
+from asi_lab.records import SEED_ID, Candidate, Draw
 from asi_lab.settings import Settings
+from asi_lab.stagnation import PARADIGM
 
 NOTHING = "none yet"
 MOST_LESSONS, LONGEST_LESSON = 12, 240
-BYTES_A_TOKEN = 3.0
-"""Fewer bytes than a token of code has on average in any tokenizer in use, so that estimates are high."""
-
-ANSWER_TOKENS = 8192
+DIFF_LINES = 120
 
 
-def values(
-    settings: Settings,
-    parent: Candidate,
-    references: Sequence[Candidate],
-    failures: Sequence[Candidate],
-    experience: str,
-    most_parameters: int,
-    standings: str,
-) -> dict[str, str]:
-    """The values of the planner's prompt, cut to the window of the model: first the references give way,
-    then the lessons, then the experience; the parent's code stays whole."""
+def values(settings: Settings, draw: Draw, library: Library, experience: str) -> dict[str, str]:
+    """The values of the planner's prompt."""
+    parent, known = library.get(draw.parent), library.baselines
     assert parent.proposal is not None
-    told = {
+    return {
         "parent_name": parent.name,
         "parent_code": parent.proposal.code,
-        "parent_results": result(parent),
-        "references": "\n\n".join(reference(c) for c in references if c.id != SEED_ID) or NOTHING,
+        "parent_results": results(parent, library),
+        "references": references(parent, [library.get(number) for number in draw.references], library),
+        "standings": library.standings() or NOTHING,
         "insights": NOTHING,
-        "lessons": lessons(failures) or NOTHING,
+        "lessons": lessons(library.failures()) or NOTHING,
         "experience": experience or NOTHING,
-        "budget": f"{budget(settings, most_parameters)}\n\n{standings}",
+        "direction": direction(draw, library),
+        "budget": budget(settings, known, library.most_parameters),
     }
-    room = (settings.agents.context - ANSWER_TOKENS) * BYTES_A_TOKEN
-    for name in ("references", "lessons", "experience"):
-        excess = sum(len(text.encode()) for text in told.values()) - room
-        if excess > 0:
-            kept = max(0, len(told[name].encode()) - int(excess) - len(NOTHING))
-            told[name] = told[name].encode()[:kept].decode("utf-8", "ignore").strip() or NOTHING
-    return told
 
 
-def result(candidate: Candidate) -> str:
-    """What came of a candidate, in a few lines."""
-    lines = []
-    if candidate.score is not None and candidate.loss is not None:
-        score = candidate.score
-        lines.append(
-            f"held-out loss {candidate.loss:.4f} nats ({score.loss_gain:+.2%} over DeltaNet; sd of one run "
-            f"{score.noise.loss:.4f}), benchmark {score.benchmark_gain:+.2%}, fitness {score.fitness:.4f}"
-        )
-    if candidate.evidence is not None and candidate.evidence.evaluation is not None:
-        lines += [task.words for task in candidate.evidence.evaluation.tasks]
-    if candidate.analysis is not None:
-        lines.append(candidate.analysis.summary)
-        lines += [f"weakness: {words}" for words in candidate.analysis.weaknesses]
-    return "\n".join(lines) or NOTHING
+def results(parent: Candidate, library: Library) -> str:
+    """The parent's figures beside those of the baselines and the best, and what the analyst made of them."""
+    known, columns = library.baselines, facts.both(library.baselines)
+    if parent.id != SEED_ID and parent.evidence is not None:
+        columns.insert(0, facts.measured(parent.name, parent.evidence))
+    columns += [
+        facts.measured(f"best so far: {best.name}", best.evidence)
+        for best in library.best()
+        if best.id != parent.id and best.evidence is not None
+    ]
+    lines = [facts.table(columns, known), "", facts.noise(known)]
+    if parent.analysis is not None:
+        lines += ["", parent.analysis.summary]
+        lines += [f"- weakness: {words}" for words in parent.analysis.weaknesses]
+    return "\n".join(lines)
 
 
-def reference(candidate: Candidate) -> str:
-    """A reference: its idea and what came of it."""
+def references(parent: Candidate, drawn: Sequence[Candidate], library: Library) -> str:
+    """The drawn references with their ideas, and the code of the best as a change of the parent's."""
+    told = [reference(c, library.baselines) for c in drawn if c.id not in (SEED_ID, parent.id)]
+    for best in library.best():
+        if best.id != parent.id and best.proposal is not None and parent.proposal is not None:
+            told.insert(0, f"{reference(best, library.baselines)}\n\n{_change(parent, best)}")
+    return "\n\n".join(told) or NOTHING
+
+
+def reference(candidate: Candidate, known: Baselines) -> str:
+    """An architecture: its idea and what came of it."""
     assert candidate.proposal is not None
-    proposal = candidate.proposal
-    return f"{candidate.name}\nchange: {proposal.change}\nidea: {proposal.motivation}\n{result(candidate)}"
+    lines = [
+        f"### {candidate.name} (candidate {candidate.id}, from {candidate.parent})",
+        "",
+        f"Change: {candidate.proposal.change}",
+        f"Idea: {candidate.proposal.motivation}",
+        f"Result: {facts.outcome(candidate, known)}",
+    ]
+    if candidate.analysis is not None and candidate.analysis.weaknesses:
+        lines.append(f"Weaknesses: {'; '.join(candidate.analysis.weaknesses)}")
+    return "\n".join(lines)
+
+
+def _change(parent: Candidate, best: Candidate) -> str:
+    assert parent.proposal is not None
+    assert best.proposal is not None
+    before, after = parent.proposal.code.splitlines(), best.proposal.code.splitlines()
+    lines = list(difflib.unified_diff(before, after, parent.name, best.name, n=1, lineterm=""))
+    kept = lines[:DIFF_LINES] + ["[cut]"] * (len(lines) > DIFF_LINES)
+    return "\n".join([f"The best so far. From {parent.name} to it:", "", "```diff", *kept, "```"])
 
 
 def lessons(failures: Sequence[Candidate]) -> str:
@@ -96,14 +111,32 @@ def _reason(candidate: Candidate) -> str:
     return f"{candidate.state.value}: {lines[-1] if lines else 'no message'}"[:LONGEST_LESSON]
 
 
-def budget(settings: Settings, most_parameters: int) -> str:
-    """The scale of the lab, in words."""
-    model, train = settings.model, settings.train
-    tokens = train.steps * train.batch * train.context
-    time, memory = settings.limits.time_ratio, settings.limits.memory_ratio
+def direction(draw: Draw, library: Library) -> str:
+    """What is asked for beside the usual: another paradigm where the search stands still."""
+    if draw.step < PARADIGM:
+        return "Follow the evidence."
+    used = "; ".join(c.proposal.change for c in library.best(5) if c.proposal is not None)
     return (
-        f"The language model has {model.layers} blocks of width {model.width} with {model.heads} heads, and "
-        f"is trained on {tokens:,} tokens in sequences of {train.context}. All parameters together: at most "
-        f"{most_parameters:,}. A training step of the layer may take at most {time:g} times as long, and "
-        f"{memory:g} times the memory, as DeltaNet's."
+        f"The search stands still: candidate after candidate, the best have not improved beyond noise. "
+        f"Refining them is used up ({used}). Leave this paradigm: another kind of memory, another rule to "
+        "write it, another order of computation, a path of another nature. A bold idea with a clear reason "
+        "is worth more now than a safe variation."
+    )
+
+
+def budget(settings: Settings, known: Baselines, most_parameters: int) -> str:
+    """The scale of the lab, in words."""
+    model, train, limits = settings.model, settings.train, settings.limits
+    tokens = train.steps * train.batch * train.context
+    params = known.anchor(SEED_ARCHITECTURE).params
+    spare = (most_parameters - params) // model.layers
+    mlp = "x = x + mlp(norm(x))" if model.mlp_ratio else "no mlp"
+    return (
+        f"{model.layers} blocks: x = x + layer(norm(x)); {mlp}. Width D = {model.width}, "
+        f"{model.heads} heads. Training: {train.steps:,} steps of AdamW on {train.batch} sequences of "
+        f"{train.context} tokens ({tokens:,} in all), learning rate {train.learning_rate:g}: what is learned "
+        f"slowly does not pay. With DeltaNet the whole model has {params:,} parameters, at most "
+        f"{most_parameters:,} are allowed: each layer may have up to {spare:,} more than DeltaNet's. A "
+        f"training step of the layer may take at most {limits.time_ratio:g} times as long, and "
+        f"{limits.memory_ratio:g} times the memory, as DeltaNet's."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -33,10 +33,15 @@ class Novelty(msgspec.Struct, frozen=True):
 
 
 def plan(
-    ask: Asker, parent: Candidate, values: Mapping[str, str], repeated: str, prompts: Mapping[str, str]
+    ask: Asker,
+    parent: Candidate,
+    values: Mapping[str, str],
+    repeated: str,
+    prompts: Mapping[str, str],
+    inspect: Callable[[str], str],
 ) -> Proposal:
     """Ask for a child of `parent`. `values` fill the prompt; `repeated` says which earlier idea the last
-    plan repeated, empty at first. `code_hash` is left to the caller.
+    plan repeated, empty at first. `inspect` says what is wrong with code. `code_hash` is left to the caller.
 
     Raises:
         RoleFailed: no usable plan came.
@@ -44,7 +49,7 @@ def plan(
     """
     assert parent.proposal is not None
     role = "planner_after_duplicate" if repeated else "planner"
-    code = CodeFile(parent.proposal.code)
+    code = CodeFile(parent.proposal.code, inspect)
     asked = {**values, "repeated": repeated} if repeated else values
     answer = ask(role, Plan, asked, code, lambda given: missing(given, code))
     return Proposal(
@@ -72,16 +77,19 @@ def missing(answer: Plan, code: CodeFile) -> str:
     return "" if answer.change.strip() else "`change` must say in a few words what changed"
 
 
-def repeats(ask: Asker, motivation: str, nearest: Sequence[Candidate]) -> str:
-    """Have the novelty judge compare a motivation with the nearest earlier ones; returns of which it is a
+def repeats(ask: Asker, proposal: Proposal, nearest: Sequence[Candidate]) -> str:
+    """Have the novelty judge compare an idea with the nearest earlier ones; returns of which it is a
     repetition and why, empty where it is new or the judge gave no usable answer."""
     if not nearest:
         return ""
     told = "\n\n".join(
-        f"Candidate {c.id} ({c.name}):\n{c.proposal.motivation}" for c in nearest if c.proposal is not None
+        f"Candidate {c.id} ({c.name}):\nChange: {c.proposal.change}\n{c.proposal.motivation}"
+        for c in nearest
+        if c.proposal is not None
     )
+    values = {"motivation": f"Change: {proposal.change}\n{proposal.motivation}", "candidates": told}
     try:
-        found = ask("novelty", Novelty, {"motivation": motivation, "candidates": told})
+        found = ask("novelty", Novelty, values)
     except RoleFailed:
         return ""
     if not found.is_repeated:

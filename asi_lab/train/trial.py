@@ -199,7 +199,7 @@ def main() -> int:
     process.tune_allocator()
     warm_up()
     report = Reporter(arguments.report_fd)
-    report(protocol.Ready())
+    report(protocol.Ready(gpu=torch.cuda.is_available()))
     line = sys.stdin.buffer.readline()
     if not line:
         return 0

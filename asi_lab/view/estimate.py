@@ -9,7 +9,7 @@ import msgspec
 
 from asi_lab.agents import names_of
 from asi_lab.settings import Settings
-from asi_lab.spending import Price, dollars, total
+from asi_lab.spending import Price, dollars, of_models, total
 from asi_lab.store import Store
 from asi_lab.view import status
 
@@ -37,7 +37,8 @@ def estimate(
     basis = {"time": pace.basis if pace else "nothing was measured here yet"}
     names = names_of(settings.agents)
     share = 1.0 - settings.agents.control / 3  # judge and analyst work for the control arm too
-    entries = list(store.ledger().values()) if store else []
+    known = of_models(store.ledger.entries().values()) if store else []
+    entries = [entry for entry in known if entry["candidate"]]  # what every search pays once is left out
     count, spent = len({entry["candidate"] for entry in entries}), total(entries)
     tokens = 0
     cost: float | None

@@ -13,20 +13,23 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from asi_lab import stagnation
 from asi_lab.baselines import Baselines
 from asi_lab.records import Candidate, Check, Evidence, Score
+from asi_lab.spending import Spent
 from asi_lab.text import plain
-from asi_lab.view.tables import LINE, NAME, duration, grid, result_lines, to_json
+from asi_lab.view.tables import LINE, NAME, costs, duration, grid, result_lines, to_json
 
 LONGEST = 20_000
 """Characters of a text that a page shows."""
 
 
-def page(found: Candidate, baselines: Baselines | None, lineage: str) -> RenderableType:
-    """Everything about a candidate but its code; `lineage` is the path of the git repository."""
+def page(found: Candidate, baselines: Baselines | None, lineage: str, spent: Spent) -> RenderableType:
+    """Everything about a candidate but its code; `lineage` is the path of the git repository, `spent` what
+    was spent on it."""
     parts: list[RenderableType] = [
         Text(f"{found.id:04d} {plain(found.name, limit=200)}", style="bold"),
-        _facts(found, baselines, lineage),
+        _facts(found, baselines, lineage, spent),
     ]
     if found.proposal is not None:
         parts += _section("Motivation", Text(_text(found.proposal.motivation, multiline=True)))
@@ -62,7 +65,7 @@ def _section(title: str, *body: RenderableType) -> list[RenderableType]:
     return [Text(), Text(title, style="bold"), *(Padding(part, (0, 0, 0, 2)) for part in body)]
 
 
-def _facts(found: Candidate, baselines: Baselines | None, lineage: str) -> Table:
+def _facts(found: Candidate, baselines: Baselines | None, lineage: str, spent: Spent) -> Table:
     facts = grid(10, None)
 
     def add(heading: str, text: str) -> None:
@@ -75,7 +78,10 @@ def _facts(found: Candidate, baselines: Baselines | None, lineage: str) -> Table
         wanted = (
             f" ({draw.references_wanted} wanted)" if len(draw.references) < draw.references_wanted else ""
         )
-        add("parent", f"{draw.parent:04d}, rank {draw.parent_rank} of pool generation {draw.generation}")
+        rank = f"rank {draw.parent_rank} of" if draw.parent_rank else "a fresh start beside"
+        add("parent", f"{draw.parent:04d}, {rank} pool generation {draw.generation}")
+        if draw.step:
+            add("standstill", f"step {draw.step}: {stagnation.WORDS[draw.step]}")
         add("references", f"{references}{wanted}")
     if (proposal := found.proposal) is not None:
         model = f" with {_text(proposal.model)}" if proposal.model else ""
@@ -88,6 +94,9 @@ def _facts(found: Candidate, baselines: Baselines | None, lineage: str) -> Table
     if found.score is not None and baselines is not None:
         first, second = result_lines(found, baselines)
         add("result", f"{first}\n{second}")
+    if spent.calls or spent.trial_seconds:
+        gpu = f", {duration(spent.gpu_seconds)} of it on a GPU" if spent.gpu_seconds else ""
+        add("spent", f"{costs(spent)}; {duration(spent.trial_seconds)} on trial{gpu}")
     if found.commit is not None:
         add("commit", f"{found.commit}\ngit -C {lineage} show {found.commit[:10]}")
     return facts
@@ -171,10 +180,20 @@ def _analysis(found: Candidate) -> list[RenderableType]:
             Text(f"{row.fitness:+.4f} ({row.fitness_in_noise:+.1f})"),
         )
     weak = [Text(f"- {_text(line)}") for line in analysis.weaknesses] or [Text("none beyond noise")]
+    prose, _, _ = analysis.text.rpartition("\n---\n")
+    said = [Text(f"\n{_text(prose.partition(chr(10))[2].strip(), multiline=True)}")] if prose else []
+    made = [Text(f"{c.family.replace('_', ' ')}: {_text(c.label)}") for c in analysis.components]
+    origin = analysis.origin
     return [
-        *_section(f"Analysis ({_text(analysis.analyst)})", Text(_text(analysis.summary))),
+        *_section(f"Analysis ({_text(analysis.analyst)})", Text(_text(analysis.summary)), *said),
         *_section("Ablation (in brackets: in units of noise)", table),
         *_section("Weaknesses", *weak),
+        *(_section("Components", *made) if made else []),
+        *(
+            _section(f"Origin of the idea: {_text(origin.origin)}", Text(_text(origin.reason)))
+            if origin
+            else []
+        ),
     ]
 
 

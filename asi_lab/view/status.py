@@ -15,9 +15,10 @@ from asi_lab.events import Event
 from asi_lab.lab import Lab
 from asi_lab.records import SEED_ID, Candidate
 from asi_lab.settings import Settings
-from asi_lab.spending import Spent, total
+from asi_lab.spending import Spent
 from asi_lab.store import Store
 from asi_lab.summary import Summary
+from asi_lab.talks import Talk
 from asi_lab.view import leaderboard
 from asi_lab.view.leaderboard import Board
 
@@ -74,7 +75,7 @@ class Seconds(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """A lab at one moment. `states` counts candidates by state, the seed left out; `board` holds the
     best candidate only; `wanted` is how many candidates the search is to reach, where that is set; `spent` is
-    what language models have cost, None where none was asked."""
+    what language models and trials have cost; `talks` are the answers that models are giving now."""
 
     lab: str
     preset: str
@@ -90,7 +91,8 @@ class Status(msgspec.Struct, frozen=True):
     pace: Pace | None
     seconds: Seconds | None
     board: Board | None
-    spent: Spent | None
+    spent: Spent
+    talks: tuple[Talk, ...]
     events: tuple[Event, ...]
 
 
@@ -160,14 +162,10 @@ def read(lab: Lab, settings: Settings, store: Store | None, events: int = 6) -> 
         pace=speed,
         seconds=_seconds(store, _timed(summaries, settings)) if store else None,
         board=msgspec.structs.replace(board, candidates=board.candidates[:1]) if board else None,
-        spent=_spending(store) if store else None,
+        spent=store.ledger.spent() if store else Spent(),
+        talks=msgspec.convert(beat.get("talks", ()), tuple[Talk, ...]) if alive else (),
         events=tuple(store.last_events(events)) if store else (),
     )
-
-
-def _spending(store: Store) -> Spent | None:
-    entries = store.ledger()
-    return total(entries.values()) if entries else None
 
 
 def _without_beat(lab: Lab) -> EngineStatus:

@@ -26,6 +26,8 @@ from asi_lab.baselines import Baselines
 from asi_lab.events import Event
 from asi_lab.lab import Lab
 from asi_lab.records import Candidate
+from asi_lab.spending import Spent
+from asi_lab.talks import Talk
 from asi_lab.text import plain
 from asi_lab.view.leaderboard import Board, Row, standing
 from asi_lab.view.status import Doing, Status
@@ -36,6 +38,7 @@ TITLES = {"delta_net": "DeltaNet", "gated_delta_net": "Gated DeltaNet"}
 NAME = 60
 """Names are cut at so many characters, in tables and lines."""
 LINE = 400
+TAIL = 120
 """So are messages."""
 
 
@@ -239,12 +242,12 @@ def _status_rows(found: Status) -> Iterable[tuple[str, Text]]:
                 f"{spent.evaluation:.1f} (mean of the last {spent.of} scored)"
             ),
         )
-    if (cost := found.spent) is not None:
-        unknown = f" and {cost.unpriced} calls of unknown price" if cost.unpriced else ""
-        yield (
-            "models",
-            Text(f"{cost.calls} calls, {cost.tokens:,} tokens, ${cost.dollars:,.2f}{unknown}"),
-        )
+    if found.spent.calls:
+        yield "models", Text(costs(found.spent))
+    if found.spent.gpu_seconds:
+        yield "GPU", Text(f"{duration(found.spent.gpu_seconds)} of trials")
+    for talk in found.talks:
+        yield "talking", _talk(talk, found.time)
     board = found.board
     if board is None:
         yield "baselines", Text(f"runs measured: {found.baseline_runs}; the search starts after them")
@@ -296,6 +299,21 @@ def _doing(doing: Doing) -> Text:
     if doing.left is not None:
         text.append(f"\nabout {duration(doing.left)} left ({doing.basis})")
     return text
+
+
+def costs(spent: Spent) -> str:
+    """What language models have cost."""
+    unknown = f" and {spent.unpriced} calls of unknown price" if spent.unpriced else ""
+    return f"{spent.calls} calls, {spent.tokens:,} tokens, ${spent.dollars:,.2f}{unknown}"
+
+
+def _talk(talk: Talk, now: float) -> Text:
+    """Who is answering, how long, and the last words."""
+    since = duration(max(0.0, now - talk.started))
+    words = (
+        f"{talk.candidate:04d} {talk.role}, {plain(talk.model)}: {talk.characters:,} characters in {since}"
+    )
+    return Text(words).append(f"\n{plain(talk.tail)[-TAIL:]}" if talk.tail else "", style="dim")
 
 
 def event_line(event: Event) -> Text:

@@ -48,8 +48,11 @@ SEED = candidate(0, 4.0, 0.5, parent=None)
 
 def test_baseline_row_is_in_units_of_a_single_run_against_a_mean():
     analysis = analyst.explain(candidate(3, 3.95, 0.5), SEED, [], known())
-    (row,) = analysis.ablation
-    assert row.relation == "baseline"
+    row, upper = analysis.ablation
+    assert (row.relation, upper.relation) == ("baseline", "baseline")
+    assert upper.against == "gated_delta_net (mean of 3)"
+    assert upper.loss == pytest.approx(0.05)
+    assert upper.loss_in_noise == pytest.approx(0.05 / (0.01 * (4 / 3) ** 0.5))
     assert row.loss == pytest.approx(-0.05)
     assert row.loss_in_noise == pytest.approx(-0.05 / (0.01 * (4 / 3) ** 0.5))
     assert "beats the baseline beyond noise" in analysis.summary

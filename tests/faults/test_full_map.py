@@ -40,7 +40,7 @@ def test_every_kind_of_change_grows_a_full_map(tmp_path, make_candidate, record_
         lambda s: s.append_events(*(("note", long, {}) for _ in range(3))),
         lambda s: s.append_series("r", np.ones((40_000, 7), np.float32)),
         lambda s: s.put_meta("m", long),
-        lambda s: s.ledger_add("l", {"text": long}),
+        lambda s: s.ledger.add("l", {"role": "trial", "seconds": 1.0, "gpu_seconds": 0.0, "text": long}),
         lambda s: s.record_command("c", {"text": long}, ("note", "taken", {})),
     ]
     for number, change in enumerate(changes):

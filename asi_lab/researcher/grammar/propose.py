@@ -21,8 +21,10 @@ RECOMBINATION = 0.4
 """Share of proposals that cross the parent with a reference, where one has a genome."""
 
 
-def propose(parent: Candidate, references: Sequence[Candidate], rng: random.Random) -> Proposal:
-    """A child of `parent`, by mutation or by recombination with one of `references`.
+def propose(
+    parent: Candidate, references: Sequence[Candidate], rng: random.Random, mutations: int = 1
+) -> Proposal:
+    """A child of `parent`, by so many mutations or by recombination with one of `references`.
 
     A parent without a genome (written by a language model, say) is replaced by the seed's genome,
     and the motivation says so. All randomness is drawn from `rng`. `code_hash` is left to the caller.
@@ -36,7 +38,9 @@ def propose(parent: Candidate, references: Sequence[Candidate], rng: random.Rand
         mate = rng.choice(mates)
         child = recombine(start, mate[1], rng, avoid)
     if child is None:
-        mate, child = None, mutate(start, rng, avoid)
+        mate, child = None, start
+        for _ in range(mutations):
+            child = mutate(child, rng, {*avoid, start})
     name = architecture_name(child, [step.gene for step in steps(start, child)])
     return Proposal(
         name=name,

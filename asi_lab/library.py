@@ -1,0 +1,82 @@
+"""What the lab knows, as far as its roles are told. It reads the store and changes nothing."""
+
+from __future__ import annotations
+
+from asi_lab import facts, pool
+from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
+from asi_lab.records import SEED_ID, Candidate, CandidateState
+from asi_lab.settings import Settings
+from asi_lab.store import Store
+from asi_lab.summary import Summary
+
+LESSONS, BEST, LATEST, NEAR = 60, 5, 10, 2
+"""Failed candidates, best ones, latest ones and those with a like idea that the roles are told of."""
+
+
+class Library:
+    """The candidates and baselines of a lab at one moment."""
+
+    def __init__(self, settings: Settings, store: Store, baselines: Baselines) -> None:
+        self.settings, self.store, self.baselines = settings, store, baselines
+
+    def get(self, candidate_id: int) -> Candidate:
+        """The record of a candidate that is there."""
+        candidate = self.store.get(candidate_id)
+        assert candidate is not None
+        return candidate
+
+    def entries(self) -> list[pool.Entry]:
+        """All finished candidates with a fitness, the seed among them."""
+        return [
+            pool.Entry(s.id, s.fitness, s.fitness_noise or 0.0) for s in self._done() if s.fitness is not None
+        ]
+
+    def children(self, parent: int) -> list[Candidate]:
+        """The finished candidates of a parent, in order of id."""
+        return [self.get(s.id) for s in self._done() if s.parent == parent]
+
+    def siblings(self, candidate: Candidate) -> list[Candidate]:
+        """Earlier finished candidates of the same parent: the best few and the latest few, by id."""
+        assert candidate.parent is not None
+        earlier = [c for c in self.children(candidate.parent) if c.id < candidate.id]
+        best = sorted(earlier, key=lambda c: -(c.score.fitness if c.score else 0.0))[:BEST]
+        return sorted({c.id: c for c in (*best, *earlier[-LATEST:])}.values(), key=lambda c: c.id)
+
+    def near(self, candidate: Candidate) -> list[Candidate]:
+        """Finished candidates whose ideas were most like a candidate's when it was proposed."""
+        assert candidate.proposal is not None
+        done = {s.id for s in self._done()} - {SEED_ID}
+        return [self.get(n.id) for n in candidate.proposal.nearest if n.id in done][:NEAR]
+
+    def failures(self) -> list[Candidate]:
+        """The latest candidates that failed, oldest first; duplicates do not count."""
+        failed = [
+            s.id
+            for s in self.store.summaries()
+            if s.state.is_failure and s.state is not CandidateState.DUPLICATE
+        ]
+        return [self.get(number) for number in failed[-LESSONS:]]
+
+    def best(self, count: int = 1) -> list[Candidate]:
+        """The candidates of the highest fitness, best first; the seed is none."""
+        ranked = sorted((e for e in self.entries() if e.id != SEED_ID), key=lambda e: (-e.fitness, e.id))
+        return [self.get(entry.id) for entry in ranked[:count]]
+
+    @property
+    def most_parameters(self) -> int:
+        """The most that a candidate's whole model may have."""
+        return int(self.baselines.anchor(SEED_ARCHITECTURE).params * self.settings.limits.parameter_ratio)
+
+    def standings(self) -> str:
+        """The best candidates and the latest ones, a line each; empty where there are none."""
+        latest = [self.get(s.id) for s in self._done() if s.id != SEED_ID][-LATEST:]
+        shown = {candidate.id: candidate for candidate in (*self.best(BEST), *latest)}
+        return "\n".join(
+            f"- candidate {c.id} {c.name}, from {c.parent} ({c.proposal.change}): "
+            f"{facts.outcome(c, self.baselines)}"
+            for c in shown.values()
+            if c.proposal is not None
+        )
+
+    def _done(self) -> list[Summary]:
+        return [s for s in self.store.summaries() if s.state is CandidateState.DONE]
