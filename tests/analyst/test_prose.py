@@ -1,0 +1,147 @@
+"""The analyst, the summariser and the taggers: what they are told, and what is kept of their answers."""
+
+import msgspec
+import pytest
+
+from asi_lab import analyst
+from asi_lab.analyst import prose, tags
+from asi_lab.analyst.prose import Experience, Prose
+from asi_lab.analyst.tags import Listed
+from asi_lab.library import Library
+from asi_lab.llm.ask import RoleFailed
+from asi_lab.records import CandidateState, Component, Origin
+from asi_lab.store import Store
+from tests.analyst import test_explain
+from tests.asking import Prepared
+
+SAID = "The gate closes where the memory is stale (4.00 to 3.95)."
+ANALYSIS = Prose(
+    SAID, "# Results\n\n---\n" + SAID, SAID, "It forgets: " + SAID, "Keep it. " + SAID, ("slow ",)
+)
+
+
+@pytest.fixture
+def library(tmp_path):
+    """DeltaNet, a parent and one of its children, all finished."""
+    with Store.open(tmp_path / "store") as store:
+        for number, loss, parent in ((0, 4.0, None), (1, 3.98, 0), (2, 4.02, 1)):
+            found = test_explain.candidate(number, loss, 0.5, parent)
+            found = msgspec.structs.replace(found, state=CandidateState.DONE)
+            store.put(found)
+        known = test_explain.known()
+        yield Library(known_settings(), store, known)
+
+
+def known_settings():
+    from asi_lab.config import from_preset
+
+    return from_preset("20m")
+
+
+def explained(library, candidate):
+    parent = library.get(candidate.parent)
+    siblings = library.siblings(candidate)
+    return analyst.explain(candidate, parent, siblings, library.baselines, library.near(candidate))
+
+
+def child(number: int = 3, loss: float = 3.95):
+    return test_explain.candidate(number, loss, 0.5, parent=1)
+
+
+def test_the_analyst_gets_figures_beside_parent_and_baselines_and_what_relatives_changed(library):
+    ask = Prepared(analyst=[ANALYSIS])
+    found = child()
+    code = found.proposal.code + "\nmore"
+    found = msgspec.structs.replace(found, proposal=msgspec.structs.replace(found.proposal, code=code))
+    prose.explain(ask, found, library, explained(library, found))
+    (values,) = ask.asked["analyst"]
+    head = "|  | the candidate | parent: net_1 | DeltaNet | Gated DeltaNet | sd of one run |"
+    assert head in values["results"]
+    assert "| held-out loss, end | 3.9500 | 3.9800 | 4.0000 | 3.9000 | 0.0100 |" in values["results"]
+    assert "The candidate's loss: better than DeltaNet beyond noise." in values["results"]
+    assert "| gated_delta_net (mean of 3) | baseline | +0.0500 (+4.3)" in values["ablation"]
+    assert "| 0002 net_2 | sibling | -0.0700 (-4.9)" in values["ablation"]
+    assert "- parent 0001 net_1, from 0: +gate" in values["ablation"]
+    assert "+more" in values["code_diff"]
+    assert "Judge" not in str(values)  # another model's opinion is no evidence
+
+
+def test_prose_stands_before_the_measured_table_and_cannot_break_it(library):
+    found = child()
+    analysis = prose.explain(Prepared(analyst=[ANALYSIS]), found, library, explained(library, found))
+    headings = [line for line in analysis.text.splitlines() if line.startswith("#")]
+    assert headings[:6] == [
+        "# Analysis of candidate 3",
+        *(f"## {title}" for title in prose.SECTIONS.values()),
+    ]
+    assert headings.count("# Analysis of candidate 3") == 1
+    assert "# Results" not in headings
+    assert analysis.text.splitlines().count("---") == 1
+    assert analysis.weaknesses == ("slow",)
+    assert analysis.analyst == "openai:prepared"
+    assert analysis.ablation == explained(library, found).ablation
+
+
+def test_an_empty_section_is_asked_for():
+    with pytest.raises(RoleFailed, match="`expectation_vs_reality` must hold at least one sentence"):
+        Prepared(analyst=[msgspec.structs.replace(ANALYSIS, expectation_vs_reality="-")])(
+            "analyst", Prose, {}, None, prose.missing
+        )
+
+
+def test_the_summariser_gets_results_lessons_and_standings(library):
+    for number in (1, 2):
+        found = library.get(number)
+        analysis = prose.explain(Prepared(analyst=[ANALYSIS]), found, library, explained(library, found))
+        library.store.put(msgspec.structs.replace(found, analysis=analysis))
+    ask = Prepared(summariser=[Experience(" Best so far: net_1. ")])
+    parent = library.get(1)
+    assert prose.summarise(ask, parent, library.children(1), library) == "Best so far: net_1."
+    (values,) = ask.asked["summariser"]
+    told = values["results"]
+    assert "### Candidate 1 net_1, from 0\n\nChange: +gate\nResult: loss 3.9800, no difference" in told
+    assert "Weakness: slow" in told
+    assert told.count("It forgets: ") == told.count("Keep it. ") == 2
+    assert told.count(SAID) == 4  # of the five sections the two that hold lessons
+    assert "- candidate 2 net_2, from 1 (+gate): loss 4.0200" in told.partition("Best and latest")[2]
+
+
+def test_without_analyses_nobody_is_asked(library):
+    assert prose.summarise(Prepared(), library.get(1), library.children(1), library) == ""
+
+
+def test_relatives_are_few_and_the_best_and_latest_of_them(tmp_path):
+    with Store.open(tmp_path / "store") as store:
+        for number in range(40):
+            found = test_explain.candidate(number, 4.0 + (number - 5) ** 2 / 1000, 0.5, number and 0)
+            store.put(msgspec.structs.replace(found, state=CandidateState.DONE))
+        library = Library(known_settings(), store, test_explain.known())
+        last = test_explain.candidate(40, 4.0, 0.5)
+        assert [c.id for c in library.siblings(last)] == [3, 4, 5, 6, 7, *range(30, 40)]
+        assert [c.id for c in library.best(3)] == [5, 4, 6]
+
+
+def test_components_are_bounded_and_on_one_line():
+    many = [Component("gating", f"gate\n{n} " + "x" * 100) for n in range(50)]
+    ask = Prepared(components=[Listed(tuple(many))])
+    found = tags.components(ask, child())
+    assert len(found) == tags.MOST_COMPONENTS
+    assert found[3].label == ("gate 3 " + "x" * 100)[: tags.LONGEST_LABEL]
+
+
+def test_unknown_families_and_empty_lists_are_asked_for_again():
+    with pytest.raises(RoleFailed, match=r"`family` must be one of state_update, .*; found magic"):
+        tags.components(Prepared(components=[Listed((Component("magic", "m"),))]), child())
+    with pytest.raises(RoleFailed, match="at least one"):
+        tags.components(Prepared(components=[Listed(())]), child())
+
+
+def test_the_origin_is_told_from_what_the_designer_had_read(library):
+    ask = Prepared(provenance=[Origin("analysis", "it says so\nthere")])
+    found = tags.origin(ask, child(), library.get(1), "", "One decay is too coarse.")
+    assert found == Origin("analysis", "it says so there")
+    (values,) = ask.asked["provenance"]
+    assert values["experience"] == "One decay is too coarse."
+    assert values["insights"] == "none"
+    with pytest.raises(RoleFailed, match="`origin` must be one of cognition, analysis, originality"):
+        tags.origin(Prepared(provenance=[Origin("experience")]), child(), library.get(1), "", "")

@@ -1,0 +1,115 @@
+"""What the planner is told."""
+
+import msgspec
+import pytest
+
+from asi_lab import prompting
+from asi_lab.config import from_preset
+from asi_lab.library import Library
+from asi_lab.records import Analysis, CandidateState, Draw, Evidence
+from asi_lab.researcher import context
+from asi_lab.store import Store
+from tests.analyst import test_explain
+
+DONE = CandidateState.DONE
+
+
+@pytest.fixture
+def library(tmp_path):
+    with Store.open(tmp_path / "store") as store:
+        for number, loss, parent in ((0, 4.0, None), (1, 3.98, 0), (2, 3.90, 1), (3, 4.05, 1)):
+            found = msgspec.structs.replace(test_explain.candidate(number, loss, 0.5, parent), state=DONE)
+            code = f"class DeltaNet:\n    number = {number}\n"
+            proposal = msgspec.structs.replace(found.proposal, code=code, change=f"change {number}")
+            analysis = Analysis("text", f"summary {number}", (), (f"weakness {number}",), "table")
+            store.put(
+                msgspec.structs.replace(found, proposal=proposal, analysis=analysis if number else None)
+            )
+        yield Library(from_preset("20m"), store, test_explain.known())
+
+
+def told(library, draw=Draw(0, 1, 1, (3, 0)), experience="") -> dict[str, str]:  # noqa: B008  immutable
+    return context.values(library.settings, draw, library, experience)
+
+
+def test_all_variables_of_both_prompts_are_given(library):
+    values = told(library)
+    assert set(values) == set(prompting.load("planner").variables)
+    assert {*values, "repeated"} == set(prompting.load("planner_after_duplicate").variables)
+
+
+def test_the_parent_stands_beside_the_baselines_and_the_best(library):
+    values = told(library)
+    assert values["parent_name"] == "net_1"
+    assert values["parent_code"] == "class DeltaNet:\n    number = 1\n"
+    results = values["parent_results"]
+    head = "|  | net_1 | DeltaNet | Gated DeltaNet | best so far: net_2 | sd of one run |"
+    assert results.startswith(head)
+    assert "| held-out loss, end | 3.9800 | 4.0000 | 3.9000 | 3.9000 | 0.0100 |" in results
+    assert "A candidate beats DeltaNet beyond noise if its loss is at least 0.0246 lower." in results
+    assert "summary 1\n- weakness: weakness 1" in results
+
+
+def test_the_seed_has_no_column_of_its_own_and_no_analysis(library):
+    results = told(library, Draw(0, 0, 1))["parent_results"]
+    assert results.startswith("|  | DeltaNet | Gated DeltaNet | best so far: net_2 | sd of one run |")
+    assert "weakness" not in results
+
+
+def test_references_come_with_ideas_and_the_best_with_its_code(library):
+    references = told(library)["references"]
+    first, second = references.split("### net_3")
+    assert first.startswith("### net_2 (candidate 2, from 1)")
+    assert "Result: loss 3.9000, better than DeltaNet beyond noise; fitness" in first
+    assert "-    number = 1\n+    number = 2" in first
+    assert "Change: change 3\nIdea: because\n" in second
+    assert "Weaknesses: weakness 3" in second
+    assert "worse than DeltaNet beyond noise" in second
+    assert "net_0" not in references  # the seed is a column of the table
+
+
+def test_standings_tell_changes_and_results(library):
+    lines = told(library)["standings"].splitlines()
+    assert lines[0].startswith("- candidate 2 net_2, from 1 (change 2): loss 3.9000, better than DeltaNet")
+    assert len(lines) == 3
+
+
+def test_an_empty_lab_has_nothing_to_tell(tmp_path):
+    with Store.open(tmp_path / "store") as store:
+        store.put(msgspec.structs.replace(test_explain.candidate(0, 4.0, 0.5, None), state=DONE))
+        values = told(Library(from_preset("20m"), store, test_explain.known()), Draw(0, 0, 1))
+    for name in ("references", "standings", "insights", "lessons", "experience"):
+        assert values[name] == context.NOTHING
+
+
+def test_failures_are_lessons_once_each(library):
+    for number, error in ((4, "line 3: no mask"), (5, "x\nline 7: no mask"), (6, "loss is nan")):
+        failed = msgspec.structs.replace(
+            test_explain.candidate(number, 4.0, 0.5, 1),
+            state=CandidateState.LEAKING,
+            evidence=Evidence(failure=CandidateState.LEAKING, error=error),
+        )
+        library.store.put(failed)
+    assert told(library)["lessons"].splitlines() == [
+        "- leaking: loss is nan",
+        "- leaking: line 7: no mask (2 times)",
+    ]
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_usually_the_evidence_leads(library, step):
+    assert told(library, Draw(0, 1, 1, step=step))["direction"] == "Follow the evidence."
+
+
+def test_a_search_that_stands_still_asks_for_another_paradigm(library):
+    direction = told(library, Draw(0, 1, 1, step=2))["direction"]
+    assert "The search stands still" in direction
+    assert "(change 2; change 1; change 3)" in direction
+
+
+def test_the_budget_tells_the_block_the_training_and_the_spare_parameters(library):
+    budget = told(library)["budget"]
+    assert "x = x + layer(norm(x)); x = x + mlp(norm(x))" in budget
+    assert "the whole model has 1,000 parameters, at most 1,500 are allowed" in budget
+    layers = library.settings.model.layers
+    assert f"each layer may have up to {500 // layers:,} more than DeltaNet's" in budget
