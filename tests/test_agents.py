@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,20 +15,22 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
-from asi_lab import commands
+from asi_lab import commands, prompting, references
 from asi_lab.cli import cli
 from asi_lab.config import parse
 from asi_lab.control import StopNow
 from asi_lab.engine import Engine
 from asi_lab.errors import ConfigError
 from asi_lab.lab import Lab
-from asi_lab.llm.model import Cancelled, Model, ModelError, Reply, Usage
+from asi_lab.llm.model import Cancelled, Model, ModelError, Reply, TooLong, Usage
 from asi_lab.llm.scripted import Scripted
 from asi_lab.pool import generation_of
 from asi_lab.records import CandidateState
 from asi_lab.spending import Spent
 from asi_lab.store import Store
+from asi_lab.view import status, tables
 from tests import night, simulated_engine
 
 SETTINGS = """[baselines]
@@ -458,8 +463,6 @@ def test_a_wrong_name_of_a_model_is_told(lab):
 
 
 def test_prompts_of_the_lab_are_used_and_their_hashes_kept(lab):
-    from asi_lab import prompting
-
     packaged = prompting.load("novelty")
     (lab.path / "prompts").mkdir()
     source = (Path(prompting.__file__).parent / "prompts" / "novelty.md").read_text()
@@ -475,3 +478,127 @@ def test_settings_of_agents():
     settings = parse('preset = "micro"\n[agents]\nmodels = ["ollama:a"]\njudge = ["openai:b"]\n').agents
     assert settings.models == ("ollama:a",)
     assert settings.judge == ("openai:b",)
+
+
+def test_a_model_that_is_new_here_counts_the_tokens_of_the_seed_s_code(lab):
+    greetings = []
+
+    def counting(messages, call):
+        sent = sum(len(m.content.encode()) for m in messages)
+        if night.ROLES.get(messages[0].content) is None:
+            greetings.append(messages[0].content)
+        return msgspec.structs.replace(model(messages), usage=Usage(sent // 4, 10))
+
+    model = night.Night()
+    search(lab, counting, 1)
+    assert references.source("delta_net") in greetings[0]
+    search(lab, counting, 2)
+    assert greetings[1] == "Answer with one word: ready"
+    with Store.open_readonly(lab.store) as store:
+        entries = store.ledger.entries()
+    greeted = [entry for key, entry in entries.items() if key.startswith("greeting/openai:night-")]
+    assert len(greeted) == 2
+    assert greeted[0]["sent_bytes"] == len(greetings[0].encode())
+
+
+def test_prompts_are_cut_to_the_window_and_again_where_the_server_finds_them_too_long(lab):
+    lab.config.write_text(lab.config.read_text() + "context = 8192\n")
+    model, lengths = night.Night(), []
+
+    def small(messages, call):
+        sent = sum(len(m.content.encode()) for m in messages)
+        if night.ROLES.get(messages[0].content) == "planner":
+            lengths.append(sent)
+            if len(lengths) == 1:
+                raise TooLong("the conversation is too long")
+        return msgspec.structs.replace(model(messages), usage=Usage(sent // 4, 10))
+
+    search(lab, small, 1)
+    candidates, _, _ = read(lab)
+    assert candidates[1].proposal.researcher == "planner"
+    assert lengths[1] < lengths[0]
+    with Store.open_readonly(lab.store) as store:
+        told = [e["messages"][1]["content"] for e in store.ledger.calls(1) if e["role"] == "planner"]
+    assert prompting.CUT in told[0]
+    assert night.SEED in told[0]  # the parent's code is never cut
+
+
+def test_answers_in_the_making_are_seen_from_outside(lab):
+    model, seen = night.Night(), []
+
+    class Slow(night.Night):
+        def __call__(self, messages, call=None):
+            if call is not None and night.ROLES.get(messages[0].content) == "analyst":
+                call.on_text("The gate [/b] closes \x1b[31mred")
+                deadline = time.monotonic() + 10
+                while not seen and time.monotonic() < deadline:
+                    time.sleep(0.05)
+            return model(messages)
+
+    class Owner(simulated_engine.Silent):
+        def refresh(self, store: Store) -> None:
+            beat = store.get_meta("engine") or {}
+            if beat.get("talks") and not seen and beat["talks"][0]["characters"]:
+                console = Console(file=io.StringIO(), width=200, force_terminal=False)
+                console.print(tables.status(status.read(lab, lab.settings(), store)))
+                seen.extend((beat["talks"], console.file.getvalue()))
+
+    search(lab, Slow(), 1, Owner())
+    talks, shown = seen
+    assert [(t["candidate"], t["role"], t["model"]) for t in talks] == [(1, "analyst", "openai:night")]
+    assert "0001 analyst, openai:night: 29 characters in" in shown
+    assert "The gate [/b] closes red" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_search_that_stands_still_escalates_and_says_so(tmp_path):
+    lab = make(tmp_path)
+    text = lab.config.read_text().replace("[baselines]", "[search]\npatience = 2\n[baselines]")
+    lab.config.write_text(text)
+    asked = []
+
+    def flat(messages, call):
+        role = night.ROLES.get(messages[0].content)
+        if role == "planner" and len(messages) == 2:
+            asked.append(messages[1].content)
+        return model(messages)
+
+    model = night.Night()
+    search(lab, flat, night.CANDIDATES)
+    candidates, events, _ = read(lab)
+    told = [e for e in events if e.kind == "standstill"]
+    assert told
+    steps = [c.draw.step for c in candidates[1:]]
+    assert max(steps) >= 1
+    changes = [now for before, now in itertools.pairwise([0, *steps]) if now != before]
+    assert [e.data["step"] for e in told] == changes
+    assert all(f"step {e.data['step']} of 3" in e.message for e in told)
+    for candidate in candidates[1:]:
+        assert candidate.draw.references_wanted == (8 if candidate.draw.step else 4)
+    shown = CliRunner().invoke(cli, [*at(lab), "show", str(steps.index(max(steps)) + 1)]).stdout
+    assert "standstill" in shown
+
+
+def test_a_plan_that_was_begun_goes_on_as_it_was_told(lab):
+    """Others may have ended since: what the planner was told stays, so its replies are taken up again."""
+
+    class Broken(night.Night):
+        def __call__(self, messages, call=None):
+            if night.ROLES.get(messages[0].content) == "novelty":
+                raise StopNow
+            return super().__call__(messages, call)
+
+    search(lab, Broken(), 3)
+    with Store.open(lab.store) as store:
+        assert store.get_meta("plan/2")["parent_name"] == "delta_net"
+        first = store.get(1)
+        analysis = msgspec.structs.replace(first.analysis, weaknesses=("found since",))
+        store.put(msgspec.structs.replace(first, analysis=analysis))  # what a plan begun now would be told
+    second = night.Night()
+    second._number = 2
+    search(lab, second, 2)
+    assert "planner" not in second.asked
+    assert "summariser" not in second.asked
+    with Store.open_readonly(lab.store) as store:
+        assert store.get_meta("plan/2") is None
+        assert store.get(2).proposal.motivation == night.IDEAS[2]

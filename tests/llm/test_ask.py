@@ -137,3 +137,43 @@ def test_a_model_that_only_reads_is_ended():
 def test_reasoning_is_no_answer():
     answer, _ = put([Reply('<think>maybe {"name": "wrong"}</think>' + GOOD)])
     assert answer == Plan("gated")
+
+
+def test_an_answer_beside_the_call_saves_a_turn():
+    code = CodeFile(OLD)
+    answer, model = put([Reply(GOOD, (write(NEW),), "calls")], code, is_done=must_write(code))
+    assert answer == Plan("gated")
+    assert code.code == NEW
+    assert len(model.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Reply(GOOD, (write(OLD),), "calls"),  # nothing was changed
+        Reply(GOOD, (write("class DeltaNet:\n  def f(:\n"),), "calls"),  # no Python
+        Reply(GOOD, (write("import os\n" + NEW),), "calls"),  # has a fault
+        Reply("I will gate it.", (write(NEW),), "calls"),
+        Reply(GOOD, (write(NEW),), "length"),  # cut: the call was not carried out
+    ],
+)
+def test_an_answer_beside_a_call_that_leaves_something_to_do_does_not_end_it(first):
+    code = CodeFile(OLD, lambda text: "imports: os" if "import os" in text else "")
+    answer, model = put(
+        [first, Reply("", (write(NEW),), "calls"), Reply(GOOD)], code, is_done=must_write(code)
+    )
+    assert answer == Plan("gated")
+    assert code.code == NEW
+    assert len(model.requests) == 3
+
+
+def test_faults_that_reading_shows_are_told_with_the_tool_s_answer():
+    code = CodeFile(OLD, lambda text: "imports (line 1): os" if "import os" in text else "")
+    faulty, sound = (Reply("", (write(text),), "calls") for text in ("import os\n" + NEW, NEW))
+    replies = [faulty, sound, Reply(GOOD)]
+    _, model = put(replies, code, is_done=must_write(code))
+    told = [message.content for message in model.requests[-1].messages if message.role == "tool"]
+    assert told == [
+        "Written: 3 lines, valid Python. It cannot be used yet: imports (line 1): os",
+        "Written: 2 lines, valid Python.",
+    ]
