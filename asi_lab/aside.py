@@ -1,6 +1,6 @@
-"""Work beside the trial: models plan the next candidates, and judge and explain the last ones, in threads.
+"""Work beside the trial: models plan the next candidates, and repair, judge and explain the last ones.
 
-What a thread gives is recorded by the thread itself, under the candidate's id, so that nothing that was paid
+Each does so in a thread, which records what it gets under the candidate's id, so that nothing that was paid
 for is lost by a kill. How many work at once is bounded by whoever begins them.
 """
 
@@ -62,15 +62,22 @@ class Aside:
         """Whether the work for a candidate was begun and not waited for."""
         return candidate_id in self._begun
 
-    def wait(self, tick: Callable[[], None], candidate_id: int | None = None, leave: int = 0) -> None:
-        """Wait for a candidate, or for the oldest until only `leave` are at work, calling `tick`, which may
-        raise. What the work raised is raised here."""
-        while candidate_id is not None or len(self._begun) > leave:
-            number = min(self._begun) if candidate_id is None else candidate_id
+    @property
+    def at_hand(self) -> list[int]:
+        """The candidates whose work was begun and not waited for, in order of id."""
+        return sorted(self._begun)
+
+    def settled(self) -> None:
+        """Take those whose work is done as waited for. What it raised is raised here."""
+        for number in [number for number, done in self._begun.items() if done.done()]:
+            self._begun.pop(number).result()
+
+    def wait(self, tick: Callable[[], None], candidate_id: int | None = None) -> None:
+        """Wait for a candidate, or for all, calling `tick`, which may raise. What the work raised is raised
+        here."""
+        for number in self.at_hand if candidate_id is None else [candidate_id]:
             wait(self._begun[number], tick)
             del self._begun[number]
-            if candidate_id is not None:
-                return
 
     def settle(self) -> None:
         """Give what is at work a few seconds to end; what it raises is of no interest any more."""

@@ -64,7 +64,7 @@ class Loop:
     def run(self, experiments: int | None, may_go_on: Callable[[], bool]) -> None:
         """Explore until the lab holds `experiments` candidates or `may_go_on` says no."""
         try:
-            while (candidate_id := self._next_id()) <= (experiments or candidate_id) and may_go_on():
+            while (candidate_id := self._turn(experiments)) and may_go_on():
                 self._plan_from(candidate_id, experiments)
                 self.explore(candidate_id)
             self.ends.wait(self.agents.watch.tick)
@@ -74,31 +74,45 @@ class Loop:
             self.ends.settle()
 
     def explore(self, candidate_id: int) -> None:
-        """Take one candidate from wherever it stands to its end; models judge and explain it beside the next
-        trial."""
+        """Take one candidate from wherever it stands through its trial; what models do about it then, they do
+        beside the next trial. One that they repaired has its turn again."""
         self._refresh_baselines(candidate_id)
         if self.store.get(candidate_id) is None:
             self.propose(candidate_id)
-        candidate = self.measure(self.check(self.library.get(candidate_id)))
-        while (repaired := self.repair(candidate)) is not candidate:
-            candidate = self.measure(self.check(repaired))
+        self.measure(self.check(self.library.get(candidate_id)))
         if self._is_beside:
             self.ends.begin(candidate_id)
         else:
             self.finish(candidate_id)
 
     def finish(self, candidate_id: int) -> None:
-        """Score, explain and publish a candidate that was measured or has failed."""
-        candidate = self.explain(self.score(self.library.get(candidate_id)))
+        """Score, explain and publish a candidate that was measured, or one that has failed and cannot be
+        repaired."""
+        candidate = self.library.get(candidate_id)
+        if self.repair(candidate) is not candidate:
+            return
+        candidate = self.explain(self.score(candidate))
         with self._publishing:
             self.publish(candidate)
 
+    def _turn(self, experiments: int | None) -> int | None:
+        """Whose turn it is for a trial: the first candidate that is not finished and that no model is at work
+        on, else a new one; None where the lab holds `experiments` candidates, all of them finished."""
+        while True:
+            self.ends.settled()
+            candidate_id = self._next_id()
+            over = experiments is not None and candidate_id > experiments
+            late = [
+                number for number in self.ends.at_hand if over or number <= candidate_id - self.agents.ahead
+            ]
+            if not late:
+                return None if over else candidate_id
+            self.ends.wait(self.agents.watch.tick, late[0])  # it may come back; draws count on its end
+
     def _plan_from(self, candidate_id: int, experiments: int | None) -> None:
         """Have models plan a candidate and those behind it, and wait for the first, also where it was begun
-        while models could still be asked. Those that are being finished must not lag behind further than the
-        draws allow for."""
+        while models could still be asked."""
         if self._is_beside:
-            self.ends.wait(self.agents.watch.tick, leave=self.agents.ahead - 1)
             last = candidate_id + self.agents.ahead
             for number in range(candidate_id, min(last, experiments or last) + 1):
                 if self.store.get(number) is None:
@@ -109,7 +123,7 @@ class Loop:
 
     @property
     def _is_beside(self) -> bool:
-        """Whether models plan, judge and explain beside the trials."""
+        """Whether models plan, repair, judge and explain beside the trials."""
         return self.agents.present and self.agents.ahead > 0
 
     def propose(self, candidate_id: int) -> None:
@@ -177,8 +191,10 @@ class Loop:
         if candidate.commit is not None or (changed := self.roles.repair(candidate)) is None:
             return candidate
         proposal, done = changed
-        same = self.known_code.get(proposal.code_hash)
-        if same is not None and same != f"candidate {candidate.id}":
+        own = f"candidate {candidate.id}"
+        with self._accepting:
+            same = self.known_code.setdefault(proposal.code_hash, own)
+        if same != own:
             error = f"{done.role} made of it the same code as {same}"
             return self._end(candidate, Evidence(failure=S.DUPLICATE, error=error))
         message = f"{candidate.name}: repaired by {done.role} after {done.failure.value}"

@@ -245,7 +245,7 @@ class Agents(Section, frozen=True, kw_only=True):
     ahead: Annotated[
         NonNegative,
         about(
-            "Candidates planned, and as many judged and explained, while one is on trial; draws lag so far."
+            "Candidates planned, and as many repaired and explained, beside a trial; draws lag by twice that."
         ),
     ] = 4
     plan_retries: Annotated[NonNegative, about("New plans asked for after a repeated idea.")] = 3

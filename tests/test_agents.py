@@ -338,6 +338,49 @@ def test_models_think_ahead_while_a_trial_runs(tmp_path):
         assert candidate.draw.generation == generation_of(max(1, candidate.id - 6), lab.settings().search)
 
 
+def test_repairs_are_made_beside_the_trials_and_what_was_repaired_has_its_turn_again(tmp_path):
+    lab = make(tmp_path, ahead=3)
+    lab.config.write_text(lab.config.read_text().replace("repairs = 0", "repairs = 3"))
+    thinkers, repaired, trials = Thinkers(), threading.Event(), []
+
+    class Owner(simulated_engine.Silent):
+        def working(self, label: str, stage: str, progress: object) -> None:
+            if stage == "checks":
+                trials.append(label)
+
+    def faulty(messages, call):
+        role = night.ROLES.get(messages[0].content)
+        if role in ("checker", "debugger") and "import os" not in messages[1].content:
+            return Reply("I do not know.")  # what the simulated trials fail for
+        if role == "checker":  # as long as it thinks, others have their trials
+            if len(messages) == 2:
+                deadline = time.monotonic() + 20
+                while trials.count("0002") + trials.count("0003") < 2 and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                repaired.set()
+                edit = "<<<<<<< SEARCH\nimport os\n=======\n>>>>>>> REPLACE\n"
+                return night.call_tool(edits=edit)
+            return night.DONE
+        reply = thinkers(messages, call)
+        if role == "planner" and len(messages) == 2 and thinkers.plans == 1:
+            code = reply.calls[0].arguments["content"]
+            broken = code.replace("from typing import Any\n", "import os\nfrom typing import Any\n", 1)
+            return night.call_tool(content=broken)
+        return reply
+
+    search(lab, faulty, 6, Owner())
+    candidates, events, _ = read(lab)
+    assert repaired.is_set()
+    (mended,) = [c for c in candidates if any(r.role == "checker" for r in c.repairs)]
+    assert all(c.commit for c in candidates)
+    assert "import os" not in mended.proposal.code
+    kinds = [(e.candidate, e.kind) for e in events]
+    begun = kinds.index((mended.id, "candidate_repaired"))
+    assert {number for number, kind in kinds[:begun] if kind == "candidate_state"} >= {2, 3}
+    for candidate in candidates[1:]:  # all that a draw looked at had ended by then
+        assert candidate.draw.generation == generation_of(max(1, candidate.id - 6), lab.settings().search)
+
+
 def test_proposals_made_ahead_survive_and_the_search_goes_on_with_them(tmp_path):
     lab = make(tmp_path, ahead=3)
     first = Thinkers()
