@@ -341,7 +341,7 @@ def test_models_think_ahead_while_a_trial_runs(tmp_path):
 def test_repairs_are_made_beside_the_trials_and_what_was_repaired_has_its_turn_again(tmp_path):
     lab = make(tmp_path, ahead=3)
     lab.config.write_text(lab.config.read_text().replace("repairs = 0", "repairs = 3"))
-    thinkers, repaired, trials = Thinkers(), threading.Event(), []
+    thinkers, trials, beside = Thinkers(), [], set[str]()
 
     class Owner(simulated_engine.Silent):
         def working(self, label: str, stage: str, progress: object) -> None:
@@ -355,9 +355,10 @@ def test_repairs_are_made_beside_the_trials_and_what_was_repaired_has_its_turn_a
         if role == "checker":  # as long as it thinks, others have their trials
             if len(messages) == 2:
                 deadline = time.monotonic() + 20
-                while trials.count("0002") + trials.count("0003") < 2 and time.monotonic() < deadline:
+                while len(others := {label for label in trials if label.isdigit()}) < 2:
+                    assert time.monotonic() < deadline
                     time.sleep(0.02)
-                repaired.set()
+                beside.update(others)
                 edit = "<<<<<<< SEARCH\nimport os\n=======\n>>>>>>> REPLACE\n"
                 return night.call_tool(edits=edit)
             return night.DONE
@@ -370,13 +371,13 @@ def test_repairs_are_made_beside_the_trials_and_what_was_repaired_has_its_turn_a
 
     search(lab, faulty, 6, Owner())
     candidates, events, _ = read(lab)
-    assert repaired.is_set()
     (mended,) = [c for c in candidates if any(r.role == "checker" for r in c.repairs)]
     assert all(c.commit for c in candidates)
     assert "import os" not in mended.proposal.code
-    kinds = [(e.candidate, e.kind) for e in events]
-    begun = kinds.index((mended.id, "candidate_repaired"))
-    assert {number for number, kind in kinds[:begun] if kind == "candidate_state"} >= {2, 3}
+    assert len(beside) == 2
+    assert f"{mended.id:04d}" not in beside
+    assert f"{mended.id:04d}" in trials
+    assert [e.candidate for e in events if e.kind == "candidate_repaired"] == [mended.id]
     for candidate in candidates[1:]:  # all that a draw looked at had ended by then
         assert candidate.draw.generation == generation_of(max(1, candidate.id - 6), lab.settings().search)
 
