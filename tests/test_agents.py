@@ -31,6 +31,7 @@ from asi_lab.records import CandidateState
 from asi_lab.spending import Spent
 from asi_lab.store import Store
 from asi_lab.view import status, tables
+from asi_lab.view.transcript import transcript
 from tests import night, simulated_engine
 
 SETTINGS = """[baselines]
@@ -585,13 +586,15 @@ def test_answers_in_the_making_are_seen_from_outside(lab):
             if beat.get("talks") and not seen and beat["talks"][0]["characters"]:
                 console = Console(file=io.StringIO(), width=200, force_terminal=False)
                 console.print(tables.status(status.read(lab, lab.settings(), store)))
+                console.print(transcript([], status.read(lab, lab.settings(), store).talks))
                 seen.extend((beat["talks"], console.file.getvalue()))
 
     search(lab, Slow(), 1, Owner())
     talks, shown = seen
     assert [(t["candidate"], t["role"], t["model"]) for t in talks] == [(1, "analyst", "openai:night")]
     assert "0001 analyst, openai:night: 29 characters in" in shown
-    assert "The gate [/b] closes red" in shown
+    assert shown.count("The gate [/b] closes red") == 2
+    assert "openai:night answers as analyst right now, 29 characters so far" in shown
     assert "\x1b" not in shown
 
 

@@ -12,6 +12,7 @@ from asi_lab.cli.shared import existing, json_option, lab_option, nothing_yet
 from asi_lab.errors import UsageError
 
 if TYPE_CHECKING:
+    from asi_lab.lab import Lab
     from asi_lab.llm.record import Exchange
     from asi_lab.store import Store
 
@@ -82,27 +83,38 @@ def show(candidate: str, as_json: bool, code: bool, talk: bool) -> None:
 
     lab = existing()
     settings, console = lab.settings(), tables.console()
+    if talk:
+        _show_talk(lab, candidate, as_json)
+        return
     with remote.results(lab) as store:
         found = remote.find(lab, store, candidate)
         baselines = leaderboard.measured(settings, store.baselines()) if store else None
-        exchanges = recorded(store, found.id) if talk else []
         spent = store.ledger.spent_on(found.id) if store else Spent()
-    if talk:
-        from asi_lab.view.transcript import transcript
-
-        if as_json:
-            click.echo(tables.to_json(exchanges))
-        elif exchanges:
-            console.print(transcript(exchanges), soft_wrap=True)
-        else:
-            click.echo(_NO_TALK.format(found.id), err=True)
-        return
     if as_json:
         click.echo(page.as_json(found, code))
         return
     console.print(page.page(found, baselines, tables.shown(lab.lineage), spent))
     if code and found.proposal is not None:
         console.print(page.code(found.proposal.code, console), soft_wrap=True)
+
+
+def _show_talk(lab: Lab, candidate: str, as_json: bool) -> None:
+    """What was said on a candidate, also on one that is only being planned, and what is being said."""
+    from asi_lab.view import remote, status, tables
+    from asi_lab.view.transcript import transcript
+
+    with remote.results(lab) as store:
+        number = int(candidate) if candidate.isdecimal() else remote.find(lab, store, candidate).id
+        exchanges = recorded(store, number)
+        talks = [t for t in status.read(lab, lab.settings(), store).talks if t.candidate == number]
+        if not exchanges and not talks:
+            remote.find(lab, store, candidate)  # there may be no such candidate
+    if as_json:
+        click.echo(tables.to_json(exchanges))
+    elif exchanges or talks:
+        tables.console().print(transcript(exchanges, talks), soft_wrap=True)
+    else:
+        click.echo(_NO_TALK.format(number), err=True)
 
 
 def recorded(store: Store | None, candidate_id: int) -> list[Exchange]:

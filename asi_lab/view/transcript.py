@@ -11,14 +11,15 @@ from rich.text import Text
 from asi_lab.llm.model import Message, ToolCall
 from asi_lab.llm.record import Exchange
 from asi_lab.replay import Outcome, conversations
+from asi_lab.talks import Talk
 from asi_lab.text import plain
 
 LONGEST = 20_000
 """Characters of a message that are shown; the JSON has all of it."""
 
 
-def transcript(exchanges: Sequence[Exchange]) -> RenderableType:
-    """All conversations of a candidate, each message once."""
+def transcript(exchanges: Sequence[Exchange], talks: Sequence[Talk] = ()) -> RenderableType:
+    """All conversations of a candidate, each message once, and the ends of the answers in the making."""
     parts: list[RenderableType] = []
     for conversation in conversations(exchanges):
         first = conversation[0]
@@ -30,6 +31,9 @@ def transcript(exchanges: Sequence[Exchange]) -> RenderableType:
             ]
             parts.append(_reply(exchange))
             shown = len(exchange.messages)
+    for talk in talks:
+        heading = f"{talk.model} answers as {talk.role} right now, {talk.characters:,} characters so far"
+        parts += [Text(), _said(heading, f"...{talk.tail}" if talk.tail else "", style="yellow")]
     return Group(*parts)
 
 
