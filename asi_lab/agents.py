@@ -187,7 +187,7 @@ class Agents:
         return None if found is None else msgspec.convert(found, dict[str, str])
 
     def begin(self, candidate_id: int, values: Mapping[str, str]) -> None:
-        """Keep what the planner of a candidate is told, until it is `done`."""
+        """Keep what the planner of a candidate is told, until the candidate is `done`."""
         self.store.put_meta(f"plan/{candidate_id}", dict(values))
 
     def done(self, candidate_id: int) -> None:
@@ -205,11 +205,6 @@ class Agents:
 
     def _scale_key(self, judge: str) -> str:
         return f"scale/{self.prompts['judge'].digest}/{judge}"
-
-    def said(self, candidate_id: int, role: str) -> str:
-        """The last thing that a role said on a candidate, empty where it said nothing."""
-        exchanges = [e for e in self.store.ledger.calls(candidate_id) if e["role"] == role]
-        return str(exchanges[-1]["reply"]["text"]) if exchanges else ""
 
     def digests(self) -> dict[str, str]:
         """The prompts in use, by role: a hash of each."""

@@ -97,6 +97,11 @@ class Baselines:
         common = set.intersection(*({*curve} for curve in curves))
         return {step: fmean(curve[step] for curve in curves) for step in sorted(common)}
 
+    def speed_noise(self) -> float:
+        """Pooled standard deviation of the tokens per second in training."""
+        trainings = [[run.evidence.training for run in runs] for runs in self.runs.values()]
+        return pooled([[t.tokens_per_second for t in group if t is not None] for group in trainings])
+
     def tasks(self, architecture: str) -> dict[str, TaskResult]:
         """Tasks with the mean of their scores over the runs of record; lm-eval's own figures are left out."""
         evaluations = self._record(architecture)
@@ -199,6 +204,12 @@ def sd_interval(sd: float, freedom: int) -> tuple[float, float]:
     from scipy.special import chdtri
 
     return sd * math.sqrt(freedom / chdtri(freedom, 0.025)), sd * math.sqrt(freedom / chdtri(freedom, 0.975))
+
+
+def telling(noise: Noise, against_mean: bool) -> float:
+    """From how many standard deviations on a difference counts, at 5 %: against the mean of a baseline to one
+    side, as `winning_margin`, between two single runs to both."""
+    return t_quantile(0.95 if against_mean else 0.975, noise.freedom)
 
 
 def winning_margin(noise: Noise, level: float = 0.05) -> float:

@@ -6,14 +6,26 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 
 import msgspec
 
-from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines, t_quantile, winning_margin
+from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines, telling, winning_margin
+from asi_lab.prompting import CUT
 from asi_lab.records import Candidate, Evidence, TaskResult
 
 TITLES = {SEED_ARCHITECTURE: "DeltaNet", UPPER_REFERENCE: "Gated DeltaNet"}
+SECTIONS = {
+    "design_evaluation": "Design",
+    "experimental_results_with_ablation": "Results and ablation",
+    "expectation_vs_reality": "Expectation and reality",
+    "theoretical_explanation_with_evidence": "Explanation",
+    "synthesis_and_insights": "Insights",
+}
+"""The sections of an analysis, by the analyst's names of them (paper, appendix D), with their titles."""
+
 CANDIDATE = "the candidate"
 ABSENT = "-"
 
@@ -81,7 +93,7 @@ def table(columns: Sequence[Column], known: Baselines, *, timing: bool = True) -
     rows.append(("parameters", [f"{column.params:,}" for column in columns], ABSENT))
     if timing:
         speeds = [f"{column.tokens_per_second:,.0f}" for column in columns]
-        rows.append(("tokens/s in training", speeds, ABSENT))
+        rows.append(("tokens/s in training", speeds, f"{known.speed_noise():,.0f}"))
     head = ["", *(column.title for column in columns), "sd of one run"]
     lines = [_row(head), _row(["---"] * len(head))]
     return "\n".join([*lines, *(_row([label, *cells, spread]) for label, cells, spread in rows)])
@@ -90,7 +102,7 @@ def table(columns: Sequence[Column], known: Baselines, *, timing: bool = True) -
 def noise(known: Baselines) -> str:
     """What is a difference, in words. DeltaNet's own figures are means, those of a candidate one run."""
     found = known.noise()
-    between = t_quantile(0.975, found.freedom) * found.loss * 2**0.5
+    between = telling(found, against_mean=False) * found.loss * 2**0.5
     return (
         f"Losses are nats per token, lower is better. Figures of DeltaNet and Gated DeltaNet are means over "
         f"{found.runs} runs, all others are one run. A candidate beats DeltaNet beyond noise if its loss is "
@@ -112,10 +124,32 @@ def verdict(loss: float, known: Baselines) -> str:
 def outcome(candidate: Candidate, known: Baselines) -> str:
     """What came of a candidate, in a line."""
     if candidate.loss is None or candidate.score is None:
-        return f"{candidate.state.value}: not measured"
-    return (
-        f"loss {candidate.loss:.4f}, {verdict(candidate.loss, known)}; fitness {candidate.score.fitness:.4f}"
-    )
+        return f"{candidate.state.value}, no result" if candidate.state.is_terminal else "being tried now"
+    training = candidate.evidence.training if candidate.evidence else None
+    cost = f"; {training.params:,} parameters, {training.tokens_per_second:,.0f} tokens/s" if training else ""
+    return f"loss {candidate.loss:.4f}, {verdict(candidate.loss, known)}{cost}"
+
+
+def lesson(candidate: Candidate, *fields: str) -> str:
+    """Sections of an analysis, those of `SECTIONS` that are named; empty where no model wrote one."""
+    if candidate.analysis is None:
+        return ""
+    found = (_section(candidate.analysis.text, SECTIONS[field]) for field in fields)
+    return "\n\n".join(words for words in found if words)
+
+
+def _section(text: str, title: str) -> str:
+    found = re.search(rf"^## {re.escape(title)}\n\n(.*?)\n\n(?:## |---$)", text, re.MULTILINE | re.DOTALL)
+    return found.group(1) if found else ""
+
+
+def change(before: Candidate, after: Candidate, context: int = 2, most: int | None = None) -> str:
+    """The difference of two candidates' code, as a unified diff of at most `most` lines."""
+    assert before.proposal is not None
+    assert after.proposal is not None
+    old, new = before.proposal.code.splitlines(), after.proposal.code.splitlines()
+    lines = list(difflib.unified_diff(old, new, before.name, after.name, n=context, lineterm=""))
+    return "\n".join(lines if most is None or len(lines) <= most else [*lines[:most], CUT])
 
 
 def _number(value: float | None) -> str:

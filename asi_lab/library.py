@@ -68,9 +68,10 @@ class Library:
         return int(self.baselines.anchor(SEED_ARCHITECTURE).params * self.settings.limits.parameter_ratio)
 
     def standings(self) -> str:
-        """The best candidates and the latest ones, a line each; empty where there are none."""
+        """The best candidates, the latest ones and those under way, a line each; empty without any."""
         latest = [self.get(s.id) for s in self._done() if s.id != SEED_ID][-LATEST:]
-        shown = {candidate.id: candidate for candidate in (*self.best(BEST), *latest)}
+        under_way = [self.get(s.id) for s in self.store.summaries() if not s.state.is_terminal]
+        shown = {candidate.id: candidate for candidate in (*self.best(BEST), *latest, *under_way)}
         return "\n".join(
             f"- candidate {c.id} {c.name}, from {c.parent} ({c.proposal.change}): "
             f"{facts.outcome(c, self.baselines)}"

@@ -169,7 +169,6 @@ class Loop:
             ("candidate_proposed", f"{proposed.proposal.name} {change}", data),
             vector=proposed.vector,
         )
-        self.agents.done(candidate_id)
         self.index.add(candidate_id, proposed.vector)
         self.known_code.setdefault(proposed.proposal.code_hash, f"candidate {candidate_id}")
 
@@ -247,7 +246,7 @@ class Loop:
             return candidate
         assert candidate.evidence is not None
         assert candidate.evidence.evaluation is not None
-        judgement = self.roles.judge(candidate, self.baselines, self.trials.reference_code)
+        judgement = self.roles.judge(candidate, self.library, self.trials.reference_code)
         score = fitness.score(
             candidate.evidence.evaluation, self.baselines.reference, judgement, self.baselines.noise()
         )
@@ -273,6 +272,7 @@ class Loop:
         done = msgspec.structs.replace(candidate, commit=sha)
         before = self.store.best_id()
         self.store.put(done, ("commit", f"{sha[:10]} {done.name}", {"sha": sha}), *self._best_news(done))
+        self.agents.done(done.id)
         best = self.store.best_id()
         if best == done.id:
             self.lineage.update_best(done)

@@ -26,12 +26,20 @@ from asi_lab.llm.model import ModelError
 from asi_lab.randomness import keyed_random
 from asi_lab.records import SEED_ID, Analysis, Candidate, Draw, Judgement, Proposal, Repair
 from asi_lab.researcher import context, grammar, planner
+from asi_lab.researcher.context import NOTHING
 from asi_lab.researcher.novelty import code_hash
 from asi_lab.retrieval import Index
 from asi_lab.settings import Settings
 
 LEAP = 3
 """Mutations in a row by which the grammar leaves a paradigm."""
+
+
+def earlier(candidate: Candidate, library: Library) -> planner.Earlier:
+    """A candidate beside its parent; the seed is its own."""
+    return planner.Earlier(
+        candidate, candidate if candidate.parent is None else library.get(candidate.parent)
+    )
 
 
 class Roles:
@@ -74,7 +82,7 @@ class Roles:
         values = self.agents.begun(candidate_id)
         if values is None:
             experience = self._experience(ask, candidate_id, draw, library)
-            values = context.values(self.settings, draw, library, experience)
+            values = context.values(self.settings, candidate_id, draw, library, experience)
             self.agents.begin(candidate_id, values)
         told, prompts = values, self.agents.digests()
 
@@ -83,7 +91,7 @@ class Roles:
 
         def repeats(proposal: Proposal) -> str:
             near = [library.get(neighbour.id) for neighbour in proposal.nearest]
-            return planner.repeats(ask, proposal, near)
+            return planner.repeats(ask, parent, proposal, [earlier(c, library) for c in near])
 
         return draft, repeats
 
@@ -109,8 +117,9 @@ class Roles:
             return None
         return msgspec.structs.replace(proposal, code_hash=code_hash(proposal.code)), done
 
-    def judge(self, candidate: Candidate, known: Baselines, reference_code: tuple[str, str]) -> Judgement:
+    def judge(self, candidate: Candidate, library: Library, reference_code: tuple[str, str]) -> Judgement:
         """The mark of an evaluated candidate. `reference_code` is that of DeltaNet and Gated DeltaNet."""
+        known = library.baselines
         assert candidate.proposal is not None
         assert candidate.evidence is not None
         timing = self.settings.judge.timing
@@ -119,7 +128,8 @@ class Roles:
             try:
                 ask = self.agents.of(candidate.id)
                 scale = self._scale(ask.model_of("judge"), known, reference_code)
-                return panel.judge(ask, candidate, known, scale, samples, timing=timing)
+                near = library.near(candidate)
+                return panel.judge(ask, candidate, near, known, scale, samples, timing=timing)
             except (RoleFailed, ModelError) as error:
                 self._stand_in(candidate.id, "judge", "the measured rubric marks it", error)
         return rubric.judge(
@@ -162,8 +172,10 @@ class Roles:
             found = tags.components(ask, candidate)
             analysis = msgspec.structs.replace(analysis, components=found)
             if candidate.proposal.model:
-                read = self.agents.said(candidate.id, "summariser")
-                origin = tags.origin(ask, candidate, parent, "", read)
+                told = self.agents.begun(candidate.id) or {}
+                read = [told.get(name, NOTHING) for name in ("experience", "references", "standings")]
+                known = "\n\n".join(text for text in read if text != NOTHING)
+                origin = tags.origin(ask, candidate, parent, "", known)
                 analysis = msgspec.structs.replace(analysis, origin=origin)
         except (RoleFailed, ModelError) as error:
             self._stand_in(candidate.id, "tagger", "some of its tags are missing", error)

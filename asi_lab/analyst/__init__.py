@@ -14,6 +14,7 @@ from asi_lab.baselines import (
     SEED_ARCHITECTURE,
     UPPER_REFERENCE,
     Baselines,
+    telling,
     winning_margin,
 )
 from asi_lab.records import SEED_ID, Analysis, Candidate, Difference, Evaluation, Noise
@@ -21,9 +22,6 @@ from asi_lab.records import SEED_ID, Analysis, Candidate, Difference, Evaluation
 NAME = "ablation table"
 MARKS = {SEED_ARCHITECTURE: 5.0, UPPER_REFERENCE: 10.0}
 """The judge's, by definition of its scale; where the two do not differ beyond noise, both have the first."""
-
-BEYOND = 2.0
-"""Differences of at least so many noise floors are called differences."""
 
 
 def explain(
@@ -96,15 +94,16 @@ def _against_baseline(
     candidate: Candidate, architecture: str, baselines: Baselines, noise: Noise
 ) -> Difference:
     mine, evaluations = _evaluation(candidate), baselines.evaluations(architecture)
-    mean = fitness.reference_of(evaluations, baselines.reference.scale)
+    mean, reference = fmean(e.loss for e in evaluations), baselines.mean
     mark = MARKS[architecture] if baselines.separated() else MARKS[SEED_ARCHITECTURE]
     theirs = fmean((sum(fitness.parts(e, baselines.mean)) + (mark - 1) / 9) / 3 for e in evaluations)
     assert candidate.score is not None
     return _row(
         f"{architecture} (mean of {len(evaluations)})",
         "baseline",
-        mine.loss - mean.loss,
-        fitness.benchmark_gain(mine, mean),
+        mine.loss - mean,
+        fitness.benchmark_gain(mine, reference)
+        - fmean(fitness.benchmark_gain(e, reference) for e in evaluations),
         candidate.score.fitness - theirs,
         noise,
         (1 + 1 / len(evaluations)) ** 0.5,
@@ -113,15 +112,15 @@ def _against_baseline(
 
 def _tasks(candidate: Candidate, baselines: Baselines) -> tuple[list[str], list[str]]:
     """Tasks on which the candidate is worse and better than the baseline beyond noise."""
-    spread = baselines.task_noise()
+    spread, beyond = baselines.task_noise(), telling(baselines.noise(), against_mean=False)
     weak, strong = [], []
     for task in _evaluation(candidate).tasks:
         gain = fitness.task_gain(task, baselines.mean)
         units = _units(gain, spread[task.task])
         line = f"{task.task}: {gain:+.1%} against the baseline ({units:+.1f} noise floors)"
-        if units <= -BEYOND:
+        if units <= -beyond:
             weak.append(line)
-        elif units >= BEYOND:
+        elif units >= beyond:
             strong.append(line)
     return weak, strong
 
@@ -162,9 +161,10 @@ def _text(
         "## Ablation",
         "",
         "Differences are this candidate minus the other; in brackets in units of the noise floor of a",
-        f"difference (sd of the loss {noise.loss:.4f} nats, {noise.freedom} degrees of freedom).",
+        f"difference (sd of the loss {noise.loss:.4f} nats, {noise.freedom} degrees of freedom). A star",
+        "marks what is beyond noise at 5 %.",
         "",
-        rows(table),
+        rows(table, noise),
     ]
     lines += ["", "## Strengths", "", *_bullets(strong, "No task is better than the baseline beyond noise.")]
     lines += ["", "## Weaknesses", "", *_bullets(weak, "No task is worse than the baseline beyond noise.")]
@@ -174,15 +174,20 @@ def _text(
     return "\n".join(lines) + "\n"
 
 
-def rows(table: Sequence[Difference]) -> str:
-    """The ablation as a markdown table."""
+def rows(table: Sequence[Difference], noise: Noise) -> str:
+    """The ablation as a markdown table; a star marks what is beyond noise."""
     lines = ["| against | relation | loss | benchmark | fitness |", "|---|---|---:|---:|---:|"]
-    lines += [
-        f"| {row.against} | {row.relation} | {row.loss:+.4f} ({row.loss_in_noise:+.1f}) "
-        f"| {row.benchmark:+.2%} ({row.benchmark_in_noise:+.1f}) "
-        f"| {row.fitness:+.4f} ({row.fitness_in_noise:+.1f}) |"
-        for row in table
-    ]
+    for row in table:
+        least = telling(noise, against_mean=row.relation == "baseline")
+
+        def units(value: float, least: float = least) -> str:
+            return f"({value:+.1f}){'*' if abs(value) >= least else ''}"
+
+        lines.append(
+            f"| {row.against} | {row.relation} | {row.loss:+.4f} {units(row.loss_in_noise)} "
+            f"| {row.benchmark:+.2%} {units(row.benchmark_in_noise)} "
+            f"| {row.fitness:+.4f} {units(row.fitness_in_noise)} |"
+        )
     return "\n".join(lines)
 
 

@@ -5,7 +5,6 @@ The table stays as it was measured and stands behind the prose, so that every nu
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
@@ -14,20 +13,15 @@ import msgspec
 from asi_lab import facts
 from asi_lab.analyst import rows
 from asi_lab.baselines import Baselines
+from asi_lab.facts import SECTIONS
 from asi_lab.library import Library
 from asi_lab.llm.ask import Asker
 from asi_lab.records import SEED_ID, Analysis, Candidate
 
-SECTIONS = {
-    "design_evaluation": "Design",
-    "experimental_results_with_ablation": "Results and ablation",
-    "expectation_vs_reality": "Expectation and reality",
-    "theoretical_explanation_with_evidence": "Explanation",
-    "synthesis_and_insights": "Insights",
-}
 MOST_WEAKNESSES, LONGEST_WEAKNESS = 5, 200
 SHORT = 40
 MOST_RELATIVES = 20
+SHOWN_SIBLINGS = 3
 
 
 class Prose(msgspec.Struct, frozen=True):
@@ -60,8 +54,8 @@ def explain(ask: Asker, candidate: Candidate, library: Library, table: Analysis)
     values = {
         "name": candidate.name,
         "motivation": candidate.proposal.motivation,
-        "code_diff": diff(parent, candidate),
-        "results": results(candidate, parent, library.baselines),
+        "code_diff": facts.change(parent, candidate),
+        "results": results(candidate, parent, library.siblings(candidate), library.baselines),
         "ablation": ablation(table, library),
         "insights": "none",
     }
@@ -90,28 +84,22 @@ def missing(prose: Prose) -> str:
     return ""
 
 
-def diff(parent: Candidate, candidate: Candidate) -> str:
-    """The change of the code, as a unified diff."""
-    assert parent.proposal is not None
-    assert candidate.proposal is not None
-    before, after = parent.proposal.code.splitlines(), candidate.proposal.code.splitlines()
-    return "\n".join(difflib.unified_diff(before, after, "parent", "candidate", n=2, lineterm=""))
-
-
-def results(candidate: Candidate, parent: Candidate, known: Baselines) -> str:
-    """What was measured of a candidate, beside its parent and the baselines."""
+def results(candidate: Candidate, parent: Candidate, siblings: Sequence[Candidate], known: Baselines) -> str:
+    """What was measured of a candidate, beside its parent, its best siblings and the baselines."""
     assert candidate.evidence is not None
     assert candidate.loss is not None
     columns = [facts.measured(facts.CANDIDATE, candidate.evidence)]
     if parent.id != SEED_ID and parent.evidence is not None:
         columns.append(facts.measured(f"parent: {parent.name}", parent.evidence))
+    best = sorted(siblings, key=lambda sibling: sibling.loss or 0.0)[:SHOWN_SIBLINGS]
+    columns += [facts.measured(f"sibling: {c.name}", c.evidence) for c in best if c.evidence is not None]
     table = facts.table([*columns, *facts.both(known)], known)
     return f"{table}\n\n{facts.noise(known)}\nThe candidate's loss: {facts.verdict(candidate.loss, known)}."
 
 
 def ablation(table: Analysis, library: Library) -> str:
     """The measured differences, and what each relative changed."""
-    lines = [rows(table.ablation), ""]
+    lines = [rows(table.ablation, library.baselines.noise()), ""]
     for row in table.ablation:
         if row.relation != "baseline":
             relative = library.get(int(row.against.split()[0]))
@@ -130,8 +118,12 @@ def summarise(ask: Asker, parent: Candidate, relatives: Sequence[Candidate], lib
     analysed = [c for c in (parent, *relatives) if c.analysis is not None]
     if not analysed:
         return ""
-    told = "\n\n".join(_lesson(c, library.baselines) for c in analysed[: 1 + MOST_RELATIVES])
-    results = f"{told}\n\n### Best and latest candidates\n\n{library.standings()}"
+    known, columns = library.baselines, facts.both(library.baselines)
+    if parent.id != SEED_ID and parent.evidence is not None:
+        columns.insert(0, facts.measured(f"parent: {parent.name}", parent.evidence))
+    told = [facts.table(columns, known), facts.noise(known)]
+    told += [_lesson(c, known) for c in analysed[: 1 + MOST_RELATIVES]]
+    results = "\n\n".join([*told, f"### All that stand out\n\n{library.standings()}"])
     return ask("summariser", Experience, {"parent": parent.name, "results": results}).experience.strip()
 
 
@@ -146,16 +138,9 @@ def _lesson(candidate: Candidate, known: Baselines) -> str:
         f"Result: {facts.outcome(candidate, known)}",
         *(f"Weakness: {words}" for words in candidate.analysis.weaknesses),
     ]
-    for field in ("theoretical_explanation_with_evidence", "synthesis_and_insights"):
-        if words := _section(candidate.analysis.text, SECTIONS[field]):
-            lines += ["", words]
+    if words := facts.lesson(candidate, "theoretical_explanation_with_evidence", "synthesis_and_insights"):
+        lines += ["", words]
     return "\n".join(lines)
-
-
-def _section(text: str, title: str) -> str:
-    """The body of a section of an analysis; empty where there is none."""
-    found = re.search(rf"^## {re.escape(title)}\n\n(.*?)\n\n(?:## |---$)", text, re.MULTILINE | re.DOTALL)
-    return found.group(1) if found else ""
 
 
 def _demoted(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from asi_lab.analyst.prose import diff
+from asi_lab import facts
 from asi_lab.llm.ask import Asker
 from asi_lab.records import FAMILIES, ORIGINS, Candidate, Component, Origin
 
@@ -52,11 +52,14 @@ def missing_components(answer: Listed) -> str:
 
 def origin(ask: Asker, candidate: Candidate, parent: Candidate, insights: str, experience: str) -> Origin:
     """Whether an idea came from papers, from the lab's experience, or from neither. `insights` and
-    `experience` are what its designer had read. Raises as `components`."""
+    `experience` are what its designer had read; nobody is asked where it had read nothing. Raises as
+    `components`."""
     assert candidate.proposal is not None
+    if not insights and not experience:
+        return Origin("originality", "its designer had read nothing")
     values = {
         "motivation": candidate.proposal.motivation,
-        "code_change": diff(parent, candidate),
+        "code_change": facts.change(parent, candidate),
         "insights": insights or NOTHING,
         "experience": experience or NOTHING,
     }

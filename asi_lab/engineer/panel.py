@@ -7,6 +7,7 @@ It marks DeltaNet and Gated DeltaNet, too, and its scale is stretched so that th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean, median
 
 import msgspec
@@ -15,7 +16,7 @@ from asi_lab import facts
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.engineer.judge import MIDPOINT, performance
 from asi_lab.llm.ask import Asker
-from asi_lab.records import Candidate, Judgement, Neighbour, RubricPart
+from asi_lab.records import Candidate, Judgement, RubricPart
 from asi_lab.source import without_prose
 
 LOWEST, HIGHEST = 1.0, 10.0
@@ -73,9 +74,17 @@ def scale(ask: Asker, code: tuple[str, str], known: Baselines, samples: int, *, 
 
 
 def judge(
-    ask: Asker, candidate: Candidate, known: Baselines, found: Scale, samples: int, *, timing: bool
+    ask: Asker,
+    candidate: Candidate,
+    near: Sequence[Candidate],
+    known: Baselines,
+    found: Scale,
+    samples: int,
+    *,
+    timing: bool,
 ) -> Judgement:
-    """Mark an evaluated candidate: the median of `samples` opinions, on the judge's own scale `found`.
+    """Mark an evaluated candidate: the median of `samples` opinions, on the judge's own scale `found`. `near`
+    are earlier candidates with like ideas.
 
     Raises:
         RoleFailed: an opinion could not be read.
@@ -84,7 +93,7 @@ def judge(
     assert candidate.proposal is not None
     assert candidate.evidence is not None
     own = facts.measured(facts.CANDIDATE, candidate.evidence)
-    told = _told(own, candidate.proposal.nearest, known, timing=timing)
+    told = _told(own, near, known, timing=timing)
     opinions = _opinions(ask, told, candidate.proposal.code, samples)
     measured = performance(candidate.evidence, known.anchors(), known.separated())
     raw = median(opinion.mark for opinion in opinions)
@@ -117,15 +126,15 @@ def missing(opinion: Marks) -> str:
     return ""
 
 
-def _told(own: facts.Column, nearest: tuple[Neighbour, ...], known: Baselines, *, timing: bool) -> str:
+def _told(own: facts.Column, near: Sequence[Candidate], known: Baselines, *, timing: bool) -> str:
     """What was measured of a layer, beside the two references."""
     columns = [own, *facts.both(known)]
     lines = [facts.table(columns, known, timing=timing), "", facts.noise(known)]
     lines.append(f"The candidate's loss: {facts.verdict(own.loss, known)}.")
-    likeness = max((neighbour.similarity for neighbour in nearest), default=None)
-    lines.append(
-        "There is no earlier idea to compare its own with."
-        if likeness is None or likeness <= 0
-        else f"Likeness of its idea to the nearest earlier one: {likeness:.2f} of 1."
-    )
+    changes = [c.proposal.change for c in near if c.proposal is not None]
+    lines += [
+        "",
+        "Earlier ideas that are most like its own:",
+        *(f"- {change}" for change in changes or ["none"]),
+    ]
     return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -17,10 +16,21 @@ from asi_lab.stagnation import PARADIGM
 NOTHING = "none yet"
 MOST_LESSONS, LONGEST_LESSON = 12, 240
 DIFF_LINES = 120
+PLACES = (
+    "how the memory is written and what it drops",
+    "how the memory is read, and what comes out where it holds nothing",
+    "what queries and keys are made of",
+    "the path of nearby tokens",
+    "memories or time scales side by side",
+    "how the parts of the output are weighed",
+)
+"""Where a planner is to look first, by turns."""
 
 
-def values(settings: Settings, draw: Draw, library: Library, experience: str) -> dict[str, str]:
-    """The values of the planner's prompt."""
+def values(
+    settings: Settings, candidate_id: int, draw: Draw, library: Library, experience: str
+) -> dict[str, str]:
+    """The values of the prompt of the planner of a candidate."""
     parent, known = library.get(draw.parent), library.baselines
     assert parent.proposal is not None
     return {
@@ -32,7 +42,7 @@ def values(settings: Settings, draw: Draw, library: Library, experience: str) ->
         "insights": NOTHING,
         "lessons": lessons(library.failures()) or NOTHING,
         "experience": experience or NOTHING,
-        "direction": direction(draw, library),
+        "direction": direction(candidate_id, draw, library),
         "budget": budget(settings, known, library.most_parameters),
     }
 
@@ -64,13 +74,14 @@ def references(parent: Candidate, drawn: Sequence[Candidate], library: Library) 
 
 
 def reference(candidate: Candidate, known: Baselines) -> str:
-    """An architecture: its idea and what came of it."""
+    """An architecture: its change, what was learnt from it or else its idea, and what came of it."""
     assert candidate.proposal is not None
+    learnt = facts.lesson(candidate, "synthesis_and_insights")
     lines = [
         f"### {candidate.name} (candidate {candidate.id}, from {candidate.parent})",
         "",
         f"Change: {candidate.proposal.change}",
-        f"Idea: {candidate.proposal.motivation}",
+        f"Lesson: {learnt}" if learnt else f"Idea: {candidate.proposal.motivation}",
         f"Result: {facts.outcome(candidate, known)}",
     ]
     if candidate.analysis is not None and candidate.analysis.weaknesses:
@@ -79,12 +90,8 @@ def reference(candidate: Candidate, known: Baselines) -> str:
 
 
 def _change(parent: Candidate, best: Candidate) -> str:
-    assert parent.proposal is not None
-    assert best.proposal is not None
-    before, after = parent.proposal.code.splitlines(), best.proposal.code.splitlines()
-    lines = list(difflib.unified_diff(before, after, parent.name, best.name, n=1, lineterm=""))
-    kept = lines[:DIFF_LINES] + ["[cut]"] * (len(lines) > DIFF_LINES)
-    return "\n".join([f"The best so far. From {parent.name} to it:", "", "```diff", *kept, "```"])
+    shown = facts.change(parent, best, context=1, most=DIFF_LINES)
+    return f"The best so far. From {parent.name} to it:\n\n```diff\n{shown}\n```"
 
 
 def lessons(failures: Sequence[Candidate]) -> str:
@@ -111,10 +118,15 @@ def _reason(candidate: Candidate) -> str:
     return f"{candidate.state.value}: {lines[-1] if lines else 'no message'}"[:LONGEST_LESSON]
 
 
-def direction(draw: Draw, library: Library) -> str:
-    """What is asked for beside the usual: another paradigm where the search stands still."""
+def direction(candidate_id: int, draw: Draw, library: Library) -> str:
+    """Where to look: those who plan at the same time each elsewhere first, and all of them for another
+    paradigm where the search stands still."""
     if draw.step < PARADIGM:
-        return "Follow the evidence."
+        place = PLACES[candidate_id % len(PLACES)]
+        return (
+            "Follow the evidence. Others plan at the same time, with the same facts. So where these leave it "
+            f"open, look first at {place}."
+        )
     used = "; ".join(c.proposal.change for c in library.best(5) if c.proposal is not None)
     return (
         f"The search stands still: candidate after candidate, the best have not improved beyond noise. "
@@ -130,13 +142,16 @@ def budget(settings: Settings, known: Baselines, most_parameters: int) -> str:
     tokens = train.steps * train.batch * train.context
     params = known.anchor(SEED_ARCHITECTURE).params
     spare = (most_parameters - params) // model.layers
-    mlp = "x = x + mlp(norm(x))" if model.mlp_ratio else "no mlp"
+    mlp = f"x = x + mlp(norm(x)), {model.mlp} x {model.mlp_ratio:.3g}" if model.mlp_ratio else "no mlp"
+    tied = "tied embeddings" if model.tie_embeddings else "embeddings and output apart"
+    schedule = f"{train.schedule}, {train.warmup_steps:,} steps of warm-up"
     return (
         f"{model.layers} blocks: x = x + layer(norm(x)); {mlp}. Width D = {model.width}, "
-        f"{model.heads} heads. Training: {train.steps:,} steps of AdamW on {train.batch} sequences of "
-        f"{train.context} tokens ({tokens:,} in all), learning rate {train.learning_rate:g}: what is learned "
-        f"slowly does not pay. With DeltaNet the whole model has {params:,} parameters, at most "
-        f"{most_parameters:,} are allowed: each layer may have up to {spare:,} more than DeltaNet's. A "
+        f"{model.heads} heads, {tied}, {settings.data.vocabulary:,} tokens in the vocabulary. Training: "
+        f"{train.steps:,} steps of AdamW on {train.batch} sequences of {train.context} tokens ({tokens:,} in "
+        f"all), learning rate {train.learning_rate:g} ({schedule}), weight decay {train.weight_decay:g}: "
+        f"what is learned slowly does not pay. With DeltaNet the whole model has {params:,} parameters, at "
+        f"most {most_parameters:,} are allowed: each layer may have up to {spare:,} more than DeltaNet's. A "
         f"training step of the layer may take at most {limits.time_ratio:g} times as long, and "
         f"{limits.memory_ratio:g} times the memory, as DeltaNet's."
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from asi_lab import facts
 from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.codefile import CodeFile
 from asi_lab.records import Candidate, Proposal
@@ -14,6 +15,7 @@ from asi_lab.records import Candidate, Proposal
 RESEARCHER = "planner"
 NAME = re.compile(r"delta_net_[a-z0-9_]{2,70}")
 LEAST_MOTIVATION = 80
+CHANGED_LINES = 60
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -22,6 +24,13 @@ class Plan(msgspec.Struct, frozen=True):
     name: str
     motivation: str
     change: str
+
+
+class Earlier(msgspec.Struct, frozen=True):
+    """An earlier candidate with its parent, against which its change is shown."""
+
+    candidate: Candidate
+    parent: Candidate
 
 
 class Novelty(msgspec.Struct, frozen=True):
@@ -77,23 +86,33 @@ def missing(answer: Plan, code: CodeFile) -> str:
     return "" if answer.change.strip() else "`change` must say in a few words what changed"
 
 
-def repeats(ask: Asker, proposal: Proposal, nearest: Sequence[Candidate]) -> str:
-    """Have the novelty judge compare an idea with the nearest earlier ones; returns of which it is a
-    repetition and why, empty where it is new or the judge gave no usable answer."""
-    if not nearest:
+def repeats(ask: Asker, parent: Candidate, proposal: Proposal, near: Sequence[Earlier]) -> str:
+    """Have the novelty judge compare a child of `parent` with the nearest earlier candidates.
+
+    Returns of which it is a repetition and why, empty where it is new or there was no usable answer.
+    """
+    if not near:
         return ""
-    told = "\n\n".join(
-        f"Candidate {c.id} ({c.name}):\nChange: {c.proposal.change}\n{c.proposal.motivation}"
-        for c in nearest
-        if c.proposal is not None
-    )
-    values = {"motivation": f"Change: {proposal.change}\n{proposal.motivation}", "candidates": told}
+    values = {
+        "motivation": _idea(parent, msgspec.structs.replace(parent, proposal=proposal)),
+        "candidates": "\n\n".join(
+            f"### Candidate {one.candidate.id} ({one.candidate.name})\n\n{_idea(one.parent, one.candidate)}"
+            for one in near
+        ),
+    }
     try:
         found = ask("novelty", Novelty, values)
     except RoleFailed:
         return ""
     if not found.is_repeated:
         return ""
-    known = {candidate.id: candidate for candidate in nearest}
-    ids = [number for number in found.repeated_ids if number in known] or [nearest[0].id]
-    return f"candidate {ids[0]} ({known[ids[0]].name}): {' '.join(found.reason.split())}"
+    names = {one.candidate.id: one.candidate.name for one in near}
+    first = next((number for number in found.repeated_ids if number in names), near[0].candidate.id)
+    return f"candidate {first} ({names[first]}): {' '.join(found.reason.split())}"
+
+
+def _idea(parent: Candidate, child: Candidate) -> str:
+    """What a child changes and why: words, and the change of the code."""
+    assert child.proposal is not None
+    code = facts.change(parent, child, context=0, most=CHANGED_LINES)
+    return f"Change: {child.proposal.change}\n\n{child.proposal.motivation}\n\n```diff\n{code}\n```"

@@ -55,12 +55,13 @@ def test_the_analyst_gets_figures_beside_parent_and_baselines_and_what_relatives
     found = msgspec.structs.replace(found, proposal=msgspec.structs.replace(found.proposal, code=code))
     prose.explain(ask, found, library, explained(library, found))
     (values,) = ask.asked["analyst"]
-    head = "|  | the candidate | parent: net_1 | DeltaNet | Gated DeltaNet | sd of one run |"
+    head = "|  | the candidate | parent: net_1 | sibling: net_2 | DeltaNet | Gated DeltaNet | sd of one run |"
     assert head in values["results"]
-    assert "| held-out loss, end | 3.9500 | 3.9800 | 4.0000 | 3.9000 | 0.0100 |" in values["results"]
+    assert "| held-out loss, end | 3.9500 | 3.9800 | 4.0200 | 4.0000 | 3.9000 | 0.0100 |" in values["results"]
     assert "The candidate's loss: better than DeltaNet beyond noise." in values["results"]
-    assert "| gated_delta_net (mean of 3) | baseline | +0.0500 (+4.3)" in values["ablation"]
-    assert "| 0002 net_2 | sibling | -0.0700 (-4.9)" in values["ablation"]
+    assert "| gated_delta_net (mean of 3) | baseline | +0.0500 (+4.3)* |" in values["ablation"]
+    assert "| 0002 net_2 | sibling | -0.0700 (-4.9)* |" in values["ablation"]
+    assert "| 0001 net_1 | parent | -0.0300 (-2.1) |" in values["ablation"]
     assert "- parent 0001 net_1, from 0: +gate" in values["ablation"]
     assert "+more" in values["code_diff"]
     assert "Judge" not in str(values)  # another model's opinion is no evidence
@@ -103,7 +104,8 @@ def test_the_summariser_gets_results_lessons_and_standings(library):
     assert "Weakness: slow" in told
     assert told.count("It forgets: ") == told.count("Keep it. ") == 2
     assert told.count(SAID) == 4  # of the five sections the two that hold lessons
-    assert "- candidate 2 net_2, from 1 (+gate): loss 4.0200" in told.partition("Best and latest")[2]
+    assert told.startswith("|  | parent: net_1 | DeltaNet | Gated DeltaNet | sd of one run |")
+    assert "- candidate 2 net_2, from 1 (+gate): loss 4.0200" in told.partition("All that stand out")[2]
 
 
 def test_without_analyses_nobody_is_asked(library):
@@ -143,5 +145,7 @@ def test_the_origin_is_told_from_what_the_designer_had_read(library):
     (values,) = ask.asked["provenance"]
     assert values["experience"] == "One decay is too coarse."
     assert values["insights"] == "none"
+    alone = tags.origin(Prepared(), child(), library.get(1), "", "")
+    assert alone.origin == "originality"
     with pytest.raises(RoleFailed, match="`origin` must be one of cognition, analysis, originality"):
-        tags.origin(Prepared(provenance=[Origin("experience")]), child(), library.get(1), "", "")
+        tags.origin(Prepared(provenance=[Origin("experience")]), child(), library.get(1), "", "read")

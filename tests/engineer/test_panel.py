@@ -11,7 +11,7 @@ from asi_lab.config import from_preset
 from asi_lab.engineer import panel
 from asi_lab.engineer.panel import Marks, Scale
 from asi_lab.llm.ask import RoleFailed
-from asi_lab.records import BaselineRun, Evaluation, Evidence, HeldOut, Neighbour, TaskResult, Training
+from asi_lab.records import BaselineRun, Evaluation, Evidence, HeldOut, TaskResult, Training
 from tests.asking import Prepared
 
 CODE = (references.source("delta_net"), references.source("gated_delta_net"))
@@ -48,10 +48,10 @@ def opinions(*marks: tuple[int, int, int]):
     return [Marks(*three, "c", "e", f"n{i}") for i, three in enumerate(marks)]
 
 
-def judge(make_candidate, loss=4.0, scale=FINE, given=((5, 5, 5),), baselines=None, **changes):
+def judge(make_candidate, loss=4.0, scale=FINE, given=((5, 5, 5),), baselines=None, near=(), **changes):
     ask = Prepared(judge=opinions(*given))
     found = candidate(make_candidate, loss, **changes)
-    judgement = panel.judge(ask, found, baselines or known(), scale, len(given), timing=True)
+    judgement = panel.judge(ask, found, near, baselines or known(), scale, len(given), timing=True)
     return judgement, ask
 
 
@@ -108,17 +108,17 @@ def test_the_references_are_marked_as_candidates_are():
 
 
 def test_the_judge_is_told_figures_and_noise_and_no_prose(make_candidate):
-    nearest = (Neighbour(2, 0.43), Neighbour(1, 0.2))
-    _, ask = judge(make_candidate, 3.95, nearest=nearest, motivation="It wins by far.")
+    near = [make_candidate(2, change="a gate per head"), make_candidate(1, change="a longer convolution")]
+    _, ask = judge(make_candidate, 3.95, near=near, motivation="It wins by far.")
     (values,) = ask.asked["judge"]
     told = values["rubric_facts"]
     for line in (
         "| held-out loss, 20 steps | 4.9500 | 5.0000 | 4.9000 | 0.0100 |",
         "| recall: choice_probability, higher is better, chance 0.25 | 0.5050 | 0.5000 | 0.5100 | 0.0010 |",
         "| parameters | 1,500 | 1,000 | 1,200 | - |",
-        "| tokens/s in training | 400 | 500 | 500 | - |",
+        "| tokens/s in training | 400 | 500 | 500 | 0 |",
         "The candidate's loss: better than DeltaNet beyond noise.",
-        "nearest earlier one: 0.43 of 1",
+        "Earlier ideas that are most like its own:\n- a gate per head\n- a longer convolution",
     ):
         assert line in told
     assert values["code"] == "class DeltaNet:\n    x = 1"
@@ -126,13 +126,13 @@ def test_the_judge_is_told_figures_and_noise_and_no_prose(make_candidate):
 
 
 def test_the_first_idea_has_nothing_to_be_like(make_candidate):
-    _, ask = judge(make_candidate, nearest=())
-    assert "There is no earlier idea" in ask.asked["judge"][0]["rubric_facts"]
+    _, ask = judge(make_candidate)
+    assert "most like its own:\n- none" in ask.asked["judge"][0]["rubric_facts"]
 
 
 def test_without_timing_speed_is_not_told(make_candidate):
     ask = Prepared(judge=opinions((5, 5, 5)))
-    panel.judge(ask, candidate(make_candidate, 4.0), known(), FINE, 1, timing=False)
+    panel.judge(ask, candidate(make_candidate, 4.0), (), known(), FINE, 1, timing=False)
     assert "tokens/s" not in ask.asked["judge"][0]["rubric_facts"]
 
 

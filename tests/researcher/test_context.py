@@ -29,7 +29,7 @@ def library(tmp_path):
 
 
 def told(library, draw=Draw(0, 1, 1, (3, 0)), experience="") -> dict[str, str]:  # noqa: B008  immutable
-    return context.values(library.settings, draw, library, experience)
+    return context.values(library.settings, 7, draw, library, experience)
 
 
 def test_all_variables_of_both_prompts_are_given(library):
@@ -60,7 +60,7 @@ def test_references_come_with_ideas_and_the_best_with_its_code(library):
     references = told(library)["references"]
     first, second = references.split("### net_3")
     assert first.startswith("### net_2 (candidate 2, from 1)")
-    assert "Result: loss 3.9000, better than DeltaNet beyond noise; fitness" in first
+    assert "Result: loss 3.9000, better than DeltaNet beyond noise; 1,000 parameters, 100 tokens/s" in first
     assert "-    number = 1\n+    number = 2" in first
     assert "Change: change 3\nIdea: because\n" in second
     assert "Weaknesses: weakness 3" in second
@@ -72,6 +72,22 @@ def test_standings_tell_changes_and_results(library):
     lines = told(library)["standings"].splitlines()
     assert lines[0].startswith("- candidate 2 net_2, from 1 (change 2): loss 3.9000, better than DeltaNet")
     assert len(lines) == 3
+    under_way = test_explain.candidate(4, 4.0, 0.5, 1)
+    library.store.put(msgspec.structs.replace(under_way, evidence=None, score=None))
+    assert (
+        told(library)["standings"].splitlines()[-1] == "- candidate 4 net_4, from 1 (+gate): being tried now"
+    )
+
+
+def test_what_an_analyst_learnt_stands_in_the_place_of_the_idea(library):
+    found = library.get(3)
+    text = "# Analysis\n\n## Insights\n\nA gate needs decay.\n\n---\n\nthe table"
+    library.store.put(
+        msgspec.structs.replace(found, analysis=msgspec.structs.replace(found.analysis, text=text))
+    )
+    references = told(library)["references"].partition("### net_3")[2]
+    assert "Change: change 3\nLesson: A gate needs decay.\nResult:" in references
+    assert "because" not in references
 
 
 def test_an_empty_lab_has_nothing_to_tell(tmp_path):
@@ -98,7 +114,15 @@ def test_failures_are_lessons_once_each(library):
 
 @pytest.mark.parametrize("step", [0, 1])
 def test_usually_the_evidence_leads(library, step):
-    assert told(library, Draw(0, 1, 1, step=step))["direction"] == "Follow the evidence."
+    direction = told(library, Draw(0, 1, 1, step=step))["direction"]
+    assert direction.startswith("Follow the evidence.")
+    assert direction.endswith(f"look first at {context.PLACES[7 % len(context.PLACES)]}.")
+
+
+def test_those_who_plan_at_the_same_time_look_elsewhere_first(library):
+    draw = Draw(0, 1, 1)
+    told = {context.direction(number, draw, library) for number in range(10, 16)}
+    assert len(told) == 6
 
 
 def test_a_search_that_stands_still_asks_for_another_paradigm(library):
@@ -109,7 +133,7 @@ def test_a_search_that_stands_still_asks_for_another_paradigm(library):
 
 def test_the_budget_tells_the_block_the_training_and_the_spare_parameters(library):
     budget = told(library)["budget"]
-    assert "x = x + layer(norm(x)); x = x + mlp(norm(x))" in budget
+    assert "x = x + layer(norm(x)); x = x + mlp(norm(x)), swiglu x 2.67." in budget
     assert "the whole model has 1,000 parameters, at most 1,500 are allowed" in budget
     layers = library.settings.model.layers
     assert f"each layer may have up to {500 // layers:,} more than DeltaNet's" in budget
