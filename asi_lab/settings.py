@@ -266,6 +266,11 @@ class Agents(Section, frozen=True, kw_only=True):
     ollama_host: Annotated[str, about("Ollama's server; empty: OLLAMA_HOST, or this machine.")] = ""
     openai_base_url: Annotated[str, about("An OpenAI-compatible server; empty: OpenAI itself.")] = ""
 
+    @property
+    def any_model(self) -> bool:
+        """Whether a language model is named for any role."""
+        return any((self.models, self.planner, self.coder, self.judge, self.analyst))
+
 
 class Settings(Section, frozen=True, kw_only=True):
     """A whole lab."""

@@ -283,10 +283,10 @@ def test_an_estimate_before_and_after_a_search(lab):
 
     before = run()
     assert before["seconds"] is None
-    assert before["tokens"] == 10 * 54_000
+    assert before["tokens"] == 10 * 31_000
     assert before["dollars"] is None  # nobody knows the price of this model
     (lab.path / "prices.toml").write_text('["openai:night"]\nprompt = 2.0\ncompletion = 10.0\n')
-    assert run()["dollars"] == pytest.approx(10 * (40_000 * 2 + 14_000 * 10) / 1e6)
+    assert run()["dollars"] == pytest.approx(10 * (25_000 * 2 + 6_000 * 10) / 1e6)
     search(lab, costly(1000, 100), 2)
     after = run()
     _, _, ledger = read(lab)

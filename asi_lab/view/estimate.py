@@ -13,9 +13,9 @@ from asi_lab.spending import Price, dollars, of_models, total
 from asi_lab.store import Store
 from asi_lab.view import status
 
-PROMPT_TOKENS, COMPLETION_TOKENS = 40_000, 14_000
-"""For a candidate with one plan of two turns, novelty, three opinions, an analysis and a summary, at the
-length of the packaged prompts. Repairs come on top."""
+PROMPT_TOKENS, COMPLETION_TOKENS = 25_000, 6_000
+"""For a candidate with a summary, a plan of two turns, novelty, three opinions, an analysis and tags, as they
+were in a search on the micro preset. Repairs come on top."""
 
 
 class Estimate(msgspec.Struct, frozen=True):

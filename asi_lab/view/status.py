@@ -25,6 +25,8 @@ from asi_lab.view.leaderboard import Board
 EngineState = Literal["never started", "preparing data", "running", "paused", "stopped", "lost contact"]
 LOST_AFTER = 15.0
 """Seconds without a heartbeat after which the engine counts as lost; it beats about once a second."""
+MOST_CALLS = 10
+"""Calls to language models that one candidate may wait for, each as long as a silence may last."""
 LATEST = 8
 """Estimates rest on so many of the latest candidates."""
 
@@ -103,10 +105,11 @@ def pace(summaries: Sequence[Summary], settings: Settings) -> Pace | None:
 
 
 def _timed(summaries: Sequence[Summary], settings: Settings) -> list[tuple[Summary, float]]:
-    """Candidates whose times tell how long they took, with the seconds. Those that outlasted a trial's limit
+    """Candidates whose times tell how long they took, with the seconds. Those that outlasted every limit
     were suspended in between, or the clock was set forward; those that ended before they began saw it set
     back."""
-    limit, ended = settings.limits.trial_seconds, {s.id: s.updated for s in summaries}
+    models = MOST_CALLS * settings.agents.timeout_seconds if settings.agents.any_model else 0.0
+    limit, ended = settings.limits.trial_seconds + models, {s.id: s.updated for s in summaries}
     timed = ((s, _took(s, ended)) for s in summaries if s.id != SEED_ID)
     return [(s, took) for s, took in timed if 0 <= took <= limit]
 
