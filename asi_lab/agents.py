@@ -182,9 +182,10 @@ class Agents:
         return _Asker(self, candidate_id, {"judge": judge} if judge else {})
 
     def begun(self, candidate_id: int) -> dict[str, str] | None:
-        """What the planner of a candidate was told when its plan was begun, None where none was."""
-        found = self.store.get_meta(f"plan/{candidate_id}")
-        return None if found is None else msgspec.convert(found, dict[str, str])
+        """What the planner of a candidate was told when its plan was begun; None where none was, or where the
+        prompt takes other variables by now."""
+        found = msgspec.convert(self.store.get_meta(f"plan/{candidate_id}", {}), dict[str, str])
+        return found if set(found) == set(self.prompts["planner"].variables) else None
 
     def begin(self, candidate_id: int, values: Mapping[str, str]) -> None:
         """Keep what the planner of a candidate is told, until the candidate is `done`."""

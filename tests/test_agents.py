@@ -651,3 +651,13 @@ def test_a_plan_that_was_begun_goes_on_as_it_was_told(lab):
     with Store.open_readonly(lab.store) as store:
         assert store.get_meta("plan/2") is None
         assert store.get(2).proposal.motivation == night.IDEAS[2]
+
+
+def test_a_plan_that_was_begun_with_another_prompt_is_begun_anew(lab):
+    search(lab, night.Night(), 1)
+    with Store.open(lab.store) as store:
+        store.put_meta("plan/2", {"parent_name": "delta_net", "of_an_older_prompt": "x"})
+    second = night.Night()
+    second._number = 1
+    search(lab, second, 2)
+    assert read(lab)[0][2].proposal.motivation == night.IDEAS[2]
