@@ -61,6 +61,7 @@ def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float
 @click.option(
     "--hours", type=click.FloatRange(min=0, min_open=True), callback=_finite, help="Search for so long."
 )
+@click.option("--readonly", is_flag=True, help="Only watch: the terminal UI gives no orders.")
 @preset_option
 @seed_option
 @click.version_option(__version__, prog_name="asi-lab")
@@ -70,13 +71,15 @@ def cli(
     no_tui: bool,
     experiments: int | None,
     hours: float | None,
+    readonly: bool,
     preset: str | None,
     seed: int | None,
 ) -> None:
     """Discover linear-attention architectures: propose, train, evaluate, score, commit, repeat.
 
-    `asi-lab --no-tui` searches; the commands below look at a lab and steer its engine. With neither
-    --experiments nor --hours a search goes on until it is stopped.
+    `asi-lab` opens the terminal UI on a lab, from which an engine is started, watched and steered.
+    `asi-lab --no-tui` searches here and now; with neither --experiments nor --hours it goes on until it is
+    stopped. The commands below look at a lab and steer its engine.
     """
     if ctx.invoked_subcommand is not None:
         given: dict[str, Any] = {"--no-tui": no_tui, "--experiments": experiments, "--hours": hours}
@@ -84,13 +87,19 @@ def cli(
         if wrong := [name for name, value in given.items() if value]:
             raise UsageError(f"{', '.join(wrong)}: goes with asi-lab --no-tui, not before a command.")
         return
-    if not no_tui:
-        raise UsageError("The terminal UI comes with a later version. Search without it: asi-lab --no-tui")
-    from asi_lab import headless
-
+    if not no_tui and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("The terminal UI needs a terminal. Search without it: asi-lab --no-tui")
+    if not no_tui and (experiments is not None or hours is not None):
+        raise UsageError("--experiments, --hours: go with asi-lab --no-tui.")
     lab = current_lab()
     _prepare(lab, preset, seed)
-    ctx.exit(headless.search(lab, experiments, hours))
+    if no_tui:
+        from asi_lab import headless
+
+        ctx.exit(headless.search(lab, experiments, hours))
+    from asi_lab import tui
+
+    ctx.exit(tui.run(lab, readonly=readonly))
 
 
 for _command in (

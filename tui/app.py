@@ -1,0 +1,235 @@
+"""The application: a header, eight panes of which one is in view, a footer; polls and orders."""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar
+
+from rich.text import Text
+from textual import work
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.reactive import reactive
+from textual.widgets import ContentSwitcher, Footer, Static
+
+from asi_lab import commands
+from asi_lab.commands import Action
+from asi_lab.errors import LabError
+from asi_lab.lab import Lab
+from asi_lab.text import plain
+from asi_lab.tui import engine
+from asi_lab.tui.dialogs import Confirm, Help
+from asi_lab.tui.panes.agents import Agents
+from asi_lab.tui.panes.candidates import Candidates
+from asi_lab.tui.panes.curves import Curves
+from asi_lab.tui.panes.diff import Diff
+from asi_lab.tui.panes.events import Events
+from asi_lab.tui.panes.lineage import Lineage
+from asi_lab.tui.panes.overview import Overview
+from asi_lab.tui.panes.pane import Pane
+from asi_lab.tui.panes.system import System
+from asi_lab.tui.snapshot import Reader, Snapshot
+from asi_lab.view.tables import duration
+
+POLL_SECONDS = 1.0
+WIDE, LEAST_WIDTH, LEAST_HEIGHT = 120, 60, 15
+PANES = ("overview", "candidates", "lineage", "curves", "diff", "agents", "system", "events")
+SIGNS = {"running": "▶", "paused": "⏸", "stopped": "■", "lost contact": "✗"}
+
+
+class LabApp(App[int]):
+    """Shows a lab and steers its engine."""
+
+    TITLE = "asi-lab"
+    CSS = """
+    #header { height: 1; background: $primary-muted; padding: 0 1; }
+    #tabs { height: 1; padding: 0 1; color: $text-muted; }
+    ContentSwitcher { height: 1fr; }
+    #small { display: none; }
+    .-small #small { display: block; }
+    .-small ContentSwitcher, .-small #tabs, .-small #header, .-small Footer { display: none; }
+    """
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(str(n), f"pane('{name}')", name, show=False) for n, name in enumerate(PANES, start=1)),
+        Binding("p", "pause", "Pause"),
+        Binding("e", "start_engine", "Start"),
+        Binding("x", "stop", "Stop"),
+        Binding("ctrl+x", "stop_now", "Stop now", show=False),
+        Binding("question_mark", "help", "Help"),
+        Binding("q", "detach", "Leave"),
+    ]
+    selected: reactive[int | None] = reactive(None)
+
+    def __init__(self, lab: Lab, *, readonly: bool = False) -> None:
+        """Raises `ConfigError` where the lab's settings are wrong."""
+        super().__init__()
+        self.lab, self.readonly = lab, readonly
+        self.reader = Reader(lab)
+        self.snapshot: Snapshot | None = None
+        self._read_at = time.monotonic()
+
+    def compose(self) -> ComposeResult:
+        """Header, tabs, panes, footer."""
+        yield Static(id="header")
+        yield Static(id="tabs")
+        with ContentSwitcher(initial="overview"):
+            yield Overview(id="overview")
+            yield Candidates()
+            yield Lineage()
+            yield Curves()
+            yield Diff()
+            yield Agents()
+            yield System()
+            yield Events()
+        yield Static(Text(f"asi-lab needs {LEAST_WIDTH}x{LEAST_HEIGHT} characters."), id="small")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin to look."""
+        self._tabs()
+        self.poll()
+        self.set_interval(POLL_SECONDS, self.poll)
+        self.set_interval(POLL_SECONDS, self._head)
+
+    def on_resize(self) -> None:
+        """One pane or two, or none at all."""
+        self.set_class(self.size.width >= WIDE, "-wide")
+        self.set_class(self.size.width < LEAST_WIDTH or self.size.height < LEAST_HEIGHT, "-small")
+
+    @work(thread=True, exclusive=True)
+    def poll(self) -> None:
+        """Look into the lab, in a thread."""
+        try:
+            found: Snapshot | LabError = self.reader.read()
+        except LabError as error:
+            found = error
+        self.call_from_thread(self._take, found)
+
+    @property
+    def pane(self) -> Pane:
+        """The pane in view."""
+        switcher = self.query_one(ContentSwitcher)
+        return switcher.get_child_by_id(switcher.current or PANES[0], Pane)
+
+    def watch_selected(self, number: int | None) -> None:
+        """Tell the pane in view."""
+        if self.snapshot is not None:
+            self.pane.select(number)
+
+    def action_pane(self, name: str) -> None:
+        """Bring a pane into view."""
+        self.query_one(ContentSwitcher).current = name
+        self._tabs()
+        if self.snapshot is not None:
+            self.pane.show(self.snapshot)
+            self.pane.select(self.selected)
+        self.pane.begin()
+
+    def action_pause(self) -> None:
+        """Pause after the running candidate, or go on."""
+        state = self.snapshot.status.engine.state if self.snapshot else "stopped"
+        self._order("resume" if state == "paused" else "pause")
+
+    def action_stop(self) -> None:
+        """End the search after the running candidate, once confirmed."""
+        self._confirmed("End the search after the running candidate?", "stop")
+
+    def action_stop_now(self) -> None:
+        """End the search at once, once confirmed."""
+        self._confirmed("Cut the running trial off? It starts over with the next search.", "stop_now")
+
+    def action_start_engine(self) -> None:
+        """Start a search that outlives this terminal."""
+        if self.readonly:
+            self.notify("This view is read-only.", severity="warning", markup=False)
+        elif (pid := self.lab.engine_pid()) is not None:
+            self.notify(f"An engine is at work already, process {pid}.", markup=False)
+        else:
+            try:
+                log = engine.start(self.lab)
+            except LabError as error:
+                self.notify(str(error), severity="error", markup=False)
+            else:
+                self.notify(f"Started; it narrates to {log}. Leaving here does not end it.", markup=False)
+
+    def action_help(self) -> None:
+        """Show the live keys."""
+        keys = [
+            (active.binding.key_display or self.get_key_display(active.binding), active.binding.description)
+            for active in self.screen.active_bindings.values()
+            if active.binding.description
+        ]
+        self.push_screen(Help(list(dict.fromkeys(keys))))
+
+    def action_detach(self) -> None:
+        """Leave; the search goes on."""
+        self.exit(0)
+
+    def _confirmed(self, question: str, action: Action) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._order(action)
+
+        self.push_screen(Confirm(question), answered)
+
+    def _order(self, action: Action) -> None:
+        """Leave an order for the engine; its answer comes as an event."""
+        if self.readonly:
+            self.notify("This view is read-only.", severity="warning", markup=False)
+        elif self.lab.engine_pid() is None:
+            self.notify("No engine is at work: e starts one.", severity="warning", markup=False)
+        else:
+            try:
+                commands.send(self.lab.commands, action)
+            except LabError as error:
+                self.notify(str(error), severity="error", markup=False)
+            else:
+                self.notify(f"told the engine: {action.replace('_', ' ')}", markup=False)
+
+    def _take(self, found: Snapshot | LabError) -> None:
+        if isinstance(found, LabError):
+            self.query_one("#header", Static).update(Text(plain(str(found)), style="bold red"))
+            return
+        before, self.snapshot, self._read_at = self.snapshot, found, time.monotonic()
+        self._answers(before, found)
+        self._head()
+        self.pane.show(found)
+        if before is None:
+            self.pane.begin()
+
+    def _answers(self, before: Snapshot | None, now: Snapshot) -> None:
+        """Show what the engine answered to orders."""
+        if before is None or not before.events:
+            return
+        for event in now.events:
+            if event.seq > before.events[-1].seq and event.kind == "command":
+                self.notify(plain(event.message), markup=False)
+
+    def _head(self) -> None:
+        if self.snapshot is None:
+            return
+        status, age = self.snapshot.status, time.monotonic() - self._read_at
+        state = status.engine.state
+        words = Text(f"{SIGNS.get(state, '◌')} {state}", style="bold")
+        if state == "lost contact" and status.engine.beat_age is not None:
+            words.append(f" {duration(status.engine.beat_age)}")
+        wanted = f" of {status.wanted}" if status.wanted else ""
+        words.append(f"   {status.finished}{wanted} candidates")
+        if status.board and status.board.candidates:
+            best = status.board.candidates[0]
+            words.append(f"   best {best.id:04d} loss {best.loss:.4f} ({best.gain:+.2%})")
+        words.append(f"   read {age:.0f} s ago" if age >= 2 else "", style="dim")
+        words.append("   read-only" if self.readonly else "", style="dim")
+        self.query_one("#header", Static).update(words)
+
+    def _tabs(self) -> None:
+        current = self.query_one(ContentSwitcher).current
+        words = Text(no_wrap=True)
+        for number, name in enumerate(PANES, start=1):
+            words.append(f"{number} {name}", style="bold reverse" if name == current else "").append("  ")
+        self.query_one("#tabs", Static).update(words)
+
+    async def on_unmount(self) -> None:
+        """Close the store."""
+        self.reader.close()

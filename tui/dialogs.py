@@ -1,0 +1,69 @@
+"""Questions and help in front of the panes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.table import Table
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+
+class Confirm(ModalScreen[bool]):
+    """A question that only `y` answers with yes; Enter does nothing."""
+
+    DEFAULT_CSS = """
+    Confirm { align: center middle; }
+    Confirm > Vertical { width: 60; max-width: 95%; height: auto; border: thick $warning; padding: 1 2;
+        background: $surface; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", "Yes"),
+        Binding("n,escape,q", "answer(False)", "No"),
+    ]
+
+    def __init__(self, question: str) -> None:
+        super().__init__()
+        self.question = question
+
+    def compose(self) -> ComposeResult:
+        """The question and the keys."""
+        with Vertical():
+            yield Static(Text(self.question))
+            yield Static(Text("\ny yes   n no", style="bold"))
+
+    def action_answer(self, yes: bool) -> None:
+        """Close with the answer."""
+        self.dismiss(yes)
+
+
+class Help(ModalScreen[None]):
+    """The live keys, those of the focused pane first."""
+
+    DEFAULT_CSS = """
+    Help { align: center middle; }
+    Help > VerticalScroll { width: 64; max-width: 95%; height: auto; max-height: 90%; padding: 1 2;
+        border: thick $primary; background: $surface; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,q,enter", "close", "Close")]
+
+    def __init__(self, keys: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self.keys = keys
+
+    def compose(self) -> ComposeResult:
+        """A table of keys."""
+        shown = Table(box=None, show_header=False, pad_edge=False)
+        for key, words in self.keys:
+            shown.add_row(Text(key, style="bold"), Text(words))
+        with VerticalScroll():
+            yield Static(shown)
+
+    def action_close(self) -> None:
+        """Back to the panes."""
+        self.dismiss(None)

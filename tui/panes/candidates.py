@@ -1,0 +1,182 @@
+"""All candidates in a table that can be sorted and filtered, and everything about the selected one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.widgets import Input, Static
+
+from asi_lab.records import CandidateState
+from asi_lab.spending import Spent
+from asi_lab.summary import Summary
+from asi_lab.tui.linetable import Column, LineTable, Row
+from asi_lab.tui.panes.pane import Pane
+from asi_lab.tui.snapshot import Snapshot
+from asi_lab.view import leaderboard, page, tables
+
+COLUMNS = (
+    Column("#", 5, right=True),
+    Column("state", 14),
+    Column("name", 0),
+    Column("parent", 6, right=True),
+    Column("loss", 8, right=True),
+    Column("gain", 8, right=True),
+    Column("judge", 5, right=True),
+    Column("fitness", 8, right=True),
+)
+ORDERS: dict[str, Callable[[Summary], float]] = {
+    "id": lambda s: -s.id,
+    "fitness": lambda s: -(s.fitness if s.fitness is not None else -1.0),
+    "loss": lambda s: s.loss if s.loss is not None else float("inf"),
+    "judge": lambda s: -(s.judge if s.judge is not None else -1.0),
+    "name": lambda s: 0.0,
+}
+"""Orders of the table, each by a figure that is least for the first row; the newest come first by id."""
+
+
+def glyph(state: CandidateState) -> str:
+    """A sign beside the word, so that colour is never alone."""
+    if state is CandidateState.DONE:
+        return "●"
+    return "✗" if state.is_failure else "◌"
+
+
+class Candidates(Pane):
+    """The table, its filter, and the details."""
+
+    DEFAULT_CSS = """
+    Candidates { layout: horizontal; }
+    Candidates #list { width: 1fr; }
+    Candidates #filter { display: none; height: 3; }
+    Candidates #filter.-shown { display: block; }
+    Candidates #details { width: 1fr; display: none; border-left: solid $primary-muted; padding: 0 1; }
+    .-wide Candidates #details { display: block; }
+    Candidates.-open #list { display: none; }
+    Candidates.-open #details { display: block; border-left: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "order", "Sort"),
+        Binding("slash", "filter", "Filter"),
+        Binding("escape", "back", "Back", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(id="candidates")
+        self.order, self.wanted = "id", ""
+        self._snapshot: Snapshot | None = None
+        self._shown: tuple[int, float] | None = None
+
+    def compose(self) -> ComposeResult:
+        """Filter and table at the left, details at the right or alone."""
+        with VerticalScroll(id="list", can_focus=False):
+            yield Input(placeholder="words of name, state or id; Esc clears", id="filter")
+            yield LineTable(COLUMNS, id="table", empty="No candidates yet: the baselines come first.")
+        with VerticalScroll(id="details", can_focus=True):
+            yield Static(id="page")
+
+    def begin(self) -> None:
+        """The keys go to the table."""
+        self.query_one(LineTable).focus()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Refill the table where anything changed."""
+        before, self._snapshot = self._snapshot, snapshot
+        if before is None or before.summaries is not snapshot.summaries:
+            self._fill()
+        self._detail(self.lab_app.selected)
+
+    def select(self, candidate_id: int | None) -> None:
+        """Show another candidate."""
+        self.query_one(LineTable).select(candidate_id)
+        self._detail(candidate_id)
+
+    def on_line_table_selected(self, event: LineTable.Selected) -> None:
+        """Share the selection."""
+        self.lab_app.selected = event.key
+
+    def on_line_table_opened(self, event: LineTable.Opened) -> None:
+        """Give the whole pane to the details."""
+        self.lab_app.selected = event.key
+        self.add_class("-open")
+        self._detail(event.key)
+        self.query_one("#details").focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter as one types."""
+        self.wanted = event.value.lower()
+        self._fill()
+
+    def on_input_submitted(self) -> None:
+        """Back to the table, with the filter in force."""
+        self.query_one(LineTable).focus()
+
+    def action_order(self) -> None:
+        """Sort by the next figure; the same candidate stays selected."""
+        names = list(ORDERS)
+        self.order = names[(names.index(self.order) + 1) % len(names)]
+        self.notify(f"sorted by {self.order}", markup=False)
+        self._fill()
+
+    def action_filter(self) -> None:
+        """Type words that rows must hold."""
+        field = self.query_one("#filter", Input)
+        field.add_class("-shown")
+        field.focus()
+
+    def action_back(self) -> None:
+        """Close the details, else clear the filter."""
+        if self.has_class("-open"):
+            self.remove_class("-open")
+        else:
+            field = self.query_one("#filter", Input)
+            field.value = ""
+            field.remove_class("-shown")
+        self.query_one(LineTable).focus()
+
+    def _fill(self) -> None:
+        if self._snapshot is None:
+            return
+        found = [s for s in self._snapshot.summaries if self._matches(s)]
+        found.sort(key=(lambda s: s.name) if self.order == "name" else ORDERS[self.order])
+        base = next((s.loss for s in self._snapshot.summaries if s.id == 0), None)
+        table = self.query_one(LineTable)
+        table.show([_row(s, base) for s in found])
+        if self.lab_app.selected is None:
+            self.lab_app.selected = table.selected
+
+    def _matches(self, summary: Summary) -> bool:
+        text = f"{summary.id:04d} {summary.state.value} {summary.name} {summary.model}".lower()
+        return all(word in text for word in self.wanted.split())
+
+    def _detail(self, candidate_id: int | None) -> None:
+        if candidate_id is None or not self.query_one("#details").display:
+            return
+        found = self.lab_app.reader.candidate(candidate_id)
+        if found is None or self._shown == (found.id, found.updated):
+            return
+        self._shown = (found.id, found.updated)
+        settings, lineage = self.lab_app.reader.settings, tables.shown(self.lab_app.lab.lineage)
+        with self.lab_app.reader.store() as store:
+            runs = store.baselines() if store is not None else []
+            spent = store.ledger.spent_on(found.id) if store is not None else Spent()
+        known = leaderboard.measured(settings, runs)
+        self.query_one("#page", Static).update(page.page(found, known, lineage, spent))
+
+
+def _row(s: Summary, base: float | None) -> Row:
+    gain = "" if s.loss is None or not base else f"{(base - s.loss) / base:+.2%}"
+    cells = (
+        f"{s.id:04d}",
+        f"{glyph(s.state)} {s.state.value}",
+        s.name,
+        "" if s.parent is None else f"{s.parent:04d}",
+        "" if s.loss is None else f"{s.loss:.4f}",
+        gain,
+        "" if s.judge is None else f"{s.judge:.1f}",
+        "" if s.fitness is None else f"{s.fitness:.4f}",
+    )
+    return Row(s.id, cells, "dim" if s.state.is_failure else "")

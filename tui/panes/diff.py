@@ -1,0 +1,81 @@
+"""The code of the selected candidate against its parent, the seed or the best."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.console import RenderableType
+from rich.syntax import Syntax
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.widgets import Static
+
+from asi_lab import facts
+from asi_lab.records import SEED_ID, Candidate
+from asi_lab.text import plain
+from asi_lab.tui.panes.pane import Pane
+from asi_lab.tui.snapshot import Snapshot
+
+AGAINST = ("parent", "seed", "best", "nothing")
+
+
+class Diff(Pane):
+    """A unified diff, or the whole code."""
+
+    DEFAULT_CSS = """
+    Diff #title { height: 1; padding: 0 1; text-style: bold; }
+    Diff #scroll { height: 1fr; padding: 0 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("b", "against", "Against")]
+
+    def __init__(self) -> None:
+        super().__init__(id="diff")
+        self._against = "parent"
+        self._best: int | None = None
+
+    def compose(self) -> ComposeResult:
+        """A title and the text."""
+        yield Static(id="title", markup=False)
+        with VerticalScroll(id="scroll", can_focus=True):
+            yield Static(id="text")
+
+    def begin(self) -> None:
+        """The keys go to the text."""
+        self.query_one("#scroll").focus()
+        self.select(self.lab_app.selected)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Remember the best."""
+        scored = [s for s in snapshot.summaries if s.fitness is not None and s.id != SEED_ID]
+        self._best = max(scored, key=lambda s: s.fitness or 0.0).id if scored else None
+
+    def select(self, candidate_id: int | None) -> None:
+        """Show another candidate's code."""
+        title, text = self._compared(candidate_id)
+        self.query_one("#title", Static).update(title)
+        self.query_one("#text", Static).update(text)
+
+    def action_against(self) -> None:
+        """Compare with something else, or show the whole code."""
+        self._against = AGAINST[(AGAINST.index(self._against) + 1) % len(AGAINST)]
+        self.select(self.lab_app.selected)
+
+    def _compared(self, candidate_id: int | None) -> tuple[str, RenderableType]:
+        found = None if candidate_id is None else self.lab_app.reader.candidate(candidate_id)
+        if found is None or found.proposal is None:
+            return "No candidate is selected: go to 2 and choose one.", Text()
+        name = f"{found.id:04d} {plain(found.name, limit=60)}"
+        if self._against == "nothing":
+            return name, Syntax(plain(found.proposal.code, multiline=True), "python", theme="ansi_dark")
+        other = self._other(found)
+        if other is None:
+            return f"{name}: there is no {self._against} to compare with; b changes that.", Text()
+        title = f"{other.id:04d} {plain(other.name, limit=60)} ({self._against}) -> {name}"
+        changed = plain(facts.change(other, found, context=3), multiline=True)
+        return title, Syntax(changed, "diff", theme="ansi_dark") if changed else Text("The same code.")
+
+    def _other(self, found: Candidate) -> Candidate | None:
+        number = {"parent": found.parent, "seed": SEED_ID, "best": self._best}[self._against]
+        return None if number is None or number == found.id else self.lab_app.reader.candidate(number)

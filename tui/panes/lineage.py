@@ -1,0 +1,123 @@
+"""The lineage as a tree by parent, with the path to the best marked."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+
+from asi_lab.summary import Summary
+from asi_lab.tui.linetable import Column, LineTable, Row
+from asi_lab.tui.panes.candidates import glyph
+from asi_lab.tui.panes.pane import Pane
+from asi_lab.tui.snapshot import Snapshot
+
+COLUMNS = (Column("lineage", 0), Column("loss", 8, right=True), Column("fitness", 8, right=True))
+
+
+class Lineage(Pane):
+    """A tree in a table; branches can be folded."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "fold", "Fold"),
+        Binding("u", "jump('parent')", "Parent"),
+        Binding("b", "jump('child')", "Best child"),
+        Binding("n", "jump('sibling')", "Sibling"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(id="lineage")
+        self._folded: set[int] = set()
+        self._snapshot: Snapshot | None = None
+
+    def compose(self) -> ComposeResult:
+        """The tree."""
+        yield LineTable(COLUMNS, id="tree", empty="The lineage begins with the baselines.")
+
+    def begin(self) -> None:
+        """The keys go to the tree."""
+        self.query_one(LineTable).focus()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Redraw where anything changed."""
+        before, self._snapshot = self._snapshot, snapshot
+        if before is None or before.summaries is not snapshot.summaries:
+            self._fill()
+
+    def select(self, candidate_id: int | None) -> None:
+        """Go to another candidate."""
+        self.query_one(LineTable).select(candidate_id)
+
+    def on_line_table_selected(self, event: LineTable.Selected) -> None:
+        """Share the selection."""
+        self.lab_app.selected = event.key
+
+    def action_fold(self) -> None:
+        """Hide or show what descends from the selected candidate."""
+        selected = self.query_one(LineTable).selected
+        if selected is not None:
+            self._folded ^= {selected}
+            self._fill()
+
+    def action_jump(self, where: str) -> None:
+        """Go to the parent, the best child, or the next sibling."""
+        selected = self.query_one(LineTable).selected
+        if self._snapshot is None or selected is None:
+            return
+        known = {s.id: s for s in self._snapshot.summaries}
+        children = _children(self._snapshot.summaries)
+        here = known[selected]
+        found: int | None = None
+        if where == "parent":
+            found = here.parent
+        elif where == "child":
+            best = sorted(children[selected], key=lambda s: -(s.fitness or 0.0))
+            found = best[0].id if best else None
+        elif here.parent is not None:
+            siblings = [s.id for s in children[here.parent]]
+            found = siblings[(siblings.index(selected) + 1) % len(siblings)]
+        if found is not None:
+            self.lab_app.selected = found
+
+    def _fill(self) -> None:
+        if self._snapshot is not None:
+            self.query_one(LineTable).show(tree(self._snapshot.summaries, self._folded))
+
+
+def _children(summaries: Sequence[Summary]) -> Mapping[int, list[Summary]]:
+    children: dict[int, list[Summary]] = defaultdict(list)
+    for summary in summaries:
+        if summary.parent is not None:
+            children[summary.parent].append(summary)
+    return children
+
+
+def tree(summaries: Sequence[Summary], folded: set[int]) -> list[Row]:
+    """The rows of the tree, parents before children; what is folded says how much it hides."""
+    known, children = {s.id: s for s in summaries}, _children(summaries)
+    scored = [s for s in summaries if s.fitness is not None]
+    path: set[int] = set()
+    number = max(scored, key=lambda s: s.fitness or 0.0).id if scored else None
+    while number is not None and number in known and number not in path:
+        path.add(number)
+        number = known[number].parent
+    rows: list[Row] = []
+    waiting = [(s, "", "") for s in reversed(summaries) if s.parent is None]
+    while waiting:
+        summary, stem, branch = waiting.pop()
+        below = children[summary.id]
+        mark = "★ " if summary.id in path else ""
+        hidden = f"  (+{len(below)} folded)" if summary.id in folded and below else ""
+        words = f"{stem}{branch}{glyph(summary.state)} {summary.id:04d} {mark}{summary.name}{hidden}"
+        loss = "" if summary.loss is None else f"{summary.loss:.4f}"
+        fitness = "" if summary.fitness is None else f"{summary.fitness:.4f}"
+        style = "bold" if summary.id in path else "dim" if summary.state.is_failure else ""
+        rows.append(Row(summary.id, (words, loss, fitness), style))
+        if summary.id not in folded:
+            deeper = stem + {"": "", "├─": "│ ", "└─": "  "}[branch]
+            for place, child in reversed(list(enumerate(below))):
+                waiting.append((child, deeper, "└─" if place == len(below) - 1 else "├─"))
+    return rows

@@ -1,0 +1,76 @@
+"""The whole search at a glance: state, best so far against the baseline, the running trial's curve."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Container, VerticalScroll
+from textual.widgets import Static
+from textual_plot import HiResMode, PlotWidget
+
+from asi_lab.baselines import SEED_ARCHITECTURE
+from asi_lab.records import SEED_ID
+from asi_lab.tui.panes.pane import Pane
+from asi_lab.tui.snapshot import Snapshot
+from asi_lab.view import tables
+
+
+class Overview(Pane):
+    """State in words, and two plots."""
+
+    DEFAULT_CSS = """
+    Overview { layout: horizontal; }
+    Overview #words { width: 1fr; padding: 0 1; }
+    Overview #plots { width: 1fr; display: none; }
+    Overview PlotWidget { height: 1fr; }
+    .-wide Overview #plots { display: block; }
+    """
+
+    def compose(self) -> ComposeResult:
+        """Words at the left; plots at the right where there is room."""
+        with VerticalScroll(id="words", can_focus=True):
+            yield Static(id="state")
+        with Container(id="plots"):
+            yield PlotWidget(id="best", allow_pan_and_zoom=False)
+            yield PlotWidget(id="live", allow_pan_and_zoom=False)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Words always, plots where they are seen."""
+        self.query_one("#state", Static).update(tables.status(snapshot.status))
+        if self.query_one("#plots").display:
+            self._best(snapshot)
+            self._live(snapshot)
+
+    def _best(self, snapshot: Snapshot) -> None:
+        plot = self.query_one("#best", PlotWidget)
+        plot.clear()
+        scored = [s for s in snapshot.summaries if s.loss is not None and s.id != SEED_ID]
+        plot.border_title = Text("held-out loss by candidate: all, best so far, DeltaNet and its noise")
+        board = snapshot.board
+        if not scored or board is None:
+            return
+        ids = np.array([s.id for s in scored], dtype=float)
+        losses = np.array([s.loss for s in scored], dtype=float)
+        plot.scatter(ids, losses, marker="·", marker_style="grey62")
+        plot.plot(ids, np.minimum.accumulate(losses), line_style="green", hires_mode=HiResMode.BRAILLE)
+        base = next(row.loss for row in board.baselines if row.name == SEED_ARCHITECTURE)
+        ends = np.array([ids[0], max(ids[-1], ids[0] + 1)])
+        for value, style in (
+            (base, "yellow"),
+            (base - board.margin, "grey50"),
+            (base + board.margin, "grey50"),
+        ):
+            plot.plot(ends, np.full(2, value), line_style=style)
+
+    def _live(self, snapshot: Snapshot) -> None:
+        plot = self.query_one("#live", PlotWidget)
+        plot.clear()
+        doing = snapshot.status.doing
+        plot.border_title = Text(f"training loss of {doing.label}" if doing else "no trial is running")
+        if doing is None:
+            return
+        with self.lab_app.reader.store() as store:
+            rows = store.series(doing.label) if store is not None else np.zeros((0, 7))
+        if len(rows) > 1:
+            plot.plot(rows[:, 0], rows[:, 2], line_style="cyan", hires_mode=HiResMode.BRAILLE)
