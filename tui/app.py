@@ -45,10 +45,18 @@ class LabApp(App[int]):
     #header { height: 1; background: $primary-muted; padding: 0 1; }
     #tabs { height: 1; padding: 0 1; color: $text-muted; }
     ContentSwitcher { height: 1fr; }
+    .-wide #plots, .-wide #details { display: block; }
     #small { display: none; }
-    .-small #small { display: block; }
-    .-small ContentSwitcher, .-small #tabs, .-small #header, .-small Footer { display: none; }
+    .-thin #small, .-low #small { display: block; }
+    .-thin ContentSwitcher, .-thin #tabs, .-thin #header, .-thin Footer { display: none; }
+    .-low ContentSwitcher, .-low #tabs, .-low #header, .-low Footer { display: none; }
     """
+    HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [  # noqa: RUF012  as the base class has it
+        (0, "-thin"),
+        (LEAST_WIDTH, "-narrow"),
+        (WIDE, "-wide"),
+    ]
+    VERTICAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-low"), (LEAST_HEIGHT, "-high")]  # noqa: RUF012
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(n), f"pane('{name}')", name, show=False) for n, name in enumerate(PANES, start=1)),
@@ -67,7 +75,7 @@ class LabApp(App[int]):
         self.lab, self.readonly = lab, readonly
         self.reader = Reader(lab)
         self.snapshot: Snapshot | None = None
-        self._read_at = time.monotonic()
+        self._read_at, self._fault = time.monotonic(), ""
 
     def compose(self) -> ComposeResult:
         """Header, tabs, panes, footer."""
@@ -93,9 +101,8 @@ class LabApp(App[int]):
         self.set_interval(POLL_SECONDS, self._head)
 
     def on_resize(self) -> None:
-        """One pane or two, or none at all."""
-        self.set_class(self.size.width >= WIDE, "-wide")
-        self.set_class(self.size.width < LEAST_WIDTH or self.size.height < LEAST_HEIGHT, "-small")
+        """Names of panes in full where there is room."""
+        self._tabs()
 
     @work(thread=True, exclusive=True)
     def poll(self) -> None:
@@ -188,10 +195,17 @@ class LabApp(App[int]):
                 self.notify(f"told the engine: {action.replace('_', ' ')}", markup=False)
 
     def _take(self, found: Snapshot | LabError) -> None:
+        if not self.query("#header"):
+            return  # the application is being closed
+        self._fault = plain(str(found)) if isinstance(found, LabError) else ""
         if isinstance(found, LabError):
-            self.query_one("#header", Static).update(Text(plain(str(found)), style="bold red"))
+            self._head()
             return
         before, self.snapshot, self._read_at = self.snapshot, found, time.monotonic()
+        if self.selected is None and found.summaries:
+            board = found.board
+            best = board.candidates[0].id if board and board.candidates else None
+            self.selected = found.summaries[-1].id if best is None else best
         self._answers(before, found)
         self._head()
         self.pane.show(found)
@@ -207,7 +221,9 @@ class LabApp(App[int]):
                 self.notify(plain(event.message), markup=False)
 
     def _head(self) -> None:
-        if self.snapshot is None:
+        if self._fault:
+            self.query_one("#header", Static).update(Text(self._fault, style="bold red"))
+        if self._fault or self.snapshot is None:
             return
         status, age = self.snapshot.status, time.monotonic() - self._read_at
         state = status.engine.state
@@ -225,9 +241,10 @@ class LabApp(App[int]):
 
     def _tabs(self) -> None:
         current = self.query_one(ContentSwitcher).current
-        words = Text(no_wrap=True)
+        words, room = Text(no_wrap=True), self.size.width // len(PANES) - 4
         for number, name in enumerate(PANES, start=1):
-            words.append(f"{number} {name}", style="bold reverse" if name == current else "").append("  ")
+            style = "bold reverse" if name == current else ""
+            words.append(f"{number} {name if name == current else name[:room]}", style=style).append(" ")
         self.query_one("#tabs", Static).update(words)
 
     async def on_unmount(self) -> None:

@@ -45,7 +45,7 @@ class LineTable(ScrollView, can_focus=True):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"linetable--heading", "linetable--cursor"}
     DEFAULT_CSS = """
-    LineTable { background: $surface; }
+    LineTable { background: $surface; overflow-x: hidden; }
     LineTable > .linetable--heading { text-style: bold; color: $text-muted; }
     LineTable > .linetable--cursor { background: $primary-muted; }
     LineTable:focus > .linetable--cursor { background: $primary; color: $text; }
@@ -109,7 +109,7 @@ class LineTable(ScrollView, can_focus=True):
 
     def action_page(self, by: int) -> None:
         """Select a row one screen further down."""
-        self._go(self._place() + by * max(1, self.size.height - 2))
+        self._go(self._place() + by * max(1, self._height - 1))
 
     def action_end(self, place: int) -> None:
         """Select the first row (0) or the last (-1)."""
@@ -129,12 +129,13 @@ class LineTable(ScrollView, can_focus=True):
                 self.action_open()
 
     def on_resize(self) -> None:
-        """Fit to another width."""
+        """Fit to another size, with the selected row in view."""
         self.virtual_size = Size(self.size.width, len(self.rows) + 1)
+        self.call_after_refresh(self._bring_into_view)
 
     def render_line(self, y: int) -> Strip:
         """The heading, and below it the rows in view."""
-        width = self.size.width
+        width = self.scrollable_content_region.width
         if y == 0:
             style = self.get_component_rich_style("linetable--heading")
             return self._strip([column.heading for column in self.columns], width, style)
@@ -162,6 +163,11 @@ class LineTable(ScrollView, can_focus=True):
         line.truncate(width, pad=True)
         return Strip([Segment(line.plain, style)])
 
+    @property
+    def _height(self) -> int:
+        """Rows in view."""
+        return max(1, self.scrollable_content_region.height - 1)
+
     def _place(self) -> int:
         return self._places.get(self.selected, 0) if self.selected is not None else 0
 
@@ -176,7 +182,7 @@ class LineTable(ScrollView, can_focus=True):
             self.post_message(self.Selected(self, row.key))
 
     def _bring_into_view(self) -> None:
-        place, top, height = self._place(), self.scroll_offset.y, max(1, self.size.height - 1)
+        place, top, height = self._place(), self.scroll_offset.y, self._height
         if place < top:
             self.scroll_to(y=place, animate=False)
         elif place >= top + height:

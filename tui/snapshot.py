@@ -58,7 +58,7 @@ class Reader:
         with self._lock:
             if not self.lab.exists:
                 self._forget()
-                raise StoreError(f"{self.lab.path} is gone, or no lab any more.")
+                raise StoreError(f"The lab is gone: {self.lab.path}")
             try:
                 return self._read(self._opened())
             except LabError:

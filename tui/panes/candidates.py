@@ -54,7 +54,6 @@ class Candidates(Pane):
     Candidates #filter { display: none; height: 3; }
     Candidates #filter.-shown { display: block; }
     Candidates #details { width: 1fr; display: none; border-left: solid $primary-muted; padding: 0 1; }
-    .-wide Candidates #details { display: block; }
     Candidates.-open #list { display: none; }
     Candidates.-open #details { display: block; border-left: none; }
     """
@@ -145,8 +144,7 @@ class Candidates(Pane):
         base = next((s.loss for s in self._snapshot.summaries if s.id == 0), None)
         table = self.query_one(LineTable)
         table.show([_row(s, base) for s in found])
-        if self.lab_app.selected is None:
-            self.lab_app.selected = table.selected
+        table.select(self.lab_app.selected)
 
     def _matches(self, summary: Summary) -> bool:
         text = f"{summary.id:04d} {summary.state.value} {summary.name} {summary.model}".lower()

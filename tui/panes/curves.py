@@ -97,7 +97,7 @@ class Curves(Pane):
                 for label, colour in zip(labels, COLOURS, strict=False):
                     legend.append(self._one(plot, label, store.series(label), colour))
         plot.set_xlabel(self._axis)
-        plot.set_ylabel("log training loss" if self._log else "training loss, nats per token")
+        plot.set_ylabel("log loss" if self._log else "loss")
         self.query_one("#legend", Static).update("   ".join(filter(None, legend)) or "No curves yet.")
 
     def _one(self, plot: PlotWidget, label: str, rows: NDArray[np.float32], colour: str) -> str:

@@ -68,13 +68,17 @@ class Diff(Pane):
             return "No candidate is selected: go to 2 and choose one.", Text()
         name = f"{found.id:04d} {plain(found.name, limit=60)}"
         if self._against == "nothing":
-            return name, Syntax(plain(found.proposal.code, multiline=True), "python", theme="ansi_dark")
+            return name, Syntax(
+                plain(found.proposal.code, multiline=True), "python", theme="ansi_dark", word_wrap=True
+            )
         other = self._other(found)
         if other is None:
             return f"{name}: there is no {self._against} to compare with; b changes that.", Text()
         title = f"{other.id:04d} {plain(other.name, limit=60)} ({self._against}) -> {name}"
         changed = plain(facts.change(other, found, context=3), multiline=True)
-        return title, Syntax(changed, "diff", theme="ansi_dark") if changed else Text("The same code.")
+        return title, Syntax(changed, "diff", theme="ansi_dark", word_wrap=True) if changed else Text(
+            "The same code."
+        )
 
     def _other(self, found: Candidate) -> Candidate | None:
         number = {"parent": found.parent, "seed": SEED_ID, "best": self._best}[self._against]

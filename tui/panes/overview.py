@@ -23,8 +23,7 @@ class Overview(Pane):
     Overview { layout: horizontal; }
     Overview #words { width: 1fr; padding: 0 1; }
     Overview #plots { width: 1fr; display: none; }
-    Overview PlotWidget { height: 1fr; }
-    .-wide Overview #plots { display: block; }
+    Overview PlotWidget { height: 1fr; border: round $primary-muted; }
     """
 
     def compose(self) -> ComposeResult:
@@ -53,7 +52,8 @@ class Overview(Pane):
         ids = np.array([s.id for s in scored], dtype=float)
         losses = np.array([s.loss for s in scored], dtype=float)
         plot.scatter(ids, losses, marker="·", marker_style="grey62")
-        plot.plot(ids, np.minimum.accumulate(losses), line_style="green", hires_mode=HiResMode.BRAILLE)
+        steps = np.repeat(np.minimum.accumulate(losses), 2)[:-1]
+        plot.plot(np.repeat(ids, 2)[1:], steps, line_style="green", hires_mode=HiResMode.BRAILLE)
         base = next(row.loss for row in board.baselines if row.name == SEED_ARCHITECTURE)
         ends = np.array([ids[0], max(ids[-1], ids[0] + 1)])
         for value, style in (
@@ -61,15 +61,16 @@ class Overview(Pane):
             (base - board.margin, "grey50"),
             (base + board.margin, "grey50"),
         ):
-            plot.plot(ends, np.full(2, value), line_style=style)
+            plot.plot(ends, np.full(2, value), line_style=style, hires_mode=HiResMode.BRAILLE)
 
     def _live(self, snapshot: Snapshot) -> None:
         plot = self.query_one("#live", PlotWidget)
-        plot.clear()
         doing = snapshot.status.doing
-        plot.border_title = Text(f"training loss of {doing.label}" if doing else "no trial is running")
+        plot.display = doing is not None
         if doing is None:
             return
+        plot.clear()
+        plot.border_title = Text(f"training loss of {doing.label}")
         with self.lab_app.reader.store() as store:
             rows = store.series(doing.label) if store is not None else np.zeros((0, 7))
         if len(rows) > 1:

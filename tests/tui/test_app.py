@@ -1,0 +1,356 @@
+"""The terminal lab over real labs whose trials are simulated: panes, keys, orders, hostile text, sizes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from textual.widgets import ContentSwitcher
+
+from asi_lab import commands
+from asi_lab.engine import Engine
+from asi_lab.lab import Lab
+from asi_lab.store import Store
+from asi_lab.tui.app import PANES, LabApp
+from asi_lab.tui.dialogs import Confirm, Help
+from asi_lab.tui.linetable import LineTable
+from asi_lab.tui.snapshot import Reader
+from tests import simulated_engine
+
+SIZES = [(80, 24), (160, 45)]
+CANDIDATES = 8
+HOSTILE = "x [/b] [red]boo[/red] \x1b[31mESC\x1b]0;title\x07 \u202e rtl \0 {{code}} $PATH"
+
+
+def search(lab: Lab, experiments: int) -> None:
+    Engine(lab, simulated_engine.Silent(), simulated_engine.SimulatedExecutor(0.001)).search(
+        experiments, None
+    )
+
+
+def fresh(folder: Path) -> Lab:
+    return simulated_engine.make_lab(folder, "[baselines]\nseeds = 2\nmax_seeds = 2\n", seed=1)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Lab:
+    """A finished search; tests only look at it."""
+    made = fresh(tmp_path_factory.mktemp("tui"))
+    search(made, CANDIDATES)
+    return made
+
+
+@pytest.fixture
+def own(tmp_path) -> Lab:
+    """A lab of the test's own."""
+    return fresh(tmp_path)
+
+
+def use(lab: Lab, size: tuple[int, int], script: Callable, *, readonly: bool = False) -> None:
+    """Run a script on an application of that size."""
+
+    async def run() -> None:
+        app = LabApp(lab, readonly=readonly)
+        async with app.run_test(size=size) as pilot:
+            await until(pilot, lambda: app.snapshot is not None)
+            await script(app, pilot)
+
+    asyncio.run(run())
+
+
+async def until(pilot, true: Callable[[], object], seconds: float = 10.0) -> None:
+    for _ in range(int(seconds / 0.05)):
+        await pilot.pause(0.05)
+        if true():
+            return
+    raise AssertionError("it did not come true")
+
+
+def seen(app: LabApp) -> str:
+    """What is on the screen, as text."""
+    strips = app.screen._compositor.render_strips(app.size)
+    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_pane_shows_the_lab(lab, size):
+    expected = {
+        "overview": ["finished", "DeltaNet"],
+        "candidates": ["fitness", "0008"],
+        "lineage": ["★ delta_net", "├─"],
+        "curves": ["delta_net (yellow)", "step"],
+        "diff": ["(parent) ->", "@@"],
+        "agents": ["all of the lab", "No language model was asked"],
+        "system": ["engine", "CPU", "disk"],
+        "events": ["engine_started", "commit"],
+    }
+
+    async def script(app, pilot) -> None:
+        for number, name in enumerate(PANES, start=1):
+            await pilot.press(str(number))
+            await pilot.pause(0.3)
+            assert app.query_one(ContentSwitcher).current == name
+            if name == "events":
+                await pilot.press("home")
+                await pilot.pause(0.1)
+            for words in expected[name]:
+                assert words in seen(app), (name, words, seen(app))
+            assert "■ stopped" in seen(app)
+
+    use(lab, size, script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_selection_is_shared_and_follows_the_candidate(lab, size):
+    async def script(app, pilot) -> None:
+        await pilot.press("2", "end")
+        await pilot.pause()
+        assert app.selected == 0  # the oldest one, as the newest come first
+        await pilot.press("k", "k", "k")
+        await pilot.pause()
+        chosen = app.selected
+        assert chosen == 3
+        table = app.query_one("#table", LineTable)
+        for _ in range(5):  # all orders, and back
+            await pilot.press("s")
+            await pilot.pause()
+            assert table.selected == app.selected == chosen
+        await pilot.press("3")
+        await pilot.pause()
+        assert app.query_one("#tree", LineTable).selected == chosen
+        await pilot.press("u")
+        await pilot.pause()
+        assert app.selected == app.reader.candidate(chosen).parent
+        await pilot.press("b", "n")
+        await pilot.pause()
+        assert app.selected is not None
+
+    use(lab, size, script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_rows_are_filtered_and_the_details_opened_and_closed(lab, size):
+    async def script(app, pilot) -> None:
+        table = app.query_one("#table", LineTable)
+        await pilot.press("2", "slash", *"0005", "enter")
+        await pilot.pause()
+        assert [row.key for row in table.rows] == [5]
+        assert app.focused is table
+        await pilot.press("enter")
+        await pilot.pause(0.2)
+        if not app.query_one("#list").display:
+            assert "Motivation" in seen(app) or "motivation" in seen(app)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.query_one("#list").display
+        await pilot.press("escape")
+        await pilot.pause()
+        assert len(table.rows) == CANDIDATES + 1
+
+    use(lab, size, script)
+
+
+def test_details_stand_beside_the_table_where_there_is_room(lab):
+    async def script(app, pilot) -> None:
+        await pilot.press("2")
+        await pilot.pause(0.2)
+        assert app.query_one("#details").display == (app.size.width >= 120)
+
+    for size in SIZES:
+        use(lab, size, script)
+
+
+@pytest.mark.parametrize("size", [(59, 24), (80, 14)])
+def test_a_terminal_that_is_too_small_is_told(lab, size):
+    async def script(app, pilot) -> None:
+        await pilot.pause(0.2)
+        assert "asi-lab needs 60x15 characters." in seen(app)
+        assert "overview" not in seen(app)
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause(0.2)
+        assert "1 overview" in seen(app)
+
+    use(lab, size, script)
+
+
+def test_help_lists_the_live_keys_and_closes(lab):
+    async def script(app, pilot) -> None:
+        await pilot.press("2", "question_mark")
+        await pilot.pause(0.2)
+        assert isinstance(app.screen, Help)
+        words = dict(app.screen.keys)
+        assert words["s"] == "Sort"
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not isinstance(app.screen, Help)
+
+    use(lab, SIZES[0], script)
+
+
+def test_folding_hides_what_descends(lab):
+    async def script(app, pilot) -> None:
+        tree = app.query_one("#tree", LineTable)
+        await pilot.press("3", "home", "space")
+        await pilot.pause()
+        assert [row.key for row in tree.rows] == [0]
+        assert "folded" in tree.rows[0].cells[0]
+        await pilot.press("space")
+        await pilot.pause()
+        assert len(tree.rows) == CANDIDATES + 1
+
+    use(lab, SIZES[0], script)
+
+
+def test_events_are_filtered(lab):
+    async def script(app, pilot) -> None:
+        log = app.query_one("#log", LineTable)
+        await pilot.press("8")
+        await pilot.pause()
+        everything = len(log.rows)
+        await pilot.press("f")
+        await pilot.pause()
+        assert 0 < len(log.rows) < everything
+        assert not any(row.cells[1] == "candidate_state" for row in log.rows)
+
+    use(lab, SIZES[0], script)
+
+
+@pytest.mark.parametrize("key", ["b", "m", "x", "l", "f", "r", "plus", "minus", "tab", "pagedown", "home"])
+def test_no_key_breaks_a_pane(lab, key):
+    async def script(app, pilot) -> None:
+        for number in range(1, 9):
+            await pilot.press(str(number), key)
+            await pilot.pause()
+        assert app.return_code is None
+
+    use(lab, SIZES[1], script)
+
+
+# Orders
+
+
+def orders(lab: Lab) -> list[str]:
+    return [command.action for _, command in commands.pending(lab.commands) if command is not None]
+
+
+def test_orders_go_to_the_engine_and_stopping_is_confirmed(own, monkeypatch):
+    search(own, 1)
+    monkeypatch.setattr(Lab, "engine_pid", lambda self: 1)
+
+    async def script(app, pilot) -> None:
+        await pilot.press("p")
+        await pilot.pause()
+        assert orders(own) == ["pause"]
+        await pilot.press("x")
+        await pilot.pause()
+        assert isinstance(app.screen, Confirm)
+        await pilot.press("enter")
+        await pilot.pause()
+        assert isinstance(app.screen, Confirm)  # Enter is no yes
+        await pilot.press("n")
+        await pilot.pause()
+        assert orders(own) == ["pause"]
+        await pilot.press("ctrl+x", "y")
+        await pilot.pause(0.2)
+        assert orders(own) == ["pause", "stop_now"]
+
+    use(own, SIZES[0], script)
+
+
+def test_without_an_engine_and_read_only_no_order_is_left(own):
+    search(own, 1)
+
+    async def script(app, pilot) -> None:
+        await pilot.press("p")
+        await pilot.press("x", "y")
+        await pilot.pause(0.2)
+        assert orders(own) == []
+
+    use(own, SIZES[0], script)
+    use(own, SIZES[0], script, readonly=True)
+
+
+def test_leaving_ends_the_application_only(lab):
+    async def script(app, pilot) -> None:
+        await pilot.press("q")
+        await pilot.pause()
+        assert app.return_value == 0
+
+    use(lab, SIZES[0], script)
+
+
+# Other states of a lab
+
+
+def test_a_lab_without_a_search_says_what_comes_next(own):
+    async def script(app, pilot) -> None:
+        await pilot.pause(0.3)
+        assert "never started" in seen(app)
+        await pilot.press("2")
+        await pilot.pause(0.2)
+        assert "No candidates yet" in seen(app)
+        for number in range(3, 9):
+            await pilot.press(str(number))
+            await pilot.pause()
+
+    use(own, SIZES[0], script)
+
+
+def test_a_lab_that_goes_away_is_told(own):
+    search(own, 1)
+
+    async def script(app, pilot) -> None:
+        (own.path / "lab.toml").rename(own.path / "elsewhere.toml")
+        await until(pilot, lambda: "The lab is gone" in seen(app))
+        (own.path / "elsewhere.toml").rename(own.path / "lab.toml")
+        await until(pilot, lambda: "stopped" in seen(app))
+
+    use(own, SIZES[0], script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_hostile_text_is_text_everywhere(own, size):
+    search(own, 3)
+    with Store.open(own.store) as store:
+        for number in (1, 2, 3):
+            found = store.get(number)
+            proposal = msgspec.structs.replace(
+                found.proposal, name=HOSTILE, motivation=HOSTILE, change=HOSTILE, code=f"# {HOSTILE}\n"
+            )
+            evidence = found.evidence and msgspec.structs.replace(found.evidence, error=HOSTILE)
+            store.put(msgspec.structs.replace(found, proposal=proposal, evidence=evidence))
+        store.append_events(("warning", HOSTILE, {}), candidate=2)
+
+    async def script(app, pilot) -> None:
+        await pilot.press("2", "home")
+        for number in range(1, 9):
+            await pilot.press(str(number))
+            await pilot.pause(0.2)
+            text = seen(app)
+            assert "\x1b" not in text
+            assert "\u202e" not in text
+            assert "\0" not in text
+            if number in (2, 3, 8):
+                assert "[/b]" in text
+        await pilot.press("2", "enter")
+        await pilot.pause(0.3)
+        assert "[red]boo[/red]" in seen(app)
+
+    use(own, size, script)
+
+
+def test_the_reader_reads_what_is_new_only(own):
+    search(own, 2)
+    reader = Reader(own)
+    first = reader.read()
+    again = reader.read()
+    assert again.summaries is first.summaries
+    assert again.events is first.events
+    reader.close()
+    search(own, 3)
+    reader = Reader(own)
+    assert len(reader.read().summaries) == 4
+    reader.close()
