@@ -105,9 +105,9 @@ def noise(known: Baselines) -> str:
     between = telling(found, against_mean=False) * found.loss * 2**0.5
     return (
         f"Losses are nats per token, lower is better. Figures of DeltaNet and Gated DeltaNet are means over "
-        f"{found.runs} runs, all others are one run. A candidate beats DeltaNet beyond noise if its loss is "
-        f"at least {winning_margin(found):.4f} lower. Two candidates differ beyond noise from "
-        f"{between:.4f} on. Smaller differences are luck."
+        f"{found.runs} runs, all others are one run. A candidate differs from such a mean beyond noise from "
+        f"{winning_margin(found):.4f} on: it beats DeltaNet if its loss is that much lower. Two candidates "
+        f"differ beyond noise from {between:.4f} on. Smaller differences are luck."
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import time
 from typing import ClassVar
 
@@ -17,8 +19,8 @@ from asi_lab.commands import Action
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab
 from asi_lab.text import plain
-from asi_lab.tui import engine
-from asi_lab.tui.dialogs import Confirm, Help
+from asi_lab.tui import engine, since
+from asi_lab.tui.dialogs import Confirm, Help, Start
 from asi_lab.tui.panes.agents import Agents
 from asi_lab.tui.panes.candidates import Candidates
 from asi_lab.tui.panes.curves import Curves
@@ -94,7 +96,9 @@ class LabApp(App[int]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Begin to look."""
+        """Begin to look; end well by a signal, with the terminal as it was."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, self.exit, 128 + number)
         self._tabs()
         self.poll()
         self.set_interval(POLL_SECONDS, self.poll)
@@ -147,25 +151,31 @@ class LabApp(App[int]):
         self._confirmed("Cut the running trial off? It starts over with the next search.", "stop_now")
 
     def action_start_engine(self) -> None:
-        """Start a search that outlives this terminal."""
+        """Ask whether a search is to be started, and start it."""
         if self.readonly:
             self.notify("This view is read-only.", severity="warning", markup=False)
         elif (pid := self.lab.engine_pid()) is not None:
             self.notify(f"An engine is at work already, process {pid}.", markup=False)
         else:
-            try:
-                log = engine.start(self.lab)
-            except LabError as error:
-                self.notify(str(error), severity="error", markup=False)
-            else:
-                self.notify(f"Started; it narrates to {log}. Leaving here does not end it.", markup=False)
+            self.push_screen(Start(engine.facts(self.lab, self.reader.settings)), self._start)
+
+    def _start(self, yes: bool | None) -> None:
+        if not yes:
+            return
+        try:
+            log = engine.start(self.lab)
+        except LabError as error:
+            self.notify(str(error), severity="error", markup=False)
+        else:
+            self.notify(f"Started; it narrates to {log}. Leaving here does not end it.", markup=False)
 
     def action_help(self) -> None:
         """Show the live keys."""
+        live = [active for active in self.screen.active_bindings.values() if active.binding.description]
+        live.sort(key=lambda active: 0 if isinstance(active.node, Pane) else 1 if active.node is self else 2)
         keys = [
             (active.binding.key_display or self.get_key_display(active.binding), active.binding.description)
-            for active in self.screen.active_bindings.values()
-            if active.binding.description
+            for active in live
         ]
         self.push_screen(Help(list(dict.fromkeys(keys))))
 
@@ -195,7 +205,7 @@ class LabApp(App[int]):
                 self.notify(f"told the engine: {action.replace('_', ' ')}", markup=False)
 
     def _take(self, found: Snapshot | LabError) -> None:
-        if not self.query("#header"):
+        if not self.screen_stack or not self.screen_stack[0].query("#header"):
             return  # the application is being closed
         self._fault = plain(str(found)) if isinstance(found, LabError) else ""
         if isinstance(found, LabError):
@@ -211,6 +221,14 @@ class LabApp(App[int]):
         self.pane.show(found)
         if before is None:
             self.pane.begin()
+            self._welcome(found)
+
+    def _welcome(self, found: Snapshot) -> None:
+        """Tell what happened since the last look; where nothing ever did, what can be started."""
+        if (last := since.seen(self.lab)) is not None and (words := since.summary(found, last)):
+            self.notify(words, timeout=15, markup=False)
+        if found.status.engine.state == "never started" and not self.readonly:
+            self.action_start_engine()
 
     def _answers(self, before: Snapshot | None, now: Snapshot) -> None:
         """Show what the engine answered to orders."""
@@ -221,10 +239,14 @@ class LabApp(App[int]):
                 self.notify(plain(event.message), markup=False)
 
     def _head(self) -> None:
+        for header in self.screen_stack[0].query("#header").results(Static) if self.screen_stack else ():
+            header.update(self._heading())
+
+    def _heading(self) -> Text:
         if self._fault:
-            self.query_one("#header", Static).update(Text(self._fault, style="bold red"))
-        if self._fault or self.snapshot is None:
-            return
+            return Text(self._fault, style="bold red")
+        if self.snapshot is None:
+            return Text("looking into the lab")
         status, age = self.snapshot.status, time.monotonic() - self._read_at
         state = status.engine.state
         words = Text(f"{SIGNS.get(state, '◌')} {state}", style="bold")
@@ -237,7 +259,7 @@ class LabApp(App[int]):
             words.append(f"   best {best.id:04d} loss {best.loss:.4f} ({best.gain:+.2%})")
         words.append(f"   read {age:.0f} s ago" if age >= 2 else "", style="dim")
         words.append("   read-only" if self.readonly else "", style="dim")
-        self.query_one("#header", Static).update(words)
+        return words
 
     def _tabs(self) -> None:
         current = self.query_one(ContentSwitcher).current
@@ -248,5 +270,6 @@ class LabApp(App[int]):
         self.query_one("#tabs", Static).update(words)
 
     async def on_unmount(self) -> None:
-        """Close the store."""
+        """Remember the time, and close the store."""
+        since.leave(self.lab)
         self.reader.close()

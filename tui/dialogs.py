@@ -67,3 +67,35 @@ class Help(ModalScreen[None]):
     def action_close(self) -> None:
         """Back to the panes."""
         self.dismiss(None)
+
+
+class Start(ModalScreen[bool]):
+    """What a search would be, before it is started."""
+
+    DEFAULT_CSS = """
+    Start { align: center middle; }
+    Start > Vertical { width: 72; max-width: 95%; height: auto; border: thick $primary; padding: 1 2;
+        background: $surface; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "answer(True)", "Start"),
+        Binding("escape,q", "answer(False)", "Not now"),
+    ]
+
+    def __init__(self, facts: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self.facts = facts
+
+    def compose(self) -> ComposeResult:
+        """The facts and the keys."""
+        shown = Table(box=None, show_header=False, pad_edge=False)
+        for heading, words in self.facts:
+            shown.add_row(Text(heading, style="dim"), Text(words))
+        with Vertical():
+            yield Static(Text("No engine is at work on this lab.\n", style="bold"))
+            yield Static(shown)
+            yield Static(Text("\ns starts one that outlives this terminal   Esc only look", style="bold"))
+
+    def action_answer(self, yes: bool) -> None:
+        """Close with the answer."""
+        self.dismiss(yes)

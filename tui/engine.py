@@ -9,8 +9,25 @@ from pathlib import Path
 from asi_lab import disk
 from asi_lab.errors import DiskError
 from asi_lab.lab import Lab
+from asi_lab.settings import Settings
 
 LOG = "engine.log"
+
+
+def facts(lab: Lab, settings: Settings) -> list[tuple[str, str]]:
+    """What a search on a lab would be, as headings and words."""
+    agents, model, train = settings.agents, settings.model, settings.train
+    confinement = "auto: the best that works here" if settings.sandbox == "auto" else settings.sandbox
+    return [
+        ("lab", str(lab.path)),
+        ("preset", settings.preset),
+        ("model", f"{model.layers} blocks of width {model.width}, {train.steps:,} steps a candidate"),
+        ("device", settings.device),
+        ("GPU", "one is there" if Path("/dev/nvidia0").exists() else "none found"),
+        ("sandbox", confinement),
+        ("models", ", ".join(agents.models) or "none: the grammar researches"),
+        ("check first", "asi-lab doctor; asi-lab estimate"),
+    ]
 
 
 def start(lab: Lab, experiments: int | None = None, hours: float | None = None) -> Path:

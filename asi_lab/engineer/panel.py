@@ -131,7 +131,7 @@ def _told(own: facts.Column, near: Sequence[Candidate], known: Baselines, *, tim
     columns = [own, *facts.both(known)]
     lines = [facts.table(columns, known, timing=timing), "", facts.noise(known)]
     lines.append(f"The candidate's loss: {facts.verdict(own.loss, known)}.")
-    changes = [c.proposal.change for c in near if c.proposal is not None]
+    changes = [f"{c.proposal.change}: {facts.outcome(c, known)}" for c in near if c.proposal is not None]
     lines += [
         "",
         "Earlier ideas that are most like its own:",

@@ -52,7 +52,7 @@ def repair(ask: Asker, candidate: Candidate) -> tuple[Proposal, Repair]:
     error = matter(evidence.error)
     values = {"motivation": proposal.motivation, "code": proposal.code}
     if role == "checker":
-        values["verdicts"] = verdicts(evidence.checks) or error
+        values["verdicts"] = verdicts(evidence.checks, proposal.code) or error
     else:
         values |= {"error": error, "stage": stage(candidate), "earlier": earlier(candidate)}
     answer = ask(role, Changes, values, code, lambda given: missing(given, code))
@@ -70,13 +70,14 @@ def missing(answer: Changes, code: CodeFile) -> str:
     )
 
 
-def verdicts(checks: tuple[Check, ...]) -> str:
+def verdicts(checks: tuple[Check, ...], code: str) -> str:
     """The measured verdicts in words: the failed ones with their numbers and lines, the others by name."""
+    source = dict(enumerate(code.splitlines(), start=1))
     failed = [check for check in checks if not check.passed]
     lines = []
     for check in failed:
         number = f" (measured {check.value:.3g}, limit {check.tolerance:.3g})" if _measured(check) else ""
-        place = f" [line {check.line}]" if check.line else ""
+        place = f" [line {check.line}: {source.get(check.line, '').strip()}]" if check.line else ""
         lines.append(f"FAILED {check.name}{number}{place}: {check.detail}")
     passed = [check.name for check in checks if check.passed]
     if failed and passed:

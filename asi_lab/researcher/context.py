@@ -76,7 +76,7 @@ def references(parent: Candidate, drawn: Sequence[Candidate], library: Library) 
 def reference(candidate: Candidate, known: Baselines) -> str:
     """An architecture: its change, what was learnt from it or else its idea, and what came of it."""
     assert candidate.proposal is not None
-    learnt = facts.lesson(candidate, "synthesis_and_insights")
+    learnt = facts.lesson(candidate, "synthesis_and_insights").removeprefix("Lesson: ")
     lines = [
         f"### {candidate.name} (candidate {candidate.id}, from {candidate.parent})",
         "",

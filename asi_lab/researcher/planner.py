@@ -15,7 +15,7 @@ from asi_lab.records import Candidate, Proposal
 RESEARCHER = "planner"
 NAME = re.compile(r"delta_net_[a-z0-9_]{2,70}")
 LEAST_MOTIVATION = 80
-CHANGED_LINES = 60
+CHANGED_LINES = 120
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -118,7 +118,8 @@ def test_the_judge_is_told_figures_and_noise_and_no_prose(make_candidate):
         "| parameters | 1,500 | 1,000 | 1,200 | - |",
         "| tokens/s in training | 400 | 500 | 500 | 0 |",
         "The candidate's loss: better than DeltaNet beyond noise.",
-        "Earlier ideas that are most like its own:\n- a gate per head\n- a longer convolution",
+        "Earlier ideas that are most like its own:\n- a gate per head: loss 3.9980, no difference from",
+        "\n- a longer convolution: loss 3.9990",
     ):
         assert line in told
     assert values["code"] == "class DeltaNet:\n    x = 1"

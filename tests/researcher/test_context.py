@@ -46,7 +46,7 @@ def test_the_parent_stands_beside_the_baselines_and_the_best(library):
     head = "|  | net_1 | DeltaNet | Gated DeltaNet | best so far: net_2 | sd of one run |"
     assert results.startswith(head)
     assert "| held-out loss, end | 3.9800 | 4.0000 | 3.9000 | 3.9000 | 0.0100 |" in results
-    assert "A candidate beats DeltaNet beyond noise if its loss is at least 0.0246 lower." in results
+    assert "from 0.0246 on: it beats DeltaNet if its loss is that much lower." in results
     assert "summary 1\n- weakness: weakness 1" in results
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +17,9 @@ from asi_lab import commands
 from asi_lab.engine import Engine
 from asi_lab.lab import Lab
 from asi_lab.store import Store
+from asi_lab.tui import since
 from asi_lab.tui.app import PANES, LabApp
-from asi_lab.tui.dialogs import Confirm, Help
+from asi_lab.tui.dialogs import Confirm, Help, Start
 from asi_lab.tui.linetable import LineTable
 from asi_lab.tui.snapshot import Reader
 from tests import simulated_engine
@@ -33,6 +37,12 @@ def search(lab: Lab, experiments: int) -> None:
 
 def fresh(folder: Path) -> Lab:
     return simulated_engine.make_lab(folder, "[baselines]\nseeds = 2\nmax_seeds = 2\n", seed=1)
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    """What is remembered goes nowhere else."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +283,44 @@ def test_without_an_engine_and_read_only_no_order_is_left(own):
     use(own, SIZES[0], script, readonly=True)
 
 
+def test_an_engine_is_started_once_confirmed_and_outlives_the_application(own):
+    started = []
+
+    async def script(app, pilot) -> None:
+        await until(pilot, lambda: isinstance(app.screen, Start))
+        await pilot.press("s")
+        await until(pilot, lambda: own.engine_pid() is not None, 30)
+        started.append(own.engine_pid())
+        await pilot.press("e")
+        await pilot.pause(0.2)
+        assert not isinstance(app.screen, Start)  # one is at work
+        await pilot.press("q")
+
+    use(own, SIZES[0], script)
+    assert own.engine_pid() == started[0]
+    os.kill(started[0], signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while own.engine_pid() is not None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert own.engine_pid() is None
+    assert (own.path / "engine.log").read_text()
+
+
+def test_on_coming_back_one_is_told_what_happened(own):
+    search(own, 3)
+    since.leave(own)
+    reader = Reader(own)
+    snapshot = reader.read()
+    reader.close()
+    last = since.seen(own)
+    assert last is not None
+    assert since.summary(snapshot, last) == ""
+    words = since.summary(snapshot, last - 3600)
+    assert words.startswith("since ")
+    assert ": 3 tried, " in words
+    assert "beat the baseline beyond noise" in words
+
+
 def test_leaving_ends_the_application_only(lab):
     async def script(app, pilot) -> None:
         await pilot.press("q")
@@ -287,7 +335,10 @@ def test_leaving_ends_the_application_only(lab):
 
 def test_a_lab_without_a_search_says_what_comes_next(own):
     async def script(app, pilot) -> None:
-        await pilot.pause(0.3)
+        await until(pilot, lambda: isinstance(app.screen, Start))
+        assert "micro" in seen(app)
+        await pilot.press("escape")
+        await pilot.pause()
         assert "never started" in seen(app)
         await pilot.press("2")
         await pilot.pause(0.2)

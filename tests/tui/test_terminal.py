@@ -1,0 +1,157 @@
+"""The terminal lab in a real terminal: tmux plays it, a simulated engine searches beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from asi_lab.lab import Lab
+from tests import simulated_engine
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed here")
+ROOT = Path(__file__).parents[2]
+
+
+class Terminal:
+    """A tmux session of a given size with a shell in it."""
+
+    def __init__(self, width: int, height: int, state: Path) -> None:
+        self.name = f"asi-{uuid.uuid4().hex[:8]}"
+        size = ["-x", str(width), "-y", str(height)]
+        environment = ["-e", f"XDG_STATE_HOME={state}"]
+        self._tmux("new-session", "-d", "-s", self.name, *size, *environment, "-c", str(ROOT), "sh")
+
+    def _tmux(self, *arguments: str) -> str:
+        done = subprocess.run(["tmux", *arguments], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def run(self, *command: str) -> None:
+        """Type a command."""
+        self._tmux("send-keys", "-t", self.name, "-l", " ".join(command))
+        self.press("Enter")
+
+    def press(self, *keys: str) -> None:
+        """Press keys."""
+        self._tmux("send-keys", "-t", self.name, *keys)
+
+    @property
+    def screen(self) -> str:
+        """What is seen."""
+        return self._tmux("capture-pane", "-p", "-t", self.name)
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether the terminal shows its own screen again, with a cursor."""
+        flags = self._tmux("display-message", "-p", "-t", self.name, "#{alternate_on} #{cursor_flag}")
+        return flags.split() == ["0", "1"]
+
+    def until(self, true: Callable[[], object], seconds: float = 30.0) -> None:
+        """Wait for something to come true."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if true():
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"it did not come true; seen is\n{self.screen}")
+
+    def close(self) -> None:
+        """End the session."""
+        subprocess.run(["tmux", "kill-session", "-t", self.name], capture_output=True, check=False)
+
+
+@pytest.fixture
+def terminal(tmp_path) -> Iterator[Terminal]:
+    opened = Terminal(100, 30, tmp_path / "state")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def lab(tmp_path) -> Lab:
+    return simulated_engine.make_lab(tmp_path, "[baselines]\nseeds = 2\nmax_seeds = 2\n", seed=1)
+
+
+@pytest.fixture
+def engine(lab) -> Iterator[subprocess.Popen]:
+    """A search at work that would go on for long."""
+    command = [sys.executable, "tests/simulated_engine.py", str(lab.path), "500", "0.05"]
+    path = {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | path, stderr=subprocess.DEVNULL)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def opened(terminal: Terminal, lab: Lab, *options: str) -> None:
+    terminal.run(sys.executable, "-m", "asi_lab", "--lab", str(lab.path), *options)
+    terminal.until(lambda: "1 overview" in terminal.screen)
+
+
+def test_watch_steer_leave_and_come_back(terminal, lab, engine):
+    opened(terminal, lab)
+    terminal.until(lambda: "▶ running" in terminal.screen)
+    terminal.press("2")
+    terminal.until(lambda: "0002" in terminal.screen)
+    terminal.press("p")
+    terminal.until(lambda: "⏸ paused" in terminal.screen)
+    terminal.press("p")
+    terminal.until(lambda: "▶ running" in terminal.screen)
+    terminal.press("q")
+    terminal.until(lambda: terminal.is_restored)
+    assert "overview" not in terminal.screen
+    assert engine.poll() is None  # the search goes on
+    opened(terminal, lab, "--readonly")
+    terminal.until(lambda: "read-only" in terminal.screen)
+    terminal.press("?")
+    time.sleep(2.5)  # polls go on behind a dialog
+    terminal.press("Escape")
+    time.sleep(1.0)  # or it would be read as Alt and x
+    terminal.press("x")
+    terminal.until(lambda: "End the search" in terminal.screen)
+    terminal.press("y")
+    terminal.until(lambda: "read-only" in terminal.screen)
+    assert engine.poll() is None
+
+
+def test_an_engine_that_is_killed_is_lost_contact(terminal, lab, engine):
+    opened(terminal, lab)
+    terminal.until(lambda: "▶ running" in terminal.screen)
+    engine.kill()
+    engine.wait()
+    terminal.until(lambda: "✗ lost contact" in terminal.screen)
+    terminal.press("q")
+    terminal.until(lambda: terminal.is_restored)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_the_terminal_as_it_was(terminal, lab, engine, number):
+    opened(terminal, lab)
+    pids = subprocess.run(
+        ["pgrep", "-f", f"asi_lab --lab {lab.path}"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    os.kill(int(pids[-1]), number)
+    terminal.until(lambda: terminal.is_restored)
+    terminal.run("echo", "status", "$?")
+    terminal.until(lambda: f"status {128 + number}" in terminal.screen)
+
+
+def test_without_a_terminal_it_ends_at_once_and_names_the_other_way(lab):
+    done = subprocess.run(
+        [sys.executable, "-m", "asi_lab", "--lab", str(lab.path)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "--no-tui" in done.stderr

@@ -1,0 +1,62 @@
+"""What happened in a lab since it was last watched from here."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from asi_lab import disk
+from asi_lab.lab import Lab
+from asi_lab.records import SEED_ID, CandidateState
+from asi_lab.tui.snapshot import Snapshot
+
+LEAST_AWAY = 60.0
+"""Seconds of absence that are not worth a word."""
+
+
+def _file() -> Path:
+    home = os.environ.get("XDG_STATE_HOME", "") or str(Path.home() / ".local" / "state")
+    return Path(home) / "asi-lab" / "seen.json"
+
+
+def _read() -> dict[str, float]:
+    try:
+        return msgspec.json.decode(_file().read_bytes(), type=dict[str, float])
+    except (OSError, msgspec.MsgspecError):
+        return {}
+
+
+def seen(lab: Lab) -> float | None:
+    """When the lab was last watched, in seconds since the epoch; None where it never was."""
+    return _read().get(str(lab.path.resolve()))
+
+
+def leave(lab: Lab) -> None:
+    """Remember that the lab was watched until now. Where that cannot be written, it is not remembered."""
+    file = _file()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        disk.write(file, msgspec.json.encode(_read() | {str(lab.path.resolve()): time.time()}))
+    except OSError:
+        return
+
+
+def summary(snapshot: Snapshot, since: float) -> str:
+    """What came to an end since then, in a line; empty where nothing did."""
+    ended = [s for s in snapshot.summaries if s.id != SEED_ID and s.state.is_terminal and s.updated > since]
+    if not ended or time.time() - since < LEAST_AWAY:
+        return ""
+    clock = time.strftime(
+        "%H:%M" if time.time() - since < 86_400 else "%Y-%m-%d %H:%M", time.localtime(since)
+    )
+    states = Counter(s.state for s in ended)
+    done = states.pop(CandidateState.DONE, 0)
+    winners = {row.id for row in snapshot.board.candidates if row.beats_baseline} if snapshot.board else set()
+    won = sum(s.id in winners for s in ended)
+    parts = [f"{len(ended)} tried", f"{done} scored", f"{won} beat the baseline beyond noise"]
+    parts += [f"{count} {state.value.replace('_', ' ')}" for state, count in states.most_common()]
+    return f"since {clock}: {', '.join(parts)}"
