@@ -148,6 +148,11 @@ class Store:
         """Return the summaries of all candidates in order of id."""
         return [unpack(_summaries, raw, f"summary {_number(k)}") for k, raw in self._rows("summaries")]
 
+    def summary(self, candidate: int) -> Summary | None:
+        """Return the summary of a candidate, None when there is none."""
+        raw = self._read("summaries", number_key(candidate))
+        return None if raw is None else unpack(_summaries, raw, f"summary {candidate}")
+
     def count(self) -> int:
         """Return the number of candidates."""
         return int(self._db.read(lambda txn: txn.stat(self._db.table("candidates"))["entries"]))

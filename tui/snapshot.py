@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -21,6 +22,9 @@ from asi_lab.view.status import Status
 
 MOST_EVENTS = 2000
 """The latest events that are kept for showing."""
+
+WHOLE_SECONDS = 60.0
+"""After so long all candidates are read again; between, those that events speak of."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -44,8 +48,9 @@ class Reader:
         self.settings: Settings = lab.settings()
         self._store: Store | None = None
         self._lock = threading.Lock()
-        self._seen = 0
+        self._seen, self._whole = 0, 0.0
         self._events: tuple[Event, ...] = ()
+        self._by_id: dict[int, Summary] = {}
         self._summaries: tuple[Summary, ...] = ()
         self._board: Board | None = None
 
@@ -90,19 +95,33 @@ class Reader:
     def _forget(self) -> None:
         if self._store is not None:
             self._store.close()
-        self._store, self._seen = None, 0
-        self._events, self._summaries, self._board = (), (), None
+        self._store, self._seen, self._whole = None, 0, 0.0
+        self._events, self._by_id, self._summaries, self._board = (), {}, (), None
 
     def _read(self, store: Store | None) -> Snapshot:
-        found = status.read(self.lab, self.settings, store)
         if store is None:
-            return Snapshot(found)
+            return Snapshot(status.read(self.lab, self.settings, None))
         news = self._news(store)
-        if news or not self._summaries:
+        if news:
             self._events = (*self._events, *news)[-MOST_EVENTS:]
-            self._summaries = tuple(store.summaries())
-            self._board = leaderboard.read(store, self.settings)
+        if self._renewed(store, news):
+            self._summaries = tuple(self._by_id[number] for number in sorted(self._by_id))
+            known = leaderboard.measured(self.settings, store.baselines())
+            self._board = None if known is None else leaderboard.board(known, self._summaries)
+        found = status.read(self.lab, self.settings, store, known=(self._summaries, self._board))
         return Snapshot(found, self._board, self._summaries, self._events)
+
+    def _renewed(self, store: Store, news: Sequence[Event]) -> bool:
+        """Read those candidates again that events speak of, now and then all; whether anything changed."""
+        if not self._by_id or time.monotonic() - self._whole > WHOLE_SECONDS:
+            self._whole = time.monotonic()
+            read = {summary.id: summary for summary in store.summaries()}
+        else:
+            numbers = {event.candidate for event in news if event.candidate is not None}
+            read = {number: summary for number in numbers if (summary := store.summary(number)) is not None}
+        changed = {number: s for number, s in read.items() if self._by_id.get(number) != s}
+        self._by_id |= changed
+        return bool(changed) or any(event.kind == "baseline_measured" for event in news)
 
     def _news(self, store: Store) -> list[Event]:
         """Events since the last look; at the first one the latest of all."""

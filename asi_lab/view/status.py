@@ -140,15 +140,22 @@ def _spent(started: float, now: float, found: Pace) -> float:
     return min(max(0.0, now - started), found.seconds)
 
 
-def read(lab: Lab, settings: Settings, store: Store | None, events: int = 6) -> Status:
-    """The status of a lab; `store` is None before an engine has made one."""
+def read(
+    lab: Lab,
+    settings: Settings,
+    store: Store | None,
+    events: int = 6,
+    known: tuple[Sequence[Summary], Board | None] | None = None,
+) -> Status:
+    """The status of a lab; `store` is None before an engine has made one. `known` are summaries and board
+    where the caller has them already."""
     now = time.time()
-    summaries = store.summaries() if store else []
+    summaries: Sequence[Summary] = known[0] if known else store.summaries() if store else []
     beat = store.get_meta("engine") or {} if store else {}
     engine = _engine(beat, now) if beat else _without_beat(lab)
     speed = pace(summaries, settings)
     wanted = beat.get("experiments")
-    board = leaderboard.read(store, settings) if store else None
+    board = known[1] if known else leaderboard.read(store, settings) if store else None
     alive = engine.state in ("running", "paused")
     return Status(
         lab=str(lab.path),

@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from asi_lab.records import CandidateState
@@ -28,6 +29,9 @@ COLUMNS = (
     Column("judge", 5, right=True),
     Column("fitness", 8, right=True),
 )
+REST_SECONDS = 0.1
+"""How long a selection rests before its details are shown."""
+
 ORDERS: dict[str, Callable[[Summary], float]] = {
     "id": lambda s: -s.id,
     "fitness": lambda s: -(s.fitness if s.fitness is not None else -1.0),
@@ -68,6 +72,8 @@ class Candidates(Pane):
         self.order, self.wanted = "id", ""
         self._snapshot: Snapshot | None = None
         self._shown: tuple[int, float] | None = None
+        self._rows: dict[int, tuple[Summary, float | None, Row]] = {}
+        self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
         """Filter and table at the left, details at the right or alone."""
@@ -89,9 +95,11 @@ class Candidates(Pane):
         self._detail(self.lab_app.selected)
 
     def select(self, candidate_id: int | None) -> None:
-        """Show another candidate."""
+        """Show another candidate; its details once the selection rests."""
         self.query_one(LineTable).select(candidate_id)
-        self._detail(candidate_id)
+        if self._timer is not None:
+            self._timer.stop()
+        self._timer = self.set_timer(REST_SECONDS, lambda: self._detail(self.lab_app.selected))
 
     def on_line_table_selected(self, event: LineTable.Selected) -> None:
         """Share the selection."""
@@ -143,8 +151,15 @@ class Candidates(Pane):
         found.sort(key=(lambda s: s.name) if self.order == "name" else ORDERS[self.order])
         base = next((s.loss for s in self._snapshot.summaries if s.id == 0), None)
         table = self.query_one(LineTable)
-        table.show([_row(s, base) for s in found])
+        table.show([self._row(s, base) for s in found])
         table.select(self.lab_app.selected)
+
+    def _row(self, summary: Summary, base: float | None) -> Row:
+        """The row of a candidate, made anew only where it changed."""
+        known = self._rows.get(summary.id)
+        if known is None or known[0] is not summary or known[1] != base:
+            known = self._rows[summary.id] = (summary, base, _row(summary, base))
+        return known[2]
 
     def _matches(self, summary: Summary) -> bool:
         text = f"{summary.id:04d} {summary.state.value} {summary.name} {summary.model}".lower()

@@ -18,6 +18,7 @@ from asi_lab.text import plain
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.snapshot import Snapshot
 
+STYLES = {"+": "green", "-": "red", "@": "cyan"}
 AGAINST = ("parent", "seed", "best", "nothing")
 
 
@@ -76,10 +77,16 @@ class Diff(Pane):
             return f"{name}: there is no {self._against} to compare with; b changes that.", Text()
         title = f"{other.id:04d} {plain(other.name, limit=60)} ({self._against}) -> {name}"
         changed = plain(facts.change(other, found, context=3), multiline=True)
-        return title, Syntax(changed, "diff", theme="ansi_dark", word_wrap=True) if changed else Text(
-            "The same code."
-        )
+        return title, _coloured(changed) if changed else Text("The same code.")
 
     def _other(self, found: Candidate) -> Candidate | None:
         number = {"parent": found.parent, "seed": SEED_ID, "best": self._best}[self._against]
         return None if number is None or number == found.id else self.lab_app.reader.candidate(number)
+
+
+def _coloured(changed: str) -> Text:
+    """A unified diff with its lines in colours; their first sign says the same."""
+    text = Text()
+    for line in changed.splitlines():
+        text.append(f"{line}\n", style=STYLES.get(line[:1], ""))
+    return text

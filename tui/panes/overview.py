@@ -15,6 +15,9 @@ from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view import tables
 
+MOST_POINTS = 300
+"""Candidates that are drawn as points; the line of the best misses none."""
+
 
 class Overview(Pane):
     """State in words, and two plots."""
@@ -51,9 +54,13 @@ class Overview(Pane):
             return
         ids = np.array([s.id for s in scored], dtype=float)
         losses = np.array([s.loss for s in scored], dtype=float)
-        plot.scatter(ids, losses, marker="·", marker_style="grey62")
-        steps = np.repeat(np.minimum.accumulate(losses), 2)[:-1]
-        plot.plot(np.repeat(ids, 2)[1:], steps, line_style="green", hires_mode=HiResMode.BRAILLE)
+        every = max(1, len(ids) // MOST_POINTS)
+        plot.scatter(ids[::every], losses[::every], marker="·", marker_style="grey62")
+        best = np.minimum.accumulate(losses)
+        kept = np.flatnonzero(np.diff(best, prepend=np.inf))
+        steps = np.repeat(best[kept], 2)
+        ends_of_steps = np.append(np.repeat(ids[kept], 2)[1:], ids[-1])
+        plot.plot(ends_of_steps, steps, line_style="green", hires_mode=HiResMode.BRAILLE)
         base = next(row.loss for row in board.baselines if row.name == SEED_ARCHITECTURE)
         ends = np.array([ids[0], max(ids[-1], ids[0] + 1)])
         for value, style in (
