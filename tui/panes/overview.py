@@ -46,12 +46,13 @@ class Overview(Pane):
 
     def _best(self, snapshot: Snapshot) -> None:
         plot = self.query_one("#best", PlotWidget)
-        plot.clear()
         scored = [s for s in snapshot.summaries if s.loss is not None and s.id != SEED_ID]
         plot.border_title = Text("held-out loss by candidate: all, best so far, DeltaNet and its noise")
         board = snapshot.board
+        plot.display = bool(scored) and board is not None
         if not scored or board is None:
             return
+        plot.clear()
         ids = np.array([s.id for s in scored], dtype=float)
         losses = np.array([s.loss for s in scored], dtype=float)
         every = max(1, len(ids) // MOST_POINTS)
