@@ -18,7 +18,7 @@ from asi_lab.tui.snapshot import Snapshot
 AXES = {"step": 0, "tokens": 1, "seconds": 6}
 """What may stand on the x axis, with its column of a series."""
 SMOOTH = 0.9
-COLOURS = ("cyan", "magenta", "green", "blue", "white")
+COLOURS = ("cyan", "green", "white", "blue", "magenta")
 
 
 class Curves(Pane):
@@ -106,9 +106,7 @@ class Curves(Pane):
         if len(finite) < 2:
             return f"{label}: no curve"
         x, loss = finite[:, AXES[self._axis]].astype(float), finite[:, 2].astype(float)
-        smooth = loss.copy()
-        for i in range(1, len(smooth)):
-            smooth[i] = SMOOTH * smooth[i - 1] + (1 - SMOOTH) * loss[i]
+        smooth = (_averaged(loss) + _averaged(loss[::-1])[::-1]) / 2  # both ways: neither late nor early
         if self._log:
             loss, smooth = np.log(np.maximum(loss, 1e-9)), np.log(np.maximum(smooth, 1e-9))
         every = max(1, len(x) // 200)
@@ -116,3 +114,11 @@ class Curves(Pane):
         plot.plot(x, smooth, line_style=colour, hires_mode=HiResMode.BRAILLE)
         lost = len(rows) - len(finite)
         return f"{label} ({colour}): {smooth[-1]:.3f}{f', {lost} not finite' if lost else ''}"
+
+
+def _averaged(loss: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The exponential moving average."""
+    found = loss.copy()
+    for i in range(1, len(found)):
+        found[i] = SMOOTH * found[i - 1] + (1 - SMOOTH) * loss[i]
+    return found
