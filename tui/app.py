@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
 import signal
+import subprocess
+import tempfile
 import time
+from pathlib import Path
 from typing import ClassVar
 
 from rich.text import Text
 from textual import work
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.widgets import ContentSwitcher, Footer, Static
@@ -36,6 +41,7 @@ from asi_lab.view.tables import duration
 POLL_SECONDS = 1.0
 WIDE, LEAST_WIDTH, LEAST_HEIGHT = 120, 60, 15
 PANES = ("overview", "candidates", "lineage", "curves", "diff", "agents", "system", "events")
+ALIVE = ("preparing data", "running", "paused")
 SIGNS = {"running": "▶", "paused": "⏸", "stopped": "■", "lost contact": "✗"}
 
 
@@ -66,6 +72,8 @@ class LabApp(App[int]):
         Binding("e", "start_engine", "Start"),
         Binding("x", "stop", "Stop"),
         Binding("ctrl+x", "stop_now", "Stop now", show=False),
+        Binding("y", "copy", "Copy", show=False),
+        Binding("o", "open_code", "Open code", show=False),
         Binding("question_mark", "help", "Help"),
         Binding("q", "detach", "Leave"),
     ]
@@ -169,6 +177,33 @@ class LabApp(App[int]):
         else:
             self.notify(f"Started; it narrates to {log}. Leaving here does not end it.", markup=False)
 
+    def action_copy(self) -> None:
+        """Copy what the pane is about, to the terminal's clipboard and to a file."""
+        text, what = self.pane.copied()
+        if not text:
+            self.notify("There is nothing to copy yet.", severity="warning", markup=False)
+            return
+        self.copy_to_clipboard(text)
+        file = Path(tempfile.gettempdir()) / f"asi-lab-copied-{os.getuid()}.txt"
+        file.write_text(text, encoding="utf-8", errors="replace")
+        self.notify(f"copied {what} to the clipboard, if the terminal allows it, and to {file}", markup=False)
+
+    def action_open_code(self) -> None:
+        """Show the selected candidate's code in the user's editor or pager; what is changed there is lost."""
+        found = None if self.selected is None else self.reader.candidate(self.selected)
+        if found is None or found.proposal is None:
+            self.notify("No candidate is selected.", severity="warning", markup=False)
+            return
+        program = os.environ.get("VISUAL") or os.environ.get("EDITOR") or os.environ.get("PAGER") or "less"
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"{found.id:04d}_architecture.py"
+            file.write_text(plain(found.proposal.code, multiline=True), encoding="utf-8")
+            try:
+                with self.suspend():
+                    subprocess.run([*shlex.split(program), str(file)], check=False)
+            except (OSError, ValueError, SuspendNotSupported) as error:
+                self.notify(f"{program} cannot be started: {error}", severity="error", markup=False)
+
     def action_help(self) -> None:
         """Show the live keys."""
         live = [active for active in self.screen.active_bindings.values() if active.binding.description]
@@ -217,6 +252,8 @@ class LabApp(App[int]):
             best = board.candidates[0].id if board and board.candidates else None
             self.selected = found.summaries[-1].id if best is None else best
         self._answers(before, found)
+        if isinstance(self.screen, Start) and found.status.engine.state in ALIVE:
+            self.screen.dismiss(False)  # somebody else has started one
         self._head()
         self.pane.show(found)
         if before is None:

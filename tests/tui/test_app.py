@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -228,15 +229,43 @@ def test_events_are_filtered(lab):
     use(lab, SIZES[0], script)
 
 
-@pytest.mark.parametrize("key", ["b", "m", "x", "l", "f", "r", "plus", "minus", "tab", "pagedown", "home"])
-def test_no_key_breaks_a_pane(lab, key):
+def test_no_key_breaks_a_pane(lab):
+    keys = ("b", "m", "l", "f", "r", "plus", "minus", "left", "tab", "pagedown", "home", "space", "u", "n")
+
     async def script(app, pilot) -> None:
         for number in range(1, 9):
-            await pilot.press(str(number), key)
+            await pilot.press(str(number), *keys)
             await pilot.pause()
+            assert app.query_one(ContentSwitcher).current == PANES[number - 1]
         assert app.return_code is None
 
     use(lab, SIZES[1], script)
+
+
+def test_what_a_pane_is_about_is_copied(lab):
+    async def script(app, pilot) -> None:
+        await pilot.press("2", "home", "y")
+        await pilot.pause(0.2)
+        assert app.clipboard == f"{app.selected:04d}"
+        file = Path(tempfile.gettempdir()) / f"asi-lab-copied-{os.getuid()}.txt"
+        assert file.read_text() == app.clipboard
+        await pilot.press("5", "y")
+        await pilot.pause(0.2)
+        assert app.clipboard.startswith("--- ")
+        await pilot.press("b", "b", "b", "y")
+        await pilot.pause(0.2)
+        assert app.clipboard == app.reader.candidate(app.selected).proposal.code
+
+    use(lab, SIZES[0], script)
+
+
+def test_code_that_cannot_be_opened_is_told(lab):
+    async def script(app, pilot) -> None:
+        await pilot.press("o")  # this terminal is none that could be given away
+        await pilot.pause(0.2)
+        assert any("cannot be started" in note.message for note in app._notifications)
+
+    use(lab, SIZES[0], script)
 
 
 # Orders

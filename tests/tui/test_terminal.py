@@ -122,6 +122,18 @@ def test_watch_steer_leave_and_come_back(terminal, lab, engine):
     assert engine.poll() is None
 
 
+def test_code_is_opened_in_the_pager_and_the_view_comes_back(terminal, lab, engine):
+    terminal.run("export", "EDITOR=less")
+    opened(terminal, lab)
+    terminal.until(lambda: "best 0" in terminal.screen)
+    terminal.press("o")
+    terminal.until(lambda: "architecture.py" in terminal.screen or "DeltaNet (arXiv" in terminal.screen)
+    terminal.press("q")
+    terminal.until(lambda: "1 overview" in terminal.screen)
+    terminal.press("q")
+    terminal.until(lambda: terminal.is_restored)
+
+
 def test_an_engine_that_is_killed_is_lost_contact(terminal, lab, engine):
     opened(terminal, lab)
     terminal.until(lambda: "▶ running" in terminal.screen)

@@ -35,6 +35,7 @@ class Diff(Pane):
         super().__init__(id="diff")
         self._against = "parent"
         self._best: int | None = None
+        self._text = ""
 
     def compose(self) -> ComposeResult:
         """A title and the text."""
@@ -58,6 +59,10 @@ class Diff(Pane):
         self.query_one("#title", Static).update(title)
         self.query_one("#text", Static).update(text)
 
+    def copied(self) -> tuple[str, str]:
+        """The text in view."""
+        return self._text, "the diff" if self._against != "nothing" else "the code"
+
     def action_against(self) -> None:
         """Compare with something else, or show the whole code."""
         self._against = AGAINST[(AGAINST.index(self._against) + 1) % len(AGAINST)]
@@ -68,6 +73,7 @@ class Diff(Pane):
         if found is None or found.proposal is None:
             return "No candidate is selected: go to 2 and choose one.", Text()
         name = f"{found.id:04d} {plain(found.name, limit=60)}"
+        self._text = found.proposal.code
         if self._against == "nothing":
             return name, Syntax(
                 plain(found.proposal.code, multiline=True), "python", theme="ansi_dark", word_wrap=True
@@ -76,7 +82,8 @@ class Diff(Pane):
         if other is None:
             return f"{name}: there is no {self._against} to compare with; b changes that.", Text()
         title = f"{other.id:04d} {plain(other.name, limit=60)} ({self._against}) -> {name}"
-        changed = plain(facts.change(other, found, context=3), multiline=True)
+        self._text = facts.change(other, found, context=3)
+        changed = plain(self._text, multiline=True)
         return title, _coloured(changed) if changed else Text("The same code.")
 
     def _other(self, found: Candidate) -> Candidate | None:

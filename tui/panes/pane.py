@@ -35,3 +35,8 @@ class Pane(Container):
 
     def begin(self) -> None:
         """The pane comes into view."""
+
+    def copied(self) -> tuple[str, str]:
+        """What `y` copies here, and what that is."""
+        number = self.lab_app.selected
+        return ("", "") if number is None else (f"{number:04d}", "the candidate's id")
