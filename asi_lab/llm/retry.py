@@ -57,13 +57,13 @@ class Patient:
             try:
                 return self.model.complete(messages, call)
             except Busy as busy:
-                fault = busy
+                fault, words = busy, str(busy).rstrip(".")
             if attempt >= self.attempts:
                 times = "once" if attempt == 1 else f"{attempt} times"
-                raise ModelError(f"{fault}. Tried {times}; start again when the server answers.")
+                raise ModelError(f"{words}. Tried {times}; start again when the server answers.")
             seconds = self._wait(attempt, fault.after)
             attempt += 1
-            self._told(f"{fault}; trying again in {seconds:.1f} s (attempt {attempt} of {self.attempts})")
+            self._told(f"{words}; trying again in {seconds:.1f} s (attempt {attempt} of {self.attempts})")
             if self._sleep(call.cancelled, seconds):
                 raise Cancelled("the call was given up")
 
