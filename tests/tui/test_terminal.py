@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from asi_lab.lab import Lab
@@ -122,6 +123,7 @@ def test_watch_steer_leave_and_come_back(terminal, lab, engine):
     assert engine.poll() is None
 
 
+@pytest.mark.skipif(shutil.which("less") is None, reason="less is not installed here")
 def test_code_is_opened_in_the_pager_and_the_view_comes_back(terminal, lab, engine):
     terminal.run("export", "EDITOR=less")
     opened(terminal, lab)
@@ -147,10 +149,9 @@ def test_an_engine_that_is_killed_is_lost_contact(terminal, lab, engine):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_the_terminal_as_it_was(terminal, lab, engine, number):
     opened(terminal, lab)
-    pids = subprocess.run(
-        ["pgrep", "-f", f"asi_lab --lab {lab.path}"], capture_output=True, text=True, check=True
-    ).stdout.split()
-    os.kill(int(pids[-1]), number)
+    words = ["-m", "asi_lab", "--lab", str(lab.path)]
+    (viewer,) = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:5] == words]
+    viewer.send_signal(number)
     terminal.until(lambda: terminal.is_restored)
     terminal.run("echo", "status", "$?")
     terminal.until(lambda: f"status {128 + number}" in terminal.screen)
