@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -39,6 +40,9 @@ from asi_lab.tui.snapshot import Reader, Snapshot
 from asi_lab.view.tables import duration
 
 POLL_SECONDS = 1.0
+GRACE_SECONDS = 3.0
+"""How long an application that a signal ends may take to leave its terminal in order."""
+
 WIDE, LEAST_WIDTH, LEAST_HEIGHT = 120, 60, 15
 PANES = ("overview", "candidates", "lineage", "curves", "diff", "agents", "system", "events")
 ALIVE = ("preparing data", "running", "paused")
@@ -106,11 +110,18 @@ class LabApp(App[int]):
     def on_mount(self) -> None:
         """Begin to look; end well by a signal, with the terminal as it was."""
         for number in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, self.exit, 128 + number)
+            asyncio.get_running_loop().add_signal_handler(number, self._ended_by, number)
         self._tabs()
         self.poll()
         self.set_interval(POLL_SECONDS, self.poll)
         self.set_interval(POLL_SECONDS, self._head)
+
+    def _ended_by(self, number: int) -> None:
+        """Leave, in any case: where the terminal is gone, what waits for its input would wait for ever."""
+        watchdog = threading.Timer(GRACE_SECONDS, os._exit, [128 + number])
+        watchdog.daemon = True
+        watchdog.start()
+        self.exit(128 + number)
 
     def on_resize(self) -> None:
         """Names of panes in full where there is room."""

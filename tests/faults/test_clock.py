@@ -147,9 +147,9 @@ def test_the_budget_of_hours_runs_by_itself(prepared, engines, copy):
     """A clock that leaps years ahead does not end the search, one that is set back does not prolong it."""
     for clock in ([NOW, NOW + 20 * YEAR], [NOW, NOW - 20 * YEAR]):
         lab, began = copy(prepared), time.monotonic()
-        ended = engines.run(lab, 10**6, clock=clock, every=7, hours=0.8 / 3600)
+        ended = engines.run(lab, 10**6, clock=clock, every=7, hours=2.0 / 3600)
         assert ended.code == 0
-        assert 0.8 <= time.monotonic() - began < 20
+        assert 2.0 <= time.monotonic() - began < 30
         assert len(results(lab)) > 2
 
 

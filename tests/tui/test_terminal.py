@@ -92,6 +92,12 @@ def engine(lab) -> Iterator[subprocess.Popen]:
     process.wait()
 
 
+def viewer_of(lab: Lab) -> psutil.Process:
+    words = ["-m", "asi_lab", "--lab", str(lab.path)]
+    (viewer,) = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:5] == words]
+    return viewer
+
+
 def opened(terminal: Terminal, lab: Lab, *options: str) -> None:
     terminal.run(sys.executable, "-m", "asi_lab", "--lab", str(lab.path), *options)
     terminal.until(lambda: "1 overview" in terminal.screen)
@@ -149,12 +155,19 @@ def test_an_engine_that_is_killed_is_lost_contact(terminal, lab, engine):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_the_terminal_as_it_was(terminal, lab, engine, number):
     opened(terminal, lab)
-    words = ["-m", "asi_lab", "--lab", str(lab.path)]
-    (viewer,) = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:5] == words]
-    viewer.send_signal(number)
+    viewer_of(lab).send_signal(number)
     terminal.until(lambda: terminal.is_restored)
     terminal.run("echo", "status", "$?")
     terminal.until(lambda: f"status {128 + number}" in terminal.screen)
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_viewer_whose_terminal_is_gone_ends_and_the_search_goes_on(terminal, lab, engine, attempt):
+    opened(terminal, lab)
+    viewer = viewer_of(lab)
+    terminal.close()
+    viewer.wait(15)
+    assert engine.poll() is None
 
 
 def test_without_a_terminal_it_ends_at_once_and_names_the_other_way(lab):
