@@ -24,6 +24,10 @@ from asi_lab.settings import Settings
 SEED_ARCHITECTURE = "delta_net"
 UPPER_REFERENCE = "gated_delta_net"
 ARCHITECTURES = (SEED_ARCHITECTURE, UPPER_REFERENCE)
+TITLES = {SEED_ARCHITECTURE: "DeltaNet", UPPER_REFERENCE: "Gated DeltaNet"}
+MARKS = {SEED_ARCHITECTURE: 5.0, UPPER_REFERENCE: 10.0}
+"""The judge's marks of the two, by definition of its scale; where they do not differ beyond noise, both have
+the first."""
 
 
 class Anchor(msgspec.Struct, frozen=True):

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines, telling, winning_margin
+from asi_lab.baselines import TITLES, Baselines, telling, winning_margin
 from asi_lab.prompting import CUT
 from asi_lab.records import Candidate, Evidence, TaskResult
 
-TITLES = {SEED_ARCHITECTURE: "DeltaNet", UPPER_REFERENCE: "Gated DeltaNet"}
 SECTIONS = {
     "design_evaluation": "Design",
     "experimental_results_with_ablation": "Results and ablation",

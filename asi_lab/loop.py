@@ -165,7 +165,7 @@ class Loop:
         data = {"generation": draw.generation, "parent": draw.parent, "references": list(draw.references)}
         self.store.put(
             candidate,
-            *self._pool_news(candidate_id, draw.generation),
+            *self._pool_news(candidate_id, draw),
             ("candidate_proposed", f"{proposed.proposal.name} {change}", data),
             vector=proposed.vector,
         )
@@ -331,18 +331,18 @@ class Loop:
         if due:
             self.baselines = Baselines(self.settings, self.store.baselines())
 
-    def _pool_news(self, candidate_id: int, generation: int) -> Sequence[NewEvent]:
+    def _pool_news(self, candidate_id: int, draw: Draw) -> Sequence[NewEvent]:
         """What is new since the candidate before: another pool, another step against standstill."""
         search, entries = self.settings.search, self.library.entries()
         news: list[NewEvent] = []
-        if pool.generation_of(max(1, candidate_id - 1), search) != generation:
-            ids = [entry.id for entry in pool.members(generation, entries, search)]
-            message = f"generation {generation}: {len(ids)} in the pool"
+        if pool.generation_of(max(1, candidate_id - 1), search) != draw.generation:
+            ids = [entry.id for entry in pool.members(draw.generation, entries, search)]
+            message = f"generation {draw.generation}: {len(ids)} in the pool"
             news.append(("pool_updated", message, {"ids": ids}))
         last = candidate_id - 1 - 2 * self.agents.ahead
-        before, now = (stagnation.standstill(number, entries, search) for number in (last - 1, last))
-        if now.step != before.step:
-            news.append(("standstill", now.words, {"step": now.step}))
+        if draw.step != stagnation.standstill(last - 1, entries, search).step:
+            words = stagnation.standstill(last, entries, search).words
+            news.append(("standstill", words, {"step": draw.step}))
         return news
 
     @property

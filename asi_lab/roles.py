@@ -153,14 +153,13 @@ class Roles:
         """The measured table, with the analyst's prose and the tags where there is a model."""
         assert candidate.parent is not None
         parent, known = library.get(candidate.parent), library.baselines
-        table = analyst.explain(
-            candidate, parent, library.siblings(candidate), known, library.near(candidate)
-        )
+        siblings = library.siblings(candidate)
+        table = analyst.explain(candidate, parent, siblings, known, library.near(candidate))
         if not self.agents.present:
             return table
         ask = self.agents.of(candidate.id)
         try:
-            table = prose.explain(ask, candidate, library, table)
+            table = prose.explain(ask, candidate, siblings, library, table)
         except (RoleFailed, ModelError) as error:
             self._stand_in(candidate.id, "analyst", "the table stands alone", error)
         return self._tagged(ask, candidate, parent, table) if self.settings.agents.tags else table

@@ -446,14 +446,17 @@ def test_the_planner_is_told_where_everybody_stands(lab):
     assert line in planners[-1]
 
 
+class Broken(night.Night):
+    """Breaks off when novelty is asked about, in the middle of a candidate."""
+
+    def __call__(self, messages, call=None):
+        if night.ROLES.get(messages[0].content) == "novelty":
+            raise StopNow
+        return super().__call__(messages, call)
+
+
 def test_a_reply_that_was_paid_for_is_not_asked_for_again(lab):
     """The night breaks off in the middle of candidate 2, and goes on with what it has."""
-
-    class Broken(night.Night):
-        def __call__(self, messages, call=None):
-            if night.ROLES.get(messages[0].content) == "novelty":
-                raise StopNow
-            return super().__call__(messages, call)
 
     first = Broken()
     search(lab, first, 3)
@@ -630,12 +633,6 @@ def test_a_search_that_stands_still_escalates_and_says_so(tmp_path):
 
 def test_a_plan_that_was_begun_goes_on_as_it_was_told(lab):
     """Others may have ended since: what the planner was told stays, so its replies are taken up again."""
-
-    class Broken(night.Night):
-        def __call__(self, messages, call=None):
-            if night.ROLES.get(messages[0].content) == "novelty":
-                raise StopNow
-            return super().__call__(messages, call)
 
     search(lab, Broken(), 3)
     with Store.open(lab.store) as store:

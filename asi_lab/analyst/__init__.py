@@ -11,8 +11,8 @@ from statistics import fmean
 from asi_lab import fitness
 from asi_lab.baselines import (
     ARCHITECTURES,
+    MARKS,
     SEED_ARCHITECTURE,
-    UPPER_REFERENCE,
     Baselines,
     telling,
     winning_margin,
@@ -20,8 +20,6 @@ from asi_lab.baselines import (
 from asi_lab.records import SEED_ID, Analysis, Candidate, Difference, Evaluation, Noise
 
 NAME = "ablation table"
-MARKS = {SEED_ARCHITECTURE: 5.0, UPPER_REFERENCE: 10.0}
-"""The judge's, by definition of its scale; where the two do not differ beyond noise, both have the first."""
 
 
 def explain(

@@ -41,7 +41,9 @@ class Experience(msgspec.Struct, frozen=True):
     experience: str
 
 
-def explain(ask: Asker, candidate: Candidate, library: Library, table: Analysis) -> Analysis:
+def explain(
+    ask: Asker, candidate: Candidate, siblings: Sequence[Candidate], library: Library, table: Analysis
+) -> Analysis:
     """Put prose in front of the measured `table` and add the weaknesses that the analyst sees.
 
     Raises:
@@ -55,7 +57,7 @@ def explain(ask: Asker, candidate: Candidate, library: Library, table: Analysis)
         "name": candidate.name,
         "motivation": candidate.proposal.motivation,
         "code_diff": facts.change(parent, candidate),
-        "results": results(candidate, parent, library.siblings(candidate), library.baselines),
+        "results": results(candidate, parent, siblings, library.baselines),
         "ablation": ablation(table, library),
         "insights": "none",
     }

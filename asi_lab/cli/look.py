@@ -13,8 +13,6 @@ from asi_lab.errors import UsageError
 
 if TYPE_CHECKING:
     from asi_lab.lab import Lab
-    from asi_lab.llm.record import Exchange
-    from asi_lab.store import Store
 
 _NO_TALK = "candidate {}: no language model was asked for it, so there is no transcript."
 
@@ -101,11 +99,11 @@ def show(candidate: str, as_json: bool, code: bool, talk: bool) -> None:
 def _show_talk(lab: Lab, candidate: str, as_json: bool) -> None:
     """What was said on a candidate, also on one that is only being planned, and what is being said."""
     from asi_lab.view import remote, status, tables
-    from asi_lab.view.transcript import transcript
+    from asi_lab.view.transcript import recorded, transcript
 
     with remote.results(lab) as store:
         number = int(candidate) if candidate.isdecimal() else remote.find(lab, store, candidate).id
-        exchanges = recorded(store, number)
+        exchanges = recorded(store, number) if store else []
         talks = [t for t in status.read(lab, lab.settings(), store).talks if t.candidate == number]
         if not exchanges and not talks:
             remote.find(lab, store, candidate)  # there may be no such candidate
@@ -115,16 +113,6 @@ def _show_talk(lab: Lab, candidate: str, as_json: bool) -> None:
         tables.console().print(transcript(exchanges, talks), soft_wrap=True)
     else:
         click.echo(_NO_TALK.format(number), err=True)
-
-
-def recorded(store: Store | None, candidate_id: int) -> list[Exchange]:
-    """The calls to language models that were made for a candidate."""
-    import msgspec
-
-    from asi_lab.llm.record import Exchange
-
-    raw = store.ledger.calls(candidate_id) if store else []
-    return [msgspec.convert(one, Exchange) for one in raw]
 
 
 @click.command()
@@ -143,7 +131,7 @@ def replay(ctx: click.Context, candidate: str, as_json: bool) -> None:
     lab = existing()
     with remote.results(lab) as store:
         found = remote.find(lab, store, candidate)
-        exchanges = recorded(store, found.id)
+        exchanges = transcript.recorded(store, found.id) if store else []
         parent = remote.find(lab, store, str(found.parent)) if found.parent is not None else None
     if parent is None:
         raise UsageError(

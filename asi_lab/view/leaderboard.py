@@ -13,7 +13,7 @@ from statistics import fmean
 import msgspec
 
 from asi_lab import fitness
-from asi_lab.baselines import ARCHITECTURES, SEED_ARCHITECTURE, Baselines, winning_margin
+from asi_lab.baselines import ARCHITECTURES, MARKS, SEED_ARCHITECTURE, Baselines, winning_margin
 from asi_lab.records import SEED_ID, BaselineRun, CandidateState, Noise
 from asi_lab.settings import Settings
 from asi_lab.store import Store
@@ -21,7 +21,6 @@ from asi_lab.summary import Summary
 
 LEVEL = 0.05
 """Chance of a single false win: a candidate no better than the baseline is marked this often."""
-_MARKS = dict(zip(ARCHITECTURES, (5.0, 10.0), strict=True))
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,8 +162,8 @@ def _baseline(name: str, baselines: Baselines, noise: Noise, margin: float) -> R
         gain_in_noise=None if is_seed else against.gain_in_noise,
         beats_baseline=not is_seed and against.beats_baseline,
         benchmark_gain=fmean(fitness.benchmark_gain(run, baselines.reference) for run in runs),
-        judge=_MARKS[name],
-        fitness=(measured_parts + (_MARKS[name] - 1) / 9) / 3,
+        judge=MARKS[name],
+        fitness=(measured_parts + (MARKS[name] - 1) / 9) / 3,
         params=baselines.anchor(name).params,
         commit=None,
     )

@@ -22,7 +22,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from asi_lab.baselines import Baselines
+from asi_lab.baselines import TITLES, Baselines
 from asi_lab.events import Event
 from asi_lab.lab import Lab
 from asi_lab.records import Candidate
@@ -34,7 +34,6 @@ from asi_lab.view.status import Doing, Status
 
 PREFIX = "delta_net_"
 """What every candidate's name begins with."""
-TITLES = {"delta_net": "DeltaNet", "gated_delta_net": "Gated DeltaNet"}
 NAME = 60
 """Names are cut at so many characters, in tables and lines."""
 LINE = 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -11,11 +12,17 @@ from rich.text import Text
 from asi_lab.llm.model import Message, ToolCall
 from asi_lab.llm.record import Exchange
 from asi_lab.replay import Outcome, conversations
+from asi_lab.store import Store
 from asi_lab.talks import Talk
 from asi_lab.text import plain
 
 LONGEST = 20_000
 """Characters of a message that are shown; the JSON has all of it."""
+
+
+def recorded(store: Store, candidate_id: int) -> list[Exchange]:
+    """The calls to language models that were made for a candidate."""
+    return [msgspec.convert(one, Exchange) for one in store.ledger.calls(candidate_id)]
 
 
 def transcript(exchanges: Sequence[Exchange], talks: Sequence[Talk] = ()) -> RenderableType:

@@ -53,7 +53,7 @@ def test_the_analyst_gets_figures_beside_parent_and_baselines_and_what_relatives
     found = child()
     code = found.proposal.code + "\nmore"
     found = msgspec.structs.replace(found, proposal=msgspec.structs.replace(found.proposal, code=code))
-    prose.explain(ask, found, library, explained(library, found))
+    prose.explain(ask, found, library.siblings(found), library, explained(library, found))
     (values,) = ask.asked["analyst"]
     head = "|  | the candidate | parent: net_1 | sibling: net_2 | DeltaNet | Gated DeltaNet | sd of one run |"
     assert head in values["results"]
@@ -69,7 +69,9 @@ def test_the_analyst_gets_figures_beside_parent_and_baselines_and_what_relatives
 
 def test_prose_stands_before_the_measured_table_and_cannot_break_it(library):
     found = child()
-    analysis = prose.explain(Prepared(analyst=[ANALYSIS]), found, library, explained(library, found))
+    analysis = prose.explain(
+        Prepared(analyst=[ANALYSIS]), found, library.siblings(found), library, explained(library, found)
+    )
     headings = [line for line in analysis.text.splitlines() if line.startswith("#")]
     assert headings[:6] == [
         "# Analysis of candidate 3",
@@ -93,7 +95,9 @@ def test_an_empty_section_is_asked_for():
 def test_the_summariser_gets_results_lessons_and_standings(library):
     for number in (1, 2):
         found = library.get(number)
-        analysis = prose.explain(Prepared(analyst=[ANALYSIS]), found, library, explained(library, found))
+        analysis = prose.explain(
+            Prepared(analyst=[ANALYSIS]), found, library.siblings(found), library, explained(library, found)
+        )
         library.store.put(msgspec.structs.replace(found, analysis=analysis))
     ask = Prepared(summariser=[Experience(" Best so far: net_1. ")])
     parent = library.get(1)

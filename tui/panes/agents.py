@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import ClassVar
 
-import msgspec
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
@@ -14,12 +13,11 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from asi_lab import spending
-from asi_lab.llm.record import Exchange
 from asi_lab.spending import Spent
 from asi_lab.text import plain
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.snapshot import Snapshot
-from asi_lab.view.transcript import transcript
+from asi_lab.view.transcript import recorded, transcript
 
 
 class Agents(Pane):
@@ -52,17 +50,18 @@ class Agents(Pane):
         if self._follows and talks:
             number = talks[-1].candidate
         with self.lab_app.reader.store() as store:
-            raw = store.ledger.calls(number) if store is not None and number is not None else []
             entries = list(store.ledger.entries(f"{number}/").values()) if store is not None else []
         self.query_one("#costs", Static).update(_costs(entries, snapshot.status.spent))
         own = [talk for talk in talks if talk.candidate == number]
-        state = f"{number} {len(raw)} {[(talk.role, talk.characters) for talk in own]}"
+        state = f"{number} {len(entries)} {[(talk.role, talk.characters) for talk in own]}"
         if state == self._shown:
             return
         self._shown = state
         text = self.query_one("#text", Static)
-        if raw or own:
-            text.update(transcript([msgspec.convert(one, Exchange) for one in raw], own))
+        with self.lab_app.reader.store() as store:
+            said = recorded(store, number) if store is not None and number is not None else []
+        if said or own:
+            text.update(transcript(said, own))
         else:
             text.update(Text("No language model was asked for this candidate."))
         if self._follows:
