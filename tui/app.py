@@ -171,12 +171,18 @@ class LabApp(App[int]):
 
     def action_start_engine(self) -> None:
         """Ask whether a search is to be started, and start it."""
-        if self.readonly:
-            self.notify("This view is read-only.", severity="warning", markup=False)
-        elif (pid := self.lab.engine_pid()) is not None:
+        if self._only_watches():
+            return
+        if (pid := self.lab.engine_pid()) is not None:
             self.notify(f"An engine is at work already, process {pid}.", markup=False)
         else:
             self.push_screen(Start(engine.facts(self.lab, self.reader.settings)), self._start)
+
+    def _only_watches(self) -> bool:
+        """Whether no order may be given, which is said then."""
+        if self.readonly:
+            self.notify("This view is read-only.", severity="warning", markup=False)
+        return self.readonly
 
     def _start(self, yes: bool | None) -> None:
         if not yes:
@@ -238,9 +244,9 @@ class LabApp(App[int]):
 
     def _order(self, action: Action) -> None:
         """Leave an order for the engine; its answer comes as an event."""
-        if self.readonly:
-            self.notify("This view is read-only.", severity="warning", markup=False)
-        elif self.lab.engine_pid() is None:
+        if self._only_watches():
+            return
+        if self.lab.engine_pid() is None:
             self.notify("No engine is at work: e starts one.", severity="warning", markup=False)
         else:
             try:

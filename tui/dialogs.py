@@ -14,14 +14,24 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 
-class Confirm(ModalScreen[bool]):
-    """A question that only `y` answers with yes; Enter does nothing."""
+class Question(ModalScreen[bool]):
+    """Asks; its keys answer with yes or no."""
 
     DEFAULT_CSS = """
-    Confirm { align: center middle; }
-    Confirm > Vertical { width: 60; max-width: 95%; height: auto; border: thick $warning; padding: 1 2;
+    Question { align: center middle; }
+    Question > Vertical { width: 72; max-width: 95%; height: auto; border: thick $primary; padding: 1 2;
         background: $surface; }
     """
+
+    def action_answer(self, yes: bool) -> None:
+        """Close with the answer."""
+        self.dismiss(yes)
+
+
+class Confirm(Question):
+    """A question that only `y` answers with yes; Enter does nothing."""
+
+    DEFAULT_CSS = "Confirm > Vertical { width: 60; border: thick $warning; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes"),
         Binding("n,escape,q", "answer(False)", "No"),
@@ -36,10 +46,6 @@ class Confirm(ModalScreen[bool]):
         with Vertical():
             yield Static(Text(self.question))
             yield Static(Text("\ny yes   n no", style="bold"))
-
-    def action_answer(self, yes: bool) -> None:
-        """Close with the answer."""
-        self.dismiss(yes)
 
 
 class Help(ModalScreen[None]):
@@ -58,25 +64,17 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """A table of keys."""
-        shown = Table(box=None, show_header=False, pad_edge=False)
-        for key, words in self.keys:
-            shown.add_row(Text(key, style="bold"), Text(words))
         with VerticalScroll():
-            yield Static(shown)
+            yield Static(_pairs(self.keys, "bold"))
 
     def action_close(self) -> None:
         """Back to the panes."""
         self.dismiss(None)
 
 
-class Start(ModalScreen[bool]):
+class Start(Question):
     """What a search would be, before it is started."""
 
-    DEFAULT_CSS = """
-    Start { align: center middle; }
-    Start > Vertical { width: 72; max-width: 95%; height: auto; border: thick $primary; padding: 1 2;
-        background: $surface; }
-    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "answer(True)", "Start"),
         Binding("escape,q", "answer(False)", "Not now"),
@@ -88,14 +86,15 @@ class Start(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         """The facts and the keys."""
-        shown = Table(box=None, show_header=False, pad_edge=False)
-        for heading, words in self.facts:
-            shown.add_row(Text(heading, style="dim"), Text(words))
         with Vertical():
             yield Static(Text("No engine is at work on this lab.\n", style="bold"))
-            yield Static(shown)
+            yield Static(_pairs(self.facts, "dim"))
             yield Static(Text("\ns starts one that outlives this terminal   Esc only look", style="bold"))
 
-    def action_answer(self, yes: bool) -> None:
-        """Close with the answer."""
-        self.dismiss(yes)
+
+def _pairs(rows: Sequence[tuple[str, str]], style: str) -> Table:
+    """Headings and words."""
+    shown = Table(box=None, show_header=False, pad_edge=False)
+    for heading, words in rows:
+        shown.add_row(Text(heading, style=style), Text(words))
+    return shown

@@ -15,7 +15,7 @@ from asi_lab.records import CandidateState
 from asi_lab.spending import Spent
 from asi_lab.summary import Summary
 from asi_lab.tui.linetable import Column, LineTable, Row
-from asi_lab.tui.panes.pane import Pane
+from asi_lab.tui.panes.pane import ListPane, following
 from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view import leaderboard, page, tables
 
@@ -49,7 +49,7 @@ def glyph(state: CandidateState) -> str:
     return "✗" if state.is_failure else "◌"
 
 
-class Candidates(Pane):
+class Candidates(ListPane):
     """The table, its filter, and the details."""
 
     DEFAULT_CSS = """
@@ -70,7 +70,6 @@ class Candidates(Pane):
     def __init__(self) -> None:
         super().__init__(id="candidates")
         self.order, self.wanted = "id", ""
-        self._snapshot: Snapshot | None = None
         self._shown: tuple[int, float] | None = None
         self._rows: dict[int, tuple[Summary, float | None, Row]] = {}
         self._timer: Timer | None = None
@@ -83,27 +82,17 @@ class Candidates(Pane):
         with VerticalScroll(id="details", can_focus=True):
             yield Static(id="page")
 
-    def begin(self) -> None:
-        """The keys go to the table."""
-        self.query_one(LineTable).focus()
-
     def show(self, snapshot: Snapshot) -> None:
-        """Refill the table where anything changed."""
-        before, self._snapshot = self._snapshot, snapshot
-        if before is None or before.summaries is not snapshot.summaries:
-            self._fill()
+        """The table, and the details, which may have changed."""
+        super().show(snapshot)
         self._detail(self.lab_app.selected)
 
     def select(self, candidate_id: int | None) -> None:
         """Show another candidate; its details once the selection rests."""
-        self.query_one(LineTable).select(candidate_id)
+        super().select(candidate_id)
         if self._timer is not None:
             self._timer.stop()
         self._timer = self.set_timer(REST_SECONDS, lambda: self._detail(self.lab_app.selected))
-
-    def on_line_table_selected(self, event: LineTable.Selected) -> None:
-        """Share the selection."""
-        self.lab_app.selected = event.key
 
     def on_line_table_opened(self, event: LineTable.Opened) -> None:
         """Give the whole pane to the details."""
@@ -115,18 +104,17 @@ class Candidates(Pane):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter as one types."""
         self.wanted = event.value.lower()
-        self._fill()
+        self.refill()
 
     def on_input_submitted(self) -> None:
         """Back to the table, with the filter in force."""
-        self.query_one(LineTable).focus()
+        self.table.focus()
 
     def action_order(self) -> None:
         """Sort by the next figure; the same candidate stays selected."""
-        names = list(ORDERS)
-        self.order = names[(names.index(self.order) + 1) % len(names)]
+        self.order = following(ORDERS, self.order)
         self.notify(f"sorted by {self.order}", markup=False)
-        self._fill()
+        self.refill()
 
     def action_filter(self) -> None:
         """Type words that rows must hold."""
@@ -142,15 +130,14 @@ class Candidates(Pane):
             field = self.query_one("#filter", Input)
             field.value = ""
             field.remove_class("-shown")
-        self.query_one(LineTable).focus()
+        self.table.focus()
 
-    def _fill(self) -> None:
-        if self._snapshot is None:
-            return
-        found = [s for s in self._snapshot.summaries if self._matches(s)]
+    def fill(self, snapshot: Snapshot) -> None:
+        """Show the rows that match, in order."""
+        found = [s for s in snapshot.summaries if self._matches(s)]
         found.sort(key=(lambda s: s.name) if self.order == "name" else ORDERS[self.order])
-        base = next((s.loss for s in self._snapshot.summaries if s.id == 0), None)
-        table = self.query_one(LineTable)
+        base = next((s.loss for s in snapshot.summaries if s.id == 0), None)
+        table = self.table
         table.show([self._row(s, base) for s in found])
         table.select(self.lab_app.selected)
 

@@ -12,7 +12,7 @@ from textual.widgets import Static
 from textual_plot import HiResMode, PlotWidget
 
 from asi_lab.baselines import ARCHITECTURES
-from asi_lab.tui.panes.pane import Pane
+from asi_lab.tui.panes.pane import Pane, following
 from asi_lab.tui.snapshot import Snapshot
 
 AXES = {"step": 0, "tokens": 1, "seconds": 6}
@@ -74,8 +74,7 @@ class Curves(Pane):
 
     def action_axis(self) -> None:
         """Put something else on the x axis."""
-        names = list(AXES)
-        self._axis = names[(names.index(self._axis) + 1) % len(names)]
+        self._axis = following(AXES, self._axis)
         self._draw()
 
     def action_log(self) -> None:

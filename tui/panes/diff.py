@@ -15,7 +15,7 @@ from textual.widgets import Static
 from asi_lab import facts
 from asi_lab.records import SEED_ID, Candidate
 from asi_lab.text import plain
-from asi_lab.tui.panes.pane import Pane
+from asi_lab.tui.panes.pane import Pane, following
 from asi_lab.tui.snapshot import Snapshot
 
 STYLES = {"+": "green", "-": "red", "@": "cyan"}
@@ -65,7 +65,7 @@ class Diff(Pane):
 
     def action_against(self) -> None:
         """Compare with something else, or show the whole code."""
-        self._against = AGAINST[(AGAINST.index(self._against) + 1) % len(AGAINST)]
+        self._against = following(AGAINST, self._against)
         self.select(self.lab_app.selected)
 
     def _compared(self, candidate_id: int | None) -> tuple[str, RenderableType]:

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 
 from asi_lab.events import Event
 from asi_lab.tui.linetable import Column, LineTable, Row
-from asi_lab.tui.panes.pane import Pane
+from asi_lab.tui.panes.pane import ListPane, following
 from asi_lab.tui.snapshot import Snapshot
 
 COLUMNS = (Column("time", 8), Column("kind", 16), Column("#", 4), Column("message", 0))
@@ -24,7 +24,7 @@ LEVELS: dict[str, Callable[[Event], bool]] = {
 }
 
 
-class Events(Pane):
+class Events(ListPane):
     """A table that follows the newest event as long as that is selected."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("f", "level", "Filter")]
@@ -32,42 +32,36 @@ class Events(Pane):
     def __init__(self) -> None:
         super().__init__(id="events")
         self.level = "all"
-        self._snapshot: Snapshot | None = None
 
     def compose(self) -> ComposeResult:
         """The table."""
         yield LineTable(COLUMNS, id="log", empty="Nothing has happened yet.")
 
-    def begin(self) -> None:
-        """The keys go to the table."""
-        self.query_one(LineTable).focus()
+    def listed(self, snapshot: Snapshot) -> object:
+        """The events."""
+        return snapshot.events
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Add what is new."""
-        before, self._snapshot = self._snapshot, snapshot
-        if before is None or before.events is not snapshot.events:
-            self._fill()
+    def select(self, candidate_id: int | None) -> None:
+        """Events stay where they are."""
 
-    def on_line_table_selected(self, event: LineTable.Selected) -> None:
+    def chosen(self, key: int) -> None:
         """The candidate of an event is selected everywhere."""
-        assert self._snapshot is not None
-        found = next((e for e in self._snapshot.events if e.seq == event.key), None)
+        assert self.snapshot is not None
+        found = next((e for e in self.snapshot.events if e.seq == key), None)
         if found is not None and found.candidate is not None:
             self.lab_app.selected = found.candidate
 
     def action_level(self) -> None:
         """Show fewer kinds, or all again."""
-        names = list(LEVELS)
-        self.level = names[(names.index(self.level) + 1) % len(names)]
+        self.level = following(LEVELS, self.level)
         self.notify(f"events: {self.level}", markup=False)
-        self._fill()
+        self.refill()
 
-    def _fill(self) -> None:
-        if self._snapshot is None:
-            return
-        table = self.query_one(LineTable)
+    def fill(self, snapshot: Snapshot) -> None:
+        """Show the events of the level, and follow the newest where that was selected."""
+        table = self.table
         follows = not table.rows or table.selected == table.rows[-1].key
-        table.show([_row(event) for event in self._snapshot.events if LEVELS[self.level](event)])
+        table.show([_row(event) for event in snapshot.events if LEVELS[self.level](event)])
         if follows and table.rows:
             table.select(table.rows[-1].key)
 

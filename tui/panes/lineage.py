@@ -12,13 +12,13 @@ from textual.binding import Binding, BindingType
 from asi_lab.summary import Summary
 from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.panes.candidates import glyph
-from asi_lab.tui.panes.pane import Pane
+from asi_lab.tui.panes.pane import ListPane
 from asi_lab.tui.snapshot import Snapshot
 
 COLUMNS = (Column("lineage", 0), Column("loss", 8, right=True), Column("fitness", 8, right=True))
 
 
-class Lineage(Pane):
+class Lineage(ListPane):
     """A tree in a table; branches can be folded."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -31,44 +31,29 @@ class Lineage(Pane):
     def __init__(self) -> None:
         super().__init__(id="lineage")
         self._folded: set[int] = set()
-        self._snapshot: Snapshot | None = None
 
     def compose(self) -> ComposeResult:
         """The tree."""
         yield LineTable(COLUMNS, id="tree", empty="The lineage begins with the baselines.")
 
-    def begin(self) -> None:
-        """The keys go to the tree."""
-        self.query_one(LineTable).focus()
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Redraw where anything changed."""
-        before, self._snapshot = self._snapshot, snapshot
-        if before is None or before.summaries is not snapshot.summaries:
-            self._fill()
-
-    def select(self, candidate_id: int | None) -> None:
-        """Go to another candidate."""
-        self.query_one(LineTable).select(candidate_id)
-
-    def on_line_table_selected(self, event: LineTable.Selected) -> None:
-        """Share the selection."""
-        self.lab_app.selected = event.key
+    def fill(self, snapshot: Snapshot) -> None:
+        """Draw the tree."""
+        self.table.show(tree(snapshot.summaries, self._folded))
 
     def action_fold(self) -> None:
         """Hide or show what descends from the selected candidate."""
-        selected = self.query_one(LineTable).selected
+        selected = self.table.selected
         if selected is not None:
             self._folded ^= {selected}
-            self._fill()
+            self.refill()
 
     def action_jump(self, where: str) -> None:
         """Go to the parent, the best child, or the next sibling."""
-        selected = self.query_one(LineTable).selected
-        if self._snapshot is None or selected is None:
+        selected = self.table.selected
+        if self.snapshot is None or selected is None:
             return
-        known = {s.id: s for s in self._snapshot.summaries}
-        children = _children(self._snapshot.summaries)
+        known = {s.id: s for s in self.snapshot.summaries}
+        children = _children(self.snapshot.summaries)
         here = known[selected]
         found: int | None = None
         if where == "parent":
@@ -81,10 +66,6 @@ class Lineage(Pane):
             found = siblings[(siblings.index(selected) + 1) % len(siblings)]
         if found is not None:
             self.lab_app.selected = found
-
-    def _fill(self) -> None:
-        if self._snapshot is not None:
-            self.query_one(LineTable).show(tree(self._snapshot.summaries, self._folded))
 
 
 def _children(summaries: Sequence[Summary]) -> Mapping[int, list[Summary]]:

@@ -29,6 +29,8 @@ class Overview(Pane):
     Overview PlotWidget { height: 1fr; border: round $primary-muted; }
     """
 
+    _drawn: object = None
+
     def compose(self) -> ComposeResult:
         """Words at the left; plots at the right where there is room."""
         with VerticalScroll(id="words", can_focus=True):
@@ -45,6 +47,9 @@ class Overview(Pane):
             self._live(snapshot)
 
     def _best(self, snapshot: Snapshot) -> None:
+        if (drawn := (snapshot.summaries, snapshot.board)) == self._drawn:
+            return
+        self._drawn = drawn
         plot = self.query_one("#best", PlotWidget)
         scored = [s for s in snapshot.summaries if s.loss is not None and s.id != SEED_ID]
         plot.border_title = Text("held-out loss by candidate: all, best so far, DeltaNet and its noise")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from textual.containers import Container
 
+from asi_lab.tui.linetable import LineTable
 from asi_lab.tui.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -40,3 +42,55 @@ class Pane(Container):
         """What `y` copies here, and what that is."""
         number = self.lab_app.selected
         return ("", "") if number is None else (f"{number:04d}", "the candidate's id")
+
+
+class ListPane(Pane):
+    """A pane around one table, which is filled again only where what it lists has changed."""
+
+    snapshot: Snapshot | None = None
+
+    @property
+    def table(self) -> LineTable:
+        """The table."""
+        return self.query_one(LineTable)
+
+    def begin(self) -> None:
+        """The keys go to the table."""
+        self.table.focus()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Fill the table again where anything changed."""
+        before, self.snapshot = self.snapshot, snapshot
+        if before is None or self.listed(before) is not self.listed(snapshot):
+            self.fill(snapshot)
+
+    def select(self, candidate_id: int | None) -> None:
+        """Go to another candidate."""
+        self.table.select(candidate_id)
+
+    def on_line_table_selected(self, event: LineTable.Selected) -> None:
+        """A row was selected; handlers of messages add up, so panes say what that means in `chosen`."""
+        self.chosen(event.key)
+
+    def chosen(self, key: int) -> None:
+        """Share the selection."""
+        self.lab_app.selected = key
+
+    def listed(self, snapshot: Snapshot) -> object:
+        """What of a snapshot stands in the table: the same object as long as nothing changed."""
+        return snapshot.summaries
+
+    def fill(self, snapshot: Snapshot) -> None:
+        """Fill the table."""
+        raise NotImplementedError
+
+    def refill(self) -> None:
+        """Fill the table again because it is to be shown otherwise."""
+        if self.snapshot is not None:
+            self.fill(self.snapshot)
+
+
+def following(choices: Iterable[str], now: str) -> str:
+    """The choice after this one; after the last the first."""
+    names = list(choices)
+    return names[(names.index(now) + 1) % len(names)]
