@@ -28,6 +28,7 @@ from asi_lab.llm.record import Exchange, Recorded
 from asi_lab.llm.retry import Patient
 from asi_lab.llm.tokens import Meter
 from asi_lab.randomness import keyed_random
+from asi_lab.records import Draw
 from asi_lab.settings import Agents as AgentSettings
 from asi_lab.settings import Settings
 from asi_lab.store import Store
@@ -75,6 +76,13 @@ def arms_of(settings: AgentSettings, store: Store, before: int | None = None) ->
     for entry in spending.of_models(store.ledger.entries().values()):
         dollars[entry["candidate"]] += entry["dollars"] or 0.0
     return arms.arms(names, summaries, dollars, settings.cost_weight)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What the plan of a candidate was begun with."""
+
+    draw: Draw
+    told: dict[str, str]
 
 
 class Agents:
@@ -184,12 +192,24 @@ class Agents:
     def begun(self, candidate_id: int) -> dict[str, str] | None:
         """What the planner of a candidate was told when its plan was begun; None where none was, or where the
         prompt takes other variables by now."""
-        found = msgspec.convert(self.store.get_meta(f"plan/{candidate_id}", {}), dict[str, str])
-        return found if set(found) == set(self.prompts["planner"].variables) else None
+        found = self._plan(candidate_id)
+        return found.told if found and set(found.told) == set(self.prompts["planner"].variables) else None
 
-    def begin(self, candidate_id: int, values: Mapping[str, str]) -> None:
-        """Keep what the planner of a candidate is told, until the candidate is `done`."""
-        self.store.put_meta(f"plan/{candidate_id}", dict(values))
+    def drawn(self, candidate_id: int) -> Draw | None:
+        """What was drawn for a candidate when its plan was begun: a person may have pinned another parent
+        since. None where no plan was begun."""
+        found = self._plan(candidate_id)
+        return found.draw if found else None
+
+    def begin(self, candidate_id: int, draw: Draw, told: Mapping[str, str]) -> None:
+        """Keep what was drawn and what the planner of a candidate is told, until the candidate is `done`."""
+        self.store.put_meta(f"plan/{candidate_id}", msgspec.to_builtins(Plan(draw, dict(told))))
+
+    def _plan(self, candidate_id: int) -> Plan | None:
+        try:
+            return msgspec.convert(self.store.get_meta(f"plan/{candidate_id}"), Plan)
+        except msgspec.ValidationError:  # none, or one of another version
+            return None
 
     def done(self, candidate_id: int) -> None:
         """Forget what the planner of a candidate was told."""

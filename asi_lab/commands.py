@@ -17,26 +17,48 @@ from msgspec import Meta
 from asi_lab import disk
 from asi_lab.errors import DiskError
 
-_MOST_BYTES = 4096
-Action = Literal["pause", "resume", "stop", "stop_now", "release"]
+_MOST_BYTES = 1 << 16
+Action = Literal[
+    "pause",
+    "resume",
+    "stop",
+    "stop_now",
+    "release",
+    "idea",
+    "pin",
+    "unpin",
+    "ban",
+    "unban",
+    "rerun",
+    "tag",
+    "untag",
+    "comment",
+]
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One order. `time` is seconds since the epoch; `candidate` is what a release is about."""
+    """One order. `time` is seconds since the epoch; `candidate` is what it is about, `text` an idea, tags or
+    a comment."""
 
     id: Annotated[str, Meta(pattern="^[0-9a-zA-Z-]{1,64}$")]
     action: Action
     time: float
     candidate: int | None = None
+    text: str = ""
 
 
-def send(directory: Path, action: Action, candidate: int | None = None) -> Command:
+def new(action: Action, candidate: int | None = None, text: str = "") -> Command:
+    """An order with an id of its own."""
+    return Command(uuid.uuid4().hex, action, time.time(), candidate, text)
+
+
+def send(directory: Path, action: Action, candidate: int | None = None, text: str = "") -> Command:
     """Leave an order for the engine, behind all that wait.
 
     Raises:
         DiskError: it cannot be written.
     """
-    command = Command(uuid.uuid4().hex, action, time.time(), candidate)
+    command = new(action, candidate, text)
     last = max((_number(path) for path in _files(directory)), default=0)
     name = f"{max(time.time_ns(), last + 1):020d}-{command.id}.json"  # the clock may have been set back
     try:

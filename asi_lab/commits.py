@@ -22,11 +22,13 @@ BEST = "refs/heads/best"
 ARCHITECTURES = "refs/heads/arch/"
 FAILURES = "refs/failed/"
 REFERENCES = "refs/heads/reference/"
+NOTES = "refs/notes/asi-lab"
+NAME, EMAIL = "asi-lab", "asi-lab@localhost"
 
 _SUBJECT = 72
 _SUMMARY = 600
 _VALUE = 200
-_IDENTITY = "asi-lab <asi-lab@localhost>"
+_IDENTITY = f"{NAME} <{EMAIL}>"
 _MARK = re.compile(r"^(?:[#-]|[A-Za-z0-9][A-Za-z0-9-]*\s*:)", re.MULTILINE)
 """Starts of lines in which git sees more than text: a trailer, a comment, the end of the message."""
 
@@ -119,6 +121,16 @@ def candidate_commit(candidate: Candidate, config_text: str, parent: str) -> Com
         files["error.txt"] = _document(candidate.evidence.error)
     message = _message(proposal, _trailers(candidate, proposal))
     return Commit(ref_of(candidate), parent, _seconds(candidate), message, files)
+
+
+def files_of(candidate: Candidate) -> dict[str, str]:
+    """Return the texts that a candidate's commit holds, or would hold now, by file name.
+
+    Raises ValueError when the candidate has no proposal.
+    """
+    commit = seed_commit(candidate, "") if candidate.id == SEED_ID else candidate_commit(candidate, "", "")
+    texts = {name: content.decode() for name, content in commit.files.items() if name != "config.toml"}
+    return texts | {"metrics.json": _metrics(candidate, _proposal(candidate)).decode()}
 
 
 def _trailers(candidate: Candidate, proposal: Proposal) -> list[tuple[str, str]]:

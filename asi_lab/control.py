@@ -11,7 +11,7 @@ from types import FrameType
 
 import msgspec
 
-from asi_lab import commands
+from asi_lab import commands, steering
 from asi_lab.commands import Command
 from asi_lab.events import NewEvent
 from asi_lab.lab import Lab
@@ -20,6 +20,8 @@ from asi_lab.store import Store
 from asi_lab.text import plain
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_OWN = frozenset({"pause", "resume", "stop", "stop_now", "release"})
+"""Orders about the engine itself, and the one that brings a candidate back on its way."""
 _NAME = 100
 
 
@@ -60,7 +62,14 @@ class Control:
         self.deadline = None if hours is None else time.monotonic() + 3600 * hours
         self.paused = self.stopping = self.stop_now = False
         self.signalled: int | None = None
+        self.annotate: Callable[[int], object] = _not_yet
+        """Told of a candidate whose notes have changed, once there is a lineage to keep them."""
         self._stale = commands.pending(lab.commands)
+
+    @property
+    def until(self) -> float | None:
+        """When the search is to end, in seconds since the epoch; None where no hours were given."""
+        return None if self.deadline is None else time.time() + self.deadline - time.monotonic()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -115,11 +124,17 @@ class Control:
         for path, command in commands.pending(self.lab.commands):
             if command is None:
                 store.append_events(("warning", f"{_shown(path)} holds no command; removed", {}))
-            elif store.record_command(command.id, {"action": command.action, "time": command.time}):
+            else:
                 self._obey(store, command)
             path.unlink(missing_ok=True)
 
     def _obey(self, store: Store, command: Command) -> None:
+        if command.action not in _OWN:
+            if steering.obey(store, command) and command.candidate is not None:
+                self.annotate(command.candidate)
+            return
+        if not store.record_command(command.id, {"action": command.action, "time": command.time}):
+            return
         answer = f"{command.action} taken"
         if command.action == "release":
             answer = release(store, command.candidate)
@@ -149,6 +164,10 @@ class Control:
             time.sleep(0.2)
             tick()
         return not (self.stopping or (self.deadline is not None and time.monotonic() >= self.deadline))
+
+
+def _not_yet(candidate_id: int) -> None:
+    """Notes that come before there is a lineage are kept there when it is opened."""
 
 
 def _shown(path: Path) -> str:

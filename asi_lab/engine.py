@@ -127,6 +127,7 @@ class Engine:
             lineage = self._lineage(store, config_text, lock, thorough=not ended_well)
             self._sweep_weights(store)
             loop = Loop(self.settings, config_text, store, lineage, trials, agents)
+            control.annotate = loop.annotate
             loop.run(experiments, lambda: _may_go_on(control, watch, agents))
         finally:
             executor.close()
@@ -266,6 +267,7 @@ class _Watch:
         self.store, self.control, self.view = store, control, view
         self.experiments = experiments
         self.agents: Agents | None = None
+        self.started = time.time()
         self._doing: dict[str, object] = {}
         self._last = 0.0
 
@@ -289,6 +291,7 @@ class _Watch:
         doing = self._doing if state != "stopped" else {}
         talks = self.agents.talks.now() if self.agents and state != "stopped" else []
         engine = {"pid": os.getpid(), "time": time.time(), "state": state, "experiments": self.experiments}
+        engine |= {"started": self.started, "until": self.control.until}
         engine["talks"] = msgspec.to_builtins(talks)
         self.store.put_meta("engine", engine | doing, *events)
 

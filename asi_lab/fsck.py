@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from asi_lab import repeats, steering
 from asi_lab.commits import (
     ARCHITECTURES,
     BEST,
@@ -191,6 +192,7 @@ class _Examination:
         self._strangers(lineage, actual, known, [*(commit.ref for commit in roots), BEST])
         self._publish(lineage, itertools.chain(lost, self._remade(missing, shas)))
         self._best(lineage, actual.get(BEST), shas)
+        self._notes(lineage, shas)
         self._head(lineage, known | set(actual))
 
     def _strangers(self, lineage: Lineage, actual: dict[str, str], known: set[str], fixed: list[str]) -> None:
@@ -246,6 +248,19 @@ class _Examination:
         if self.repair and candidate is not None:
             lineage.update_best(candidate)
         self._found(BEST, f"is {found and found[:12]}; candidate {best} is the best", self.repair)
+
+    def _notes(self, lineage: Lineage, shas: dict[int, str]) -> None:
+        """Notes that git has not, or has otherwise; those on other commits are the user's own."""
+        noted = {*steering.notes(self.store), *repeats.all_ids(self.store)}
+        wanted = {
+            number: steering.published(self.store, number) for number in sorted(noted) if number in shas
+        }
+        have = lineage.notes() if wanted else {}
+        for number, text in wanted.items():
+            if have.get(shas[number], "") != text:
+                if self.repair:
+                    lineage.annotate(shas[number], text)
+                self._found(f"candidate {number}", "its git note is not what was noted on it", self.repair)
 
     def _found(self, subject: str, message: str, fixed: bool) -> None:
         self.findings.append(Finding(subject, message, fixed))

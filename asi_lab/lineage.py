@@ -2,6 +2,7 @@
 
     main                          the seed               best            the best candidate so far
     arch/0042-delta_net_<name>    a scored candidate     reference/<x>   a reference baseline
+    refs/notes/asi-lab            people's tags and comments, and further runs
     refs/failed/0043              a candidate that failed: kept, out of `git log --branches`
     refs/quarantine/...           what the store does not know; moved there by `asi-lab fsck --repair`
 
@@ -25,8 +26,11 @@ from asi_lab import disk
 from asi_lab.commits import (
     ARCHITECTURES,
     BEST,
+    EMAIL,
     FAILURES,
     MAIN,
+    NAME,
+    NOTES,
     Commit,
     candidate_commit,
     reference_commit,
@@ -55,6 +59,9 @@ _SETTINGS = {
     "commit.gpgSign": "false",
     "gc.auto": "0",  # this class packs
     "maintenance.auto": "false",
+    "notes.displayRef": NOTES,
+    "user.name": NAME,
+    "user.email": EMAIL,
 }
 """Written to the repository for the user's git, and given to each of our own git processes: the file may
 be cut off or changed."""
@@ -177,6 +184,17 @@ class Lineage:
         if old := self.best():
             self._detach_from(BEST, old)
         self.set_ref(BEST, candidate.commit)
+
+    def annotate(self, sha: str, text: str) -> None:
+        """Keep a text as the note of a commit, which `git log` and `git show` print with it; an empty one
+        removes it."""
+        command = ("add", "--force", "--file", "-") if text else ("remove", "--ignore-missing")
+        self._run("notes", "--ref", NOTES, *command, _checked(sha), stdin=text.encode())
+
+    def notes(self) -> dict[str, str]:
+        """Return {commit id: text} of all notes."""
+        lines = self._run("notes", "--ref", NOTES, "list").splitlines()
+        return {sha: self._run("cat-file", "blob", blob).rstrip("\n") for blob, sha in map(str.split, lines)}
 
     def set_ref(self, ref: str, sha: str) -> None:
         """Point a ref at a commit wherever it points now."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from asi_lab import baselines, calibration, fitness, pool, references, stagnation
+from asi_lab import baselines, calibration, fitness, pool, references, repeats, stagnation, steering
 from asi_lab.agents import Agents
 from asi_lab.aside import Aside
 from asi_lab.baselines import Baselines
@@ -65,9 +65,11 @@ class Loop:
         """Explore until the lab holds `experiments` candidates or `may_go_on` says no."""
         try:
             while (candidate_id := self._turn(experiments)) and may_go_on():
+                self.rerun(may_go_on)
                 self._plan_from(candidate_id, experiments)
                 self.explore(candidate_id)
             self.ends.wait(self.agents.watch.tick)
+            self.rerun(may_go_on)
         finally:
             self.agents.stopped.set()
             self.plans.settle()
@@ -129,7 +131,7 @@ class Loop:
     def propose(self, candidate_id: int) -> None:
         """Draw a parent and references, have the researcher write something new, and record it."""
         created, library = time.time(), self.library
-        draw = self._draw(candidate_id, library.entries())
+        draw = self.agents.drawn(candidate_id) or self._draw(candidate_id, library.entries())
         proposed = self.roles.propose(candidate_id, draw, self.index, self.known_code, library)
         with self._accepting:
             self._accept(candidate_id, created, draw, proposed)
@@ -137,11 +139,13 @@ class Loop:
     def _draw(self, candidate_id: int, entries: Sequence[pool.Entry]) -> Draw:
         """Parent and references, from further away the longer the search stands still."""
         search, seed, behind = self.settings.search, self.settings.seed, 2 * self.agents.ahead
-        drawn = pool.draw(candidate_id, entries, search, seed, behind)
+        orders = steering.read(self.store)
+        drawn = pool.draw(candidate_id, steering.eligible(orders, entries), search, seed, behind)
         last = candidate_id - 1 - behind
         step = stagnation.standstill(last, entries, search).step
-        known = [entry.id for entry in entries if entry.id <= last]
-        return stagnation.escalated(drawn, step, candidate_id, known, self.index.likeness, seed)
+        known = [entry.id for entry in steering.eligible(orders, entries) if entry.id <= last]
+        drawn = stagnation.escalated(drawn, step, candidate_id, known, self.index.likeness, seed)
+        return steering.steered(orders, drawn, entries)
 
     def _accept(self, candidate_id: int, created: float, draw: Draw, proposed: Proposed) -> None:
         """Record a proposal, after a look that nothing like it was accepted since it was begun."""
@@ -277,6 +281,8 @@ class Loop:
         if best == done.id:
             self.lineage.update_best(done)
         self.trials.discard_weights(done.id if best != done.id else before)
+        if text := steering.published(self.store, done.id):
+            self.lineage.annotate(sha, text)
         return done
 
     def _best_news(self, done: Candidate) -> Sequence[NewEvent]:
@@ -284,6 +290,21 @@ class Loop:
         if done.score is None or done.score.fitness <= best:
             return ()
         return (("best", f"{done.name} is the best so far: fitness {done.score.fitness:.4f}", {}),)
+
+    def rerun(self, may_go_on: Callable[[], bool]) -> None:
+        """Run those candidates once more, with another seed, that a person asked for."""
+        while (asked := steering.read(self.store).reruns) and may_go_on():
+            candidate = self.library.get(asked[0])
+            index = 1 + len(repeats.of(self.store, candidate.id))
+            run = repeats.Repeat(candidate.id, index, self.trials.repeat(candidate, index))
+            steering.finished_rerun(self.store, run)
+            self.annotate(candidate.id)
+
+    def annotate(self, candidate_id: int) -> None:
+        """Write what people noted on a candidate, and its further runs, into its git note."""
+        if (sha := self.library.get(candidate_id).commit) is not None:
+            with self._publishing:
+                self.lineage.annotate(sha, steering.published(self.store, candidate_id))
 
     def _advance(
         self, candidate: Candidate, state: CandidateState, news: NewEvent | None = None, **changes: Any

@@ -61,8 +61,8 @@ class Draw(msgspec.Struct, frozen=True):
     """What the pool gave for one candidate.
 
     `references` may hold fewer than `references_wanted` ids while the pool is young. `step` is how far the
-    search had escalated because it stood still (`stagnation`); a parent that is the seed for that reason has
-    rank 0.
+    search had escalated because it stood still (`stagnation`). A parent that was not drawn by rank has
+    rank 0: the seed for that reason, or one that a person has pinned (`steering`).
     """
 
     generation: int

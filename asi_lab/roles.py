@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from asi_lab import analyst, researcher, stagnation
+from asi_lab import analyst, researcher, stagnation, steering
 from asi_lab.agents import Agents
 from asi_lab.analyst import prose, tags
 from asi_lab.baselines import Baselines
@@ -64,6 +64,7 @@ class Roles:
                 return until_new(draft, retries=self.settings.agents.plan_retries, repeats=repeats)
             except (RoleFailed, ModelError) as error:
                 self._stand_in(candidate_id, "planner", "the grammar proposes it", error)
+                steering.give_back(library.store, candidate_id)
 
         def draft_of_grammar(attempt: int, repeated: str) -> Proposal:
             rng = keyed_random(self.settings.seed, candidate_id, "propose", attempt)
@@ -82,8 +83,9 @@ class Roles:
         values = self.agents.begun(candidate_id)
         if values is None:
             experience = self._experience(ask, candidate_id, draw, library)
-            values = context.values(self.settings, candidate_id, draw, library, experience)
-            self.agents.begin(candidate_id, values)
+            idea = steering.taken(library.store, candidate_id)
+            values = context.values(self.settings, candidate_id, draw, library, experience, idea)
+            self.agents.begin(candidate_id, draw, values)
         told, prompts = values, self.agents.digests()
 
         def draft(attempt: int, repeated: str) -> Proposal:

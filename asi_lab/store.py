@@ -9,7 +9,7 @@ is an error, never another result.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from asi_lab.database import INITIAL_MAP, Database
 from asi_lab.errors import StoreError
-from asi_lab.events import EVENT_KINDS, Event, NewEvent
+from asi_lab.events import EVENT_KINDS, Event, EventKind, NewEvent
 from asi_lab.ledger import TABLES as LEDGER_TABLES
 from asi_lab.ledger import Ledger
 from asi_lab.records import BaselineRun, Candidate, CandidateState
@@ -271,7 +271,14 @@ class Store:
     def record_command(self, command: str, payload: dict[str, Any], *events: NewEvent) -> bool:
         """Record an order by its id with the events that answer it. False, and no event, when the
         id was recorded before."""
-        return self._record("commands", command, payload, *events)
+
+        def work(txn: Any) -> bool:
+            new = self._is_new(txn, command, payload)
+            if new:
+                self._number_events(txn, None, events)
+            return new
+
+        return self._db.write(work)
 
     def put_meta(self, key: str, value: Any, *events: NewEvent) -> list[Event]:
         """Keep a piece of engine state (anything msgpack can hold) under a key."""
@@ -281,6 +288,43 @@ class Store:
         """Return the engine state under a key as plain values, `default` when there is none."""
         raw = self._read("meta", key.encode())
         return default if raw is None else unpack(anything, raw, f"meta {key!r}")
+
+    def metas(self, prefix: str) -> dict[str, Any]:
+        """Return the engine state under all keys that begin so."""
+        rows = self._rows("meta", prefix=prefix.encode())
+        return {key.decode(): unpack(anything, raw, f"meta {key!r}") for key, raw in rows}
+
+    def change_meta(
+        self,
+        key: str,
+        change: Callable[[Any], tuple[Any, str]],
+        candidate: int | None = None,
+        kind: EventKind = "note",
+        also: tuple[str, Any] | None = None,
+    ) -> None:
+        """Replace a value by what `change` makes of it, in one transaction with the event that says so, and
+        with another value and its key. None for the new value leaves the old one, no words make no event."""
+        self._db.write(lambda txn: self._change(txn, key, change, candidate, (kind, {}), also))
+
+    def obey(
+        self,
+        command: str,
+        payload: dict[str, Any],
+        key: str,
+        change: Callable[[Any], tuple[Any, str]],
+        candidate: int | None = None,
+    ) -> bool:
+        """Carry an order out that changes a value, and answer it, in the transaction that records its id.
+        False, and no change, when the id was recorded before. The event's data say `refused` where the value
+        stays as it was."""
+
+        def work(txn: Any) -> bool:
+            new = self._is_new(txn, command, payload)
+            if new:
+                self._change(txn, key, change, candidate, ("command", {"id": command}), None)
+            return new
+
+        return self._db.write(work)
 
     def drop_meta(self, key: str) -> None:
         """Forget a value; there need not be one."""
@@ -306,16 +350,30 @@ class Store:
 
         return self._db.write(work)
 
-    def _record(self, table: str, key: str, value: dict[str, Any], *events: NewEvent) -> bool:
-        packed = pack(value)
+    def _change(
+        self,
+        txn: Any,
+        key: str,
+        change: Callable[[Any], tuple[Any, str]],
+        candidate: int | None,
+        event: tuple[EventKind, dict[str, Any]],
+        also: tuple[str, Any] | None,
+    ) -> None:
+        raw, table = txn.get(key.encode(), db=self._db.table("meta")), self._db.table("meta")
+        value, words = change(None if raw is None else unpack(anything, raw, f"meta {key!r}"))
+        kind, data = event
+        if value is not None:
+            txn.put(key.encode(), pack(value), db=table)
+        elif kind == "command":
+            data = data | {"refused": True}
+        if also is not None:
+            txn.put(also[0].encode(), pack(also[1]), db=table)
+        if words:
+            self._number_events(txn, candidate, ((kind, words, data),))
 
-        def work(txn: Any) -> bool:
-            new = bool(txn.put(key.encode(), packed, overwrite=False, db=self._db.table(table)))
-            if new:
-                self._number_events(txn, None, events)
-            return new
-
-        return self._db.write(work)
+    def _is_new(self, txn: Any, command: str, payload: dict[str, Any]) -> bool:
+        """Record an order's id; False where it was recorded before."""
+        return bool(txn.put(command.encode(), pack(payload), overwrite=False, db=self._db.table("commands")))
 
     def _number_events(self, txn: Any, candidate: int | None, events: tuple[NewEvent, ...]) -> list[Event]:
         last = self._db.last(txn, "events") if events else None

@@ -95,11 +95,7 @@ class Trials:
         label = f"{architecture}-seed{index}"
         code = dict(zip((SEED_ARCHITECTURE, UPPER_REFERENCE), self.reference_code, strict=True))[architecture]
         directory = self._directory(label, code)
-        job = self._job("train", keyed_seed(self.settings.seed, architecture, index, "init"))
-        for _ in range(self.settings.search.max_starts):
-            evidence = self._run(directory, job, lambda report, evidence: None, None, Expectations())
-            if evidence.failure is not CandidateState.INTERRUPTED:
-                break
+        evidence = self._whole_run(directory, keyed_seed(self.settings.seed, architecture, index, "init"))
         if evidence.evaluation is None:
             state = evidence.failure.value if evidence.failure else "no result"
             raise TrialError(
@@ -110,6 +106,26 @@ class Trials:
         message = f"baseline {architecture} seed {index}: loss {evidence.evaluation.loss:.4f}"
         self.store.put_baseline(run_record, ("baseline_measured", message, {"label": label}))
         self._discard_weights(label)
+
+    def repeat(self, candidate: Candidate, index: int) -> Evidence:
+        """Train and evaluate a candidate once more, with the seed of that index; nothing cuts it short but
+        the limits, and its weights are not kept."""
+        assert candidate.proposal is not None
+        label = f"{candidate.id:04d}-seed{index}"
+        directory = self._directory(label, candidate.proposal.code)
+        seed = keyed_seed(self.settings.seed, candidate.id, index, "init")
+        evidence = self._whole_run(directory, seed, candidate.id)
+        self._discard_weights(label)
+        return evidence
+
+    def _whole_run(self, directory: Path, seed: int, candidate_id: int | None = None) -> Evidence:
+        """A trial without limits of pruning; begun again where it was killed from outside."""
+        job, nothing = self._job("train", seed), lambda report, evidence: None
+        for _ in range(self.settings.search.max_starts):
+            evidence = self._run(directory, job, nothing, None, Expectations(), candidate_id)
+            if evidence.failure is not CandidateState.INTERRUPTED:
+                break
+        return evidence
 
     def discard_weights(self, candidate_id: int | None) -> None:
         """Remove the checkpoint of a candidate that will not be asked again, unless all are to be kept."""

@@ -636,7 +636,7 @@ def test_a_plan_that_was_begun_goes_on_as_it_was_told(lab):
 
     search(lab, Broken(), 3)
     with Store.open(lab.store) as store:
-        assert store.get_meta("plan/2")["parent_name"] == "delta_net"
+        assert store.get_meta("plan/2")["told"]["parent_name"] == "delta_net"
         first = store.get(1)
         analysis = msgspec.structs.replace(first.analysis, weaknesses=("found since",))
         store.put(msgspec.structs.replace(first, analysis=analysis))  # what a plan begun now would be told

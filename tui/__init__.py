@@ -2,7 +2,7 @@
 
 It opens the store read-only and gives orders as files, so closing the terminal never costs a search.
 
-    reader (a thread, once a second) -> Snapshot -> panes;   keys -> orders -> engine
+    Reader or Recording (a thread, once a second) -> Snapshot -> panes;   keys, commands -> orders -> engine
 """
 
 from __future__ import annotations
@@ -10,12 +10,24 @@ from __future__ import annotations
 from asi_lab.lab import Lab
 
 
-def run(lab: Lab, *, readonly: bool = False) -> int:
-    """Show a lab until the user leaves; returns the exit status.
+def run(
+    lab: Lab, *, readonly: bool = False, replay: bool = False, ascii_only: bool = False, title: str = ""
+) -> int:
+    """Show a lab, or `replay` its search from the beginning, until the user leaves; returns the exit status.
 
     Raises:
-        ConfigError: the lab's settings are wrong.
+        ConfigError: the lab's settings, or the user's preferences, are wrong.
+        UsageError: there is no search to play again.
     """
-    from asi_lab.tui.app import LabApp
+    import msgspec
 
-    return LabApp(lab, readonly=readonly).run() or 0
+    from asi_lab.tui import ascii, preferences
+    from asi_lab.tui.app import LabApp
+    from asi_lab.tui.recording import Recording
+
+    preferred = preferences.load()
+    if ascii_only or ascii.is_needed():
+        preferred = msgspec.structs.replace(preferred, ascii=True)
+    recording = Recording(lab) if replay else None
+    app = LabApp(lab, readonly=readonly, recording=recording, title=title, preferred=preferred)
+    return app.run() or 0

@@ -1,4 +1,4 @@
-"""The application: a header, eight panes of which one is in view, a footer; polls and orders."""
+"""The application: a header, eight panes of which one is in view, a footer; polls, keys and commands."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import work
-from textual.app import App, ComposeResult, SuspendNotSupported
+from textual.app import App, ComposeResult, SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
 from textual.reactive import reactive
+from textual.screen import Screen
+from textual.theme import Theme
 from textual.widgets import ContentSwitcher, Footer, Static
 
-from asi_lab import commands
-from asi_lab.commands import Action
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab
 from asi_lab.text import plain
-from asi_lab.tui import engine, since
+from asi_lab.tui import engine, preferences, since, themes, verbs
+from asi_lab.tui.ascii import Ascii
+from asi_lab.tui.commandline import CommandLine
 from asi_lab.tui.dialogs import Confirm, Help, Start
+from asi_lab.tui.notices import Notice
+from asi_lab.tui.orders import Orders
 from asi_lab.tui.panes.agents import Agents
 from asi_lab.tui.panes.candidates import Candidates
 from asi_lab.tui.panes.curves import Curves
@@ -36,17 +42,35 @@ from asi_lab.tui.panes.lineage import Lineage
 from asi_lab.tui.panes.overview import Overview
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.panes.system import System
-from asi_lab.tui.snapshot import Reader, Snapshot
+from asi_lab.tui.preferences import Preferences
+from asi_lab.tui.recording import Recording
+from asi_lab.tui.snapshot import Reader, Snapshot, Source
 from asi_lab.view.tables import duration
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 3.0
 """How long an application that a signal ends may take to leave its terminal in order."""
+MOST_NOTICES = 200
+MOST_MARKS = 4
 
 WIDE, LEAST_WIDTH, LEAST_HEIGHT = 120, 60, 15
-PANES = ("overview", "candidates", "lineage", "curves", "diff", "agents", "system", "events")
+PANES: dict[str, type[Pane]] = {
+    "overview": Overview,
+    "candidates": Candidates,
+    "lineage": Lineage,
+    "curves": Curves,
+    "diff": Diff,
+    "agents": Agents,
+    "system": System,
+    "events": Events,
+}
 ALIVE = ("preparing data", "running", "paused")
 SIGNS = {"running": "▶", "paused": "⏸", "stopped": "■", "lost contact": "✗"}
+RECORDING = "This is a recording: it cannot be steered."
+
+
+def _do(key: str, verb: str, label: str, *, show: bool = False) -> Binding:
+    return Binding(key, f"do('{verb}')", label, show=show, id=verb)
 
 
 class LabApp(App[int]):
@@ -71,46 +95,107 @@ class LabApp(App[int]):
     VERTICAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-low"), (LEAST_HEIGHT, "-high")]  # noqa: RUF012
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(str(n), f"pane('{name}')", name, show=False) for n, name in enumerate(PANES, start=1)),
-        Binding("p", "pause", "Pause"),
-        Binding("e", "start_engine", "Start"),
-        Binding("x", "stop", "Stop"),
-        Binding("ctrl+x", "stop_now", "Stop now", show=False),
-        Binding("y", "copy", "Copy", show=False),
-        Binding("o", "open_code", "Open code", show=False),
-        Binding("question_mark", "help", "Help"),
-        Binding("q", "detach", "Leave"),
+        *(Binding(str(n), f"pane('{name}')", name, show=False, id=name) for n, name in enumerate(PANES, 1)),
+        Binding("colon", "command", "Command", id="command"),
+        _do("p", "pause", "Pause", show=True),
+        _do("e", "start", "Start", show=True),
+        _do("x", "stop", "Stop", show=True),
+        _do("ctrl+x", "stop-now", "Stop now"),
+        _do("i", "idea", "Idea"),
+        _do("P", "pin", "Pin or unpin the parent"),
+        _do("B", "ban", "Ban or let in"),
+        _do("R", "rerun", "Run again"),
+        _do("t", "tag", "Tag"),
+        _do("c", "comment", "Comment"),
+        _do("m", "mark", "Mark"),
+        _do("y", "copy", "Copy"),
+        _do("Y", "copy-path", "Copy path"),
+        _do("o", "open", "Open code"),
+        _do("L", "engine-log", "Engine's log"),
+        Binding("left_parenthesis", "speed(-1)", "Slower", id="slower"),
+        Binding("right_parenthesis", "speed(1)", "Faster", id="faster"),
+        Binding("ctrl+left", "move(-0.05)", "Back", show=False, id="back"),
+        Binding("ctrl+right", "move(0.05)", "Forward", show=False, id="forward"),
+        Binding("ctrl+z", "suspend_process", "To the background", show=False, id="background"),
+        Binding("question_mark", "help", "Help", id="help"),
+        Binding("q,ctrl+c", "detach", "Leave", id="quit"),
     ]
     selected: reactive[int | None] = reactive(None)
 
-    def __init__(self, lab: Lab, *, readonly: bool = False) -> None:
-        """Raises `ConfigError` where the lab's settings are wrong."""
-        super().__init__()
-        self.lab, self.readonly = lab, readonly
-        self.reader = Reader(lab)
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        readonly: bool = False,
+        recording: Recording | None = None,
+        title: str = "",
+        preferred: Preferences | None = None,
+    ) -> None:
+        """`recording` is played instead of watching the lab; `title` says what is seen.
+
+        Raises:
+            ConfigError: the lab's settings, or the user's preferences, are wrong.
+        """
+        super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
+        self.lab, self.readonly, self.recording, self.label = lab, readonly, recording, title
+        self.reader: Source = recording or Reader(lab)
+        self.preferred = preferred or Preferences()
+        self.memory = preferences.recall()
         self.snapshot: Snapshot | None = None
+        self.marks: tuple[int, ...] = ()
+        self.notices: tuple[Notice, ...] = ()
+        forbidden = RECORDING if recording else "This view is read-only." if readonly else ""
+        self.orders = Orders(lab, self.tell, self._beside, forbidden)
         self._read_at, self._fault = time.monotonic(), ""
+        self._usual = self.ansi_theme_dark, self.ansi_theme_light
+        self._panes = {name: make() for name, make in PANES.items()}
+        self._current = self.memory.pane if self.memory.pane in PANES else "overview"
+        self._dress()
+        self.set_keymap(preferences.keymap(self.preferred.keys, scopes()))
+
+    def _dress(self) -> None:
+        """Themes, and the one to begin with."""
+        for theme in themes.OWN:
+            self.register_theme(theme)
+        if self.no_color:
+            self.theme = themes.MONOCHROME
+            return
+        wanted = self.preferred.theme or self.memory.theme or themes.DEFAULT
+        self.theme = wanted if wanted in self.available_themes else themes.DEFAULT
+        self.theme_changed_signal.subscribe(self, self._colours)
+        self._colours(self.current_theme)
+
+    def _colours(self, theme: Theme) -> None:
+        """What the named colours of texts look like."""
+        dark, light = (themes.TERMINALS.get(theme.name, usual) for usual in self._usual)
+        self.ansi_theme_dark, self.ansi_theme_light = dark, light
+
+    def get_line_filters(self) -> list[LineFilter]:
+        """ASCII alone, where it is wanted."""
+        return [*super().get_line_filters(), *([Ascii()] if self.preferred.ascii else [])]
 
     def compose(self) -> ComposeResult:
-        """Header, tabs, panes, footer."""
+        """Header, tabs, panes, command line, footer."""
         yield Static(id="header")
         yield Static(id="tabs")
-        with ContentSwitcher(initial="overview"):
-            yield Overview(id="overview")
-            yield Candidates()
-            yield Lineage()
-            yield Curves()
-            yield Diff()
-            yield Agents()
-            yield System()
-            yield Events()
+        with ContentSwitcher(initial=self._current):
+            yield from self._panes.values()
         yield Static(Text(f"asi-lab needs {LEAST_WIDTH}x{LEAST_HEIGHT} characters."), id="small")
+        yield CommandLine(_lines())
         yield Footer()
 
     def on_mount(self) -> None:
         """Begin to look; end well by a signal, with the terminal as it was."""
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._ended_by, number)
+        for name, pane in self._panes.items():
+            pane.restore(self.memory.layout.get(name, {}))
+        if self.preferred.theme and self.preferred.theme not in self.available_themes:
+            known = ", ".join(sorted(self.available_themes))
+            self.tell(
+                f"{preferences.config_file()}: no theme {self.preferred.theme!r}; there are {known}",
+                "warning",
+            )
         self._tabs()
         self.poll()
         self.set_interval(POLL_SECONDS, self.poll)
@@ -127,7 +212,7 @@ class LabApp(App[int]):
         """Names of panes in full where there is room."""
         self._tabs()
 
-    @work(thread=True, exclusive=True)
+    @work(thread=True, exclusive=True, group="poll")
     def poll(self) -> None:
         """Look into the lab, in a thread."""
         try:
@@ -136,11 +221,26 @@ class LabApp(App[int]):
             found = error
         self.call_from_thread(self._take, found)
 
+    def _beside(self, errand: Callable[[], None]) -> None:
+        self.run_worker(errand, thread=True, group="orders")
+
+    def tell(self, message: str, severity: str = "information", seconds: float | None = None) -> None:
+        """Tell the user something, from any thread; it is kept among the events."""
+        if self._thread_id != threading.get_ident():
+            self.call_from_thread(self.tell, message, severity, seconds)
+            return
+        self.notices = (*self.notices, Notice(time.time(), message, severity))[-MOST_NOTICES:]
+        grave: Any = severity
+        self.notify(message, severity=grave, timeout=seconds, markup=False)
+        if self.snapshot is not None and isinstance(self.pane, Events):
+            self.pane.show(self.snapshot)
+
+    # What is seen
+
     @property
     def pane(self) -> Pane:
         """The pane in view."""
-        switcher = self.query_one(ContentSwitcher)
-        return switcher.get_child_by_id(switcher.current or PANES[0], Pane)
+        return self._panes[self._current]
 
     def watch_selected(self, number: int | None) -> None:
         """Tell the pane in view."""
@@ -149,77 +249,231 @@ class LabApp(App[int]):
 
     def action_pane(self, name: str) -> None:
         """Bring a pane into view."""
-        self.query_one(ContentSwitcher).current = name
+        self._current = self.query_one(ContentSwitcher).current = name
         self._tabs()
         if self.snapshot is not None:
             self.pane.show(self.snapshot)
             self.pane.select(self.selected)
         self.pane.begin()
 
+    def which(self, words: str) -> int | None:
+        """The candidate of an id, or the best, or the selected one where nothing is named; None, and a word
+        about it, where there is none."""
+        named = words.strip()
+        if not named:
+            number = self.selected
+        elif named == "best":
+            board = self.snapshot.board if self.snapshot else None
+            number = board.candidates[0].id if board and board.candidates else None
+        else:
+            number = int(named) if named.isascii() and named.isdecimal() and len(named) < 10 else None
+        known = {summary.id for summary in self.snapshot.summaries} if self.snapshot else set()
+        if number not in known:
+            self.tell(
+                f"There is no candidate {plain(named, limit=40)}." if named else "None is selected.",
+                "warning",
+            )
+            return None
+        return number
+
+    def go(self, words: str) -> None:
+        """Select a candidate."""
+        if (number := self.which(words)) is not None:
+            self.selected = number
+
+    def mark(self, words: str = "") -> None:
+        """Mark a candidate for curves and diffs, or take its mark away."""
+        if (number := self.which(words)) is None:
+            return
+        marks = tuple(one for one in self.marks if one != number)
+        self.marks = marks if number in self.marks else (*marks, number)[-MOST_MARKS:]
+        if self.snapshot is not None:
+            self.pane.marked(self.snapshot)
+
+    def filter(self, words: str) -> None:
+        """Show candidates that hold these words."""
+        self.action_pane("candidates")
+        self.query_one(Candidates).filter(words)
+
+    def sort(self, order: str) -> None:
+        """Sort the candidates."""
+        self.action_pane("candidates")
+        self.query_one(Candidates).sort(order.strip())
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Only a recording has a speed."""
+        return self.recording is not None if action in ("speed", "move") else True
+
+    # What is asked for
+
+    def action_command(self) -> None:
+        """Type a command."""
+        self.query_one(CommandLine).open("")
+
+    def action_do(self, name: str) -> None:
+        """Do what a command does; one that needs words is typed on."""
+        verb = verbs.BY_NAME[name]
+        if name in ("pin", "ban"):
+            self._toggle(name)
+        elif verb.needs_words:
+            self.query_one(CommandLine).open(f"{verb.name} ")
+        else:
+            verb.run(self, "")
+
+    def _toggle(self, name: str) -> None:
+        """Pin or ban the selected candidate, or take that back."""
+        asked = self.snapshot.status.steering if self.snapshot else None
+        held = asked and self.selected in ((asked.pinned,) if name == "pin" else asked.banned)
+        verbs.BY_NAME[f"un{name}" if held else name].run(self, "")
+
+    def on_command_line_given(self, event: CommandLine.Given) -> None:
+        """Do what was typed."""
+        self.pane.begin()
+        name, _, rest = event.words.lstrip(":").strip().partition(" ")
+        if not name:
+            return
+        if name.isdecimal():
+            self.go(name)
+        elif name in PANES:
+            self.action_pane(name)
+        elif isinstance(verb := verbs.find(name), str):
+            self.tell(verb, "warning")
+        elif verb.needs_words and not rest.strip():
+            self.tell(f"{verb.name} {verb.takes}: {verb.help}", "warning")
+        else:
+            verb.run(self, rest)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """All panes and commands in the palette."""
+        for name in PANES:
+            yield SystemCommand(name, "bring this pane into view", lambda name=name: self.action_pane(name))
+        for verb in verbs.VERBS:
+            title = f"{verb.name} {verb.takes}".strip()
+            yield SystemCommand(title, verb.help, lambda verb=verb: self.action_do(verb.name))
+
     def action_pause(self) -> None:
-        """Pause after the running candidate, or go on."""
+        """Pause after the running candidate, or go on; a recording is held."""
+        if self.recording is not None:
+            self.recording.clock.hold()
+            self.poll()
+            return
         state = self.snapshot.status.engine.state if self.snapshot else "stopped"
-        self._order("resume" if state == "paused" else "pause")
+        self.orders.give("resume" if state == "paused" else "pause")
 
     def action_stop(self) -> None:
         """End the search after the running candidate, once confirmed."""
-        self._confirmed("End the search after the running candidate?", "stop")
+        self._confirmed("End the search after the running candidate?", lambda: self.orders.give("stop"))
 
     def action_stop_now(self) -> None:
         """End the search at once, once confirmed."""
-        self._confirmed("Cut the running trial off? It starts over with the next search.", "stop_now")
+        self._confirmed(
+            "Cut the running trial off? It starts over with the next search.",
+            lambda: self.orders.give("stop_now"),
+        )
+
+    def _confirmed(self, question: str, order: Callable[[], None]) -> None:
+        if self.orders.may:
+            self.push_screen(Confirm(question), lambda yes: order() if yes else None)
 
     def action_start_engine(self) -> None:
         """Ask whether a search is to be started, and start it."""
-        if self._only_watches():
+        if not self.orders.may:
             return
         if (pid := self.lab.engine_pid()) is not None:
-            self.notify(f"An engine is at work already, process {pid}.", markup=False)
+            self.tell(f"An engine is at work already, process {pid}.")
         else:
-            self.push_screen(Start(engine.facts(self.lab, self.reader.settings)), self._start)
+            self.push_screen(Start(self.lab, self.reader.settings), self._start)
 
-    def _only_watches(self) -> bool:
-        """Whether no order may be given, which is said then."""
-        if self.readonly:
-            self.notify("This view is read-only.", severity="warning", markup=False)
-        return self.readonly
-
-    def _start(self, yes: bool | None) -> None:
-        if not yes:
+    def _start(self, wanted: engine.Wanted | None) -> None:
+        if wanted is None:
             return
         try:
-            log = engine.start(self.lab)
+            log = engine.start(self.lab, wanted)
         except LabError as error:
-            self.notify(str(error), severity="error", markup=False)
+            self.tell(str(error), "error")
         else:
-            self.notify(f"Started; it narrates to {log}. Leaving here does not end it.", markup=False)
+            self.tell(f"Started; it narrates to {log}. Leaving here does not end it.")
+
+    def action_speed(self, steps: int) -> None:
+        """Play a recording faster or slower."""
+        if self.recording is not None:
+            self.recording.clock.faster(steps)
+            self._head()
+
+    def action_move(self, share: float) -> None:
+        """Go forward in a recording, or back."""
+        if self.recording is not None:
+            self.recording.clock.move(share)
+            self.poll()
 
     def action_copy(self) -> None:
-        """Copy what the pane is about, to the terminal's clipboard and to a file."""
-        text, what = self.pane.copied()
+        """Copy what the pane is about."""
+        self._copy(*self.pane.copied())
+
+    def action_copy_path(self) -> None:
+        """Copy the path of the selected candidate's folder."""
+        if (number := self.which("")) is not None:
+            self._copy(str(self.lab.trial(f"{number:04d}")), "the path of its folder")
+
+    def _copy(self, text: str, what: str) -> None:
+        """To the terminal's clipboard, and to a file."""
         if not text:
-            self.notify("There is nothing to copy yet.", severity="warning", markup=False)
+            self.tell("There is nothing to copy yet.", "warning")
             return
         self.copy_to_clipboard(text)
-        file = Path(tempfile.gettempdir()) / f"asi-lab-copied-{os.getuid()}.txt"
-        file.write_text(text, encoding="utf-8", errors="replace")
-        self.notify(f"copied {what} to the clipboard, if the terminal allows it, and to {file}", markup=False)
+        try:
+            where = f", and to {preferences.copied(text)}"
+        except OSError as error:
+            where = f"; to no file, since {error.strerror or error}"
+        self.tell(f"copied {what} to the clipboard, if the terminal allows it{where}")
 
-    def action_open_code(self) -> None:
-        """Show the selected candidate's code in the user's editor or pager; what is changed there is lost."""
-        found = None if self.selected is None else self.reader.candidate(self.selected)
+    def open_code(self, words: str = "") -> None:
+        """Show a candidate's code in the user's editor or pager; what is changed there is lost."""
+        number = self.which(words)
+        found = None if number is None else self.reader.candidate(number)
         if found is None or found.proposal is None:
-            self.notify("No candidate is selected.", severity="warning", markup=False)
             return
-        program = os.environ.get("VISUAL") or os.environ.get("EDITOR") or os.environ.get("PAGER") or "less"
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{found.id:04d}_architecture.py"
             file.write_text(plain(found.proposal.code, multiline=True), encoding="utf-8")
-            try:
-                with self.suspend():
-                    subprocess.run([*shlex.split(program), str(file)], check=False)
-            except (OSError, ValueError, SuspendNotSupported) as error:
-                self.notify(f"{program} cannot be started: {error}", severity="error", markup=False)
+            self._outside(file)
+
+    def open_log(self) -> None:
+        """Show what the engine narrates, without what could harm the terminal."""
+        log = self.lab.path / engine.LOG
+        try:
+            text = plain(
+                log.read_text(encoding="utf-8", errors="replace")[-engine.LONGEST_LOG :], multiline=True
+            )
+        except OSError:
+            self.tell(f"There is no {log}: no engine was started from here.", "warning")
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / engine.LOG
+            file.write_text(text, encoding="utf-8")
+            self._outside(file)
+
+    def _outside(self, file: Path) -> None:
+        """Give the terminal to the user's editor or pager for as long as it runs."""
+        program = os.environ.get("VISUAL") or os.environ.get("EDITOR") or os.environ.get("PAGER") or "less"
+        try:
+            with self.suspend():
+                subprocess.run([*shlex.split(program), str(file)], check=False)
+        except (OSError, ValueError, SuspendNotSupported) as error:
+            self.tell(f"{program} cannot be started: {error}", "error")
+
+    def choose_theme(self, name: str) -> None:
+        """Take other colours; without a name they are listed."""
+        wanted = name.strip()
+        if not wanted:
+            self.search_themes()
+        elif wanted in self.available_themes:
+            self.theme = wanted
+        else:
+            self.tell(
+                f"There is no theme {plain(wanted, limit=40)!r}: {', '.join(self.available_themes)}",
+                "warning",
+            )
 
     def action_help(self) -> None:
         """Show the live keys."""
@@ -235,26 +489,7 @@ class LabApp(App[int]):
         """Leave; the search goes on."""
         self.exit(0)
 
-    def _confirmed(self, question: str, action: Action) -> None:
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._order(action)
-
-        self.push_screen(Confirm(question), answered)
-
-    def _order(self, action: Action) -> None:
-        """Leave an order for the engine; its answer comes as an event."""
-        if self._only_watches():
-            return
-        if self.lab.engine_pid() is None:
-            self.notify("No engine is at work: e starts one.", severity="warning", markup=False)
-        else:
-            try:
-                commands.send(self.lab.commands, action)
-            except LabError as error:
-                self.notify(str(error), severity="error", markup=False)
-            else:
-                self.notify(f"told the engine: {action.replace('_', ' ')}", markup=False)
+    # What comes
 
     def _take(self, found: Snapshot | LabError) -> None:
         if not self.screen_stack or not self.screen_stack[0].query("#header"):
@@ -270,7 +505,7 @@ class LabApp(App[int]):
             self.selected = found.summaries[-1].id if best is None else best
         self._answers(before, found)
         if isinstance(self.screen, Start) and found.status.engine.state in ALIVE:
-            self.screen.dismiss(False)  # somebody else has started one
+            self.screen.dismiss(None)  # somebody else has started one
         self._head()
         self.pane.show(found)
         if before is None:
@@ -279,18 +514,22 @@ class LabApp(App[int]):
 
     def _welcome(self, found: Snapshot) -> None:
         """Tell what happened since the last look; where nothing ever did, what can be started."""
-        if (last := since.seen(self.lab)) is not None and (words := since.summary(found, last)):
-            self.notify(words, timeout=15, markup=False)
-        if found.status.engine.state == "never started" and not self.readonly:
+        last = self.memory.seen.get(str(self.lab.path.resolve()))
+        if self.recording is None and last is not None and (words := since.summary(found, last)):
+            self.tell(words, seconds=15)
+        if found.status.engine.state == "never started" and not self.orders.forbidden:
             self.action_start_engine()
 
     def _answers(self, before: Snapshot | None, now: Snapshot) -> None:
         """Show what the engine answered to orders."""
-        if before is None or not before.events:
+        if before is None or not before.events or self.recording is not None:
             return
         for event in now.events:
             if event.seq > before.events[-1].seq and event.kind == "command":
-                self.notify(plain(event.message), markup=False)
+                refused = event.data.get("refused")
+                self.notify(
+                    plain(event.message), severity="warning" if refused else "information", markup=False
+                )
 
     def _head(self) -> None:
         for header in self.screen_stack[0].query("#header").results(Static) if self.screen_stack else ():
@@ -303,9 +542,11 @@ class LabApp(App[int]):
             return Text("looking into the lab")
         status, age = self.snapshot.status, time.monotonic() - self._read_at
         state = status.engine.state
-        words = Text(f"{SIGNS.get(state, '◌')} {state}", style="bold")
+        words = self._played() if self.recording else Text(f"{SIGNS.get(state, '◌')} {state}", style="bold")
         if state == "lost contact" and status.engine.beat_age is not None:
             words.append(f" {duration(status.engine.beat_age)}")
+        if status.engine.started is not None and state in ALIVE:
+            words.append(f" {duration(max(0.0, status.time - status.engine.started))}")
         wanted = f" of {status.wanted}" if status.wanted else ""
         words.append(f"   {status.finished}{wanted} candidates")
         if status.board and status.board.candidates:
@@ -313,17 +554,42 @@ class LabApp(App[int]):
             words.append(f"   best {best.id:04d} loss {best.loss:.4f} ({best.gain:+.2%})")
         words.append(f"   read {age:.0f} s ago" if age >= 2 else "", style="dim")
         words.append("   read-only" if self.readonly else "", style="dim")
+        words.append(f"   {self.label}" if self.label else "", style="dim")
         return words
 
+    def _played(self) -> Text:
+        """Where a recording stands."""
+        assert self.recording is not None
+        clock = self.recording.clock
+        sign = "■" if clock.over else "⏸" if clock.held else "▶"
+        moment = time.strftime("%H:%M:%S", time.localtime(clock.now))
+        return Text(f"{sign} recording {moment} x{clock.speed}", style="bold")
+
     def _tabs(self) -> None:
-        current = self.query_one(ContentSwitcher).current
         words, room = Text(no_wrap=True), self.size.width // len(PANES) - 4
         for number, name in enumerate(PANES, start=1):
-            style = "bold reverse" if name == current else ""
-            words.append(f"{number} {name if name == current else name[:room]}", style=style).append(" ")
+            style = "bold reverse" if name == self._current else ""
+            words.append(f"{number} {name if style else name[:room]}", style=style).append(" ")
         self.query_one("#tabs", Static).update(words)
 
     async def on_unmount(self) -> None:
-        """Remember the time, and close the store."""
-        since.leave(self.lab)
+        """Remember the layout and the time, and close the store."""
+        if self.snapshot is not None:
+            seen = dict(self.memory.seen)
+            if self.recording is None:
+                seen = preferences.recall().seen | {str(self.lab.path.resolve()): time.time()}
+            theme = self.memory.theme if self.no_color or self.preferred.theme else self.theme
+            layout = {name: pane.kept for name, pane in self._panes.items()}
+            preferences.remember(preferences.Memory(theme, self._current, layout, seen))
         self.reader.close()
+
+
+def scopes() -> dict[str, list[Binding]]:
+    """The bindings by pane, and under "" those that are live everywhere."""
+    found = {"": LabApp.BINDINGS} | {name: pane.BINDINGS for name, pane in PANES.items()}
+    return {scope: [one for one in own if isinstance(one, Binding)] for scope, own in found.items()}
+
+
+def _lines() -> list[str]:
+    """What the command line can complete."""
+    return [*PANES, *(f"{verb.name} " if verb.takes else verb.name for verb in verbs.VERBS)]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.table import Table
 from rich.text import Text
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.widgets import Input, Static
+
+from asi_lab.lab import Lab
+from asi_lab.settings import Settings
+from asi_lab.tui import engine, verbs
+from asi_lab.tui.engine import Wanted
 
 
 class Question(ModalScreen[bool]):
@@ -49,7 +56,7 @@ class Confirm(Question):
 
 
 class Help(ModalScreen[None]):
-    """The live keys, those of the focused pane first."""
+    """The live keys, those of the focused pane first, and all commands."""
 
     DEFAULT_CSS = """
     Help { align: center middle; }
@@ -65,31 +72,95 @@ class Help(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """A table of keys."""
         with VerticalScroll():
+            yield Static(Text("Keys that are live here", style="bold"))
             yield Static(_pairs(self.keys, "bold"))
+            yield Static(Text("\nCommands, after a colon; a few letters are enough", style="bold"))
+            commands = [(f"{verb.name} {verb.takes}", verb.help) for verb in verbs.VERBS]
+            yield Static(_pairs(commands, "bold"))
 
     def action_close(self) -> None:
         """Back to the panes."""
         self.dismiss(None)
 
 
-class Start(Question):
-    """What a search would be, before it is started."""
+class Start(ModalScreen[Wanted | None]):
+    """What a search would be, before it is started, and how far it is to go."""
 
+    DEFAULT_CSS = """
+    Start { align: center middle; }
+    Start > VerticalScroll { width: 76; max-width: 95%; height: auto; max-height: 95%; padding: 0 2;
+        border: thick $primary; background: $surface; }
+    Start Input { height: 1; border: none; width: 24; background: $boost; }
+    Start Horizontal { height: 1; }
+    """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "answer(True)", "Start"),
-        Binding("escape,q", "answer(False)", "Not now"),
+        Binding("s", "start", "Start"),
+        Binding("escape,q", "leave", "Not now"),
     ]
 
-    def __init__(self, facts: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, lab: Lab, settings: Settings) -> None:
         super().__init__()
-        self.facts = facts
+        self.lab, self.settings = lab, settings
+        self.facts = engine.facts(lab, settings)
 
     def compose(self) -> ComposeResult:
-        """The facts and the keys."""
-        with Vertical():
-            yield Static(Text("No engine is at work on this lab.\n", style="bold"))
-            yield Static(_pairs(self.facts, "dim"))
-            yield Static(Text("\ns starts one that outlives this terminal   Esc only look", style="bold"))
+        """The facts, how far to go, and the keys."""
+        with VerticalScroll(can_focus=True):
+            yield Static(Text("No engine is at work on this lab.", style="bold"))
+            yield Static(id="facts")
+            with Horizontal():
+                yield Static(Text("candidates ", style="dim"))
+                yield Input(placeholder="no limit", type="integer", id="experiments")
+                yield Static(Text(" hours ", style="dim"))
+                yield Input(placeholder="no limit", type="number", id="hours")
+            yield Static(id="fault")
+            yield Static(
+                Text("s starts one that outlives this terminal   Tab limits   Esc only look", "bold")
+            )
+
+    def on_mount(self) -> None:
+        """Show what is known, and find out the rest beside it."""
+        self.query_one(VerticalScroll).focus()
+        self._show()
+        self._find()
+
+    @work(thread=True)
+    def _find(self) -> None:
+        for fact in engine.findings(self.lab, self.settings):
+            self.app.call_from_thread(self._add, fact)
+
+    def _add(self, fact: tuple[str, str]) -> None:
+        if self.is_attached:
+            self.facts.append(fact)
+            self._show()
+
+    def _show(self) -> None:
+        self.query_one("#facts", Static).update(_pairs(self.facts, "dim"))
+
+    def on_input_submitted(self) -> None:
+        """Enter in a field goes back to the keys."""
+        self.query_one(VerticalScroll).focus()
+
+    def action_start(self) -> None:
+        """Begin, with the limits that were typed."""
+        experiments, hours = (self.query_one(f"#{name}", Input) for name in ("experiments", "hours"))
+        try:
+            wanted = engine.Wanted(
+                int(experiments.value) if experiments.value else None,
+                float(hours.value) if hours.value else None,
+            )
+            if (wanted.experiments or 1) < 1 or not 0 < (wanted.hours or 1) < math.inf:
+                raise ValueError
+        except ValueError:
+            self.query_one("#fault", Static).update(
+                Text("Expected a number of candidates and of hours above 0, or nothing.", style="red")
+            )
+            return
+        self.dismiss(wanted)
+
+    def action_leave(self) -> None:
+        """Only look."""
+        self.dismiss(None)
 
 
 def _pairs(rows: Sequence[tuple[str, str]], style: str) -> Table:

@@ -2,47 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
-from pathlib import Path
 
-import msgspec
-
-from asi_lab import disk
-from asi_lab.lab import Lab
 from asi_lab.records import SEED_ID, CandidateState
 from asi_lab.tui.snapshot import Snapshot
 
 LEAST_AWAY = 60.0
 """Seconds of absence that are not worth a word."""
-
-
-def _file() -> Path:
-    home = os.environ.get("XDG_STATE_HOME", "") or str(Path.home() / ".local" / "state")
-    return Path(home) / "asi-lab" / "seen.json"
-
-
-def _read() -> dict[str, float]:
-    try:
-        return msgspec.json.decode(_file().read_bytes(), type=dict[str, float])
-    except (OSError, msgspec.MsgspecError):
-        return {}
-
-
-def seen(lab: Lab) -> float | None:
-    """When the lab was last watched, in seconds since the epoch; None where it never was."""
-    return _read().get(str(lab.path.resolve()))
-
-
-def leave(lab: Lab) -> None:
-    """Remember that the lab was watched until now. Where that cannot be written, it is not remembered."""
-    file = _file()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        disk.write(file, msgspec.json.encode(_read() | {str(lab.path.resolve()): time.time()}))
-    except OSError:
-        return
 
 
 def summary(snapshot: Snapshot, since: float) -> str:

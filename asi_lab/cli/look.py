@@ -76,22 +76,20 @@ def top(count: int, as_json: bool) -> None:
 @click.option("--transcript", "talk", is_flag=True, help="Show what its roles and language models said.")
 def show(candidate: str, as_json: bool, code: bool, talk: bool) -> None:
     """All about CANDIDATE: an id such as 42, or best."""
-    from asi_lab.spending import Spent
-    from asi_lab.view import leaderboard, page, remote, tables
+    from asi_lab.view import page, remote, tables
 
     lab = existing()
-    settings, console = lab.settings(), tables.console()
+    console = tables.console()
     if talk:
         _show_talk(lab, candidate, as_json)
         return
     with remote.results(lab) as store:
         found = remote.find(lab, store, candidate)
-        baselines = leaderboard.measured(settings, store.baselines()) if store else None
-        spent = store.ledger.spent_on(found.id) if store else Spent()
+        known = page.dossier(found, store, lab.settings()) if store else page.Dossier(found)
     if as_json:
         click.echo(page.as_json(found, code))
         return
-    console.print(page.page(found, baselines, tables.shown(lab.lineage), spent))
+    console.print(page.page(known, tables.shown(lab.lineage)))
     if code and found.proposal is not None:
         console.print(page.code(found.proposal.code, console), soft_wrap=True)
 

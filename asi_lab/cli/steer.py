@@ -1,16 +1,21 @@
-"""Commands that steer a lab: pause, resume, stop, release."""
+"""Commands that steer a lab: pause, resume, stop, release; idea, pin, ban, rerun, tag, comment."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from asi_lab.cli.shared import existing, lab_option
 from asi_lab.errors import UsageError
+from asi_lab.text import plain
 
 if TYPE_CHECKING:
     from asi_lab.commands import Action
+    from asi_lab.events import Event
+
+_ID = click.IntRange(min=0)
 
 
 @click.command()
@@ -57,11 +62,103 @@ def release(candidate: int) -> None:
     if found.state.value != "suspect":
         raise UsageError(f"candidate {candidate} is {found.state.value}; only suspect ones can be released.")
     if lab.engine_pid() is not None:
-        click.echo(remote.order(lab, "release", candidate) or "Not taken yet: the engine is busy.")
+        _tell(remote.order(lab, "release", candidate))
         return
     with lab.locked(), Store.open(lab.store, create=False) as store:
         click.echo(control.release(store, candidate))
     click.echo(f"Start the search to have it scored: {tables.command(lab, '--no-tui')}", err=True)
+
+
+@click.command()
+@lab_option()
+@click.argument("text", nargs=-1)
+@click.option("--list", "listed", is_flag=True, help="List the ideas, and who took them up.")
+def idea(text: tuple[str, ...], listed: bool) -> None:
+    """Have the next planner take up TEXT; `-` reads it from stdin.
+
+    Planners are language models. Without any the idea waits: the grammar cannot read.
+    """
+    from asi_lab import steering
+    from asi_lab.view import remote
+
+    if not listed:
+        words = " ".join(text)
+        _steer("idea", None, sys.stdin.read() if words == "-" else words)
+        return
+    with remote.results(existing()) as store:
+        ideas = steering.read(store).ideas if store else ()
+    if not ideas:
+        click.echo("No ideas were given yet: asi-lab idea TEXT", err=True)
+    for one in ideas:
+        state = "waits" if one.taken_by is None else f"candidate {one.taken_by}"
+        click.echo(f"{one.id}  {state}  {plain(one.text)}")
+
+
+@click.command()
+@lab_option()
+@click.argument("candidate", type=_ID, metavar="[ID]", required=False)
+@click.option("--off", is_flag=True, help="Draw parents again.")
+def pin(candidate: int | None, off: bool) -> None:
+    """Have all new candidates descend from one, until it is unpinned."""
+    if off == (candidate is not None):
+        raise UsageError("name one candidate, such as asi-lab pin 42, or give --off.")
+    _steer("unpin" if off else "pin", candidate)
+
+
+@click.command()
+@lab_option()
+@click.argument("candidate", type=_ID, metavar="ID")
+@click.option("--off", is_flag=True, help="Let it be drawn again.")
+def ban(candidate: int, off: bool) -> None:
+    """Draw a candidate neither as parent nor as reference any more."""
+    _steer("unban" if off else "ban", candidate)
+
+
+@click.command()
+@lab_option()
+@click.argument("candidate", type=_ID, metavar="ID")
+def rerun(candidate: int) -> None:
+    """Train and evaluate a candidate once more, with another seed.
+
+    Its fitness stays that of its first run; `asi-lab show` tells the mean of all.
+    """
+    _steer("rerun", candidate)
+
+
+@click.command()
+@lab_option()
+@click.argument("candidate", type=_ID, metavar="ID")
+@click.argument("tags", nargs=-1, required=True)
+@click.option("--off", is_flag=True, help="Remove the tags.")
+def tag(candidate: int, tags: tuple[str, ...], off: bool) -> None:
+    """Tag a candidate, for the table's filter and in git notes."""
+    _steer("untag" if off else "tag", candidate, " ".join(tags))
+
+
+@click.command()
+@lab_option()
+@click.argument("candidate", type=_ID, metavar="ID")
+@click.argument("text", nargs=-1, required=True)
+def comment(candidate: int, text: tuple[str, ...]) -> None:
+    """Write a comment on a candidate, kept in git notes too."""
+    _steer("comment", candidate, " ".join(text))
+
+
+def _steer(action: Action, candidate: int | None, text: str = "") -> None:
+    """Give an order and print its answer; exit status 1 where it cannot be heeded."""
+    from asi_lab.view import remote
+
+    if _tell(remote.steer(existing(), action, candidate, text)):
+        click.get_current_context().exit(1)
+
+
+def _tell(answer: Event | None) -> bool:
+    """Print the engine's answer; returns whether it refused."""
+    if answer is None:
+        click.echo("Not taken yet: the engine is busy, and takes the order when it looks next.", err=True)
+        return False
+    click.echo(plain(answer.message, multiline=True))
+    return bool(answer.data.get("refused"))
 
 
 def _order(action: Action, meaning: str) -> None:
@@ -70,8 +167,4 @@ def _order(action: Action, meaning: str) -> None:
 
     lab = existing()
     click.echo(f"Process {remote.engine_pid(lab)}: {meaning}", err=True)
-    answer = remote.order(lab, action)
-    if answer is None:
-        click.echo("Not taken yet: the engine is busy, and takes the order when it looks next.", err=True)
-    else:
-        click.echo(answer)
+    _tell(remote.order(lab, action))

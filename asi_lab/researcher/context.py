@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
@@ -28,9 +29,9 @@ PLACES = (
 
 
 def values(
-    settings: Settings, candidate_id: int, draw: Draw, library: Library, experience: str
+    settings: Settings, candidate_id: int, draw: Draw, library: Library, experience: str, idea: str = ""
 ) -> dict[str, str]:
-    """The values of the prompt of the planner of a candidate."""
+    """The values of the prompt of the planner of a candidate; `idea` is what a person wants it to take up."""
     parent, known = library.get(draw.parent), library.baselines
     assert parent.proposal is not None
     return {
@@ -42,7 +43,7 @@ def values(
         "insights": NOTHING,
         "lessons": lessons(library.failures()) or NOTHING,
         "experience": experience or NOTHING,
-        "direction": direction(candidate_id, draw, library),
+        "direction": wish(idea) if idea else direction(candidate_id, draw, library),
         "budget": budget(settings, known, library.most_parameters),
     }
 
@@ -133,6 +134,15 @@ def direction(candidate_id: int, draw: Draw, library: Library) -> str:
         f"Refining them is used up ({used}). Leave this paradigm: another kind of memory, another rule to "
         "write it, another order of computation, a path of another nature. A bold idea with a clear reason "
         "is worth more now than a safe variation."
+    )
+
+
+def wish(idea: str) -> str:
+    """What a person asks for, which goes before all directions of our own."""
+    return (
+        "The researcher who runs this lab asks for the following. Take it up: build the mechanism that it "
+        "names, as well as the rules for the code and the limits allow, and say in `motivation` how you did. "
+        f"Where it leaves something open, follow the evidence.\n\n{textwrap.indent(idea, '> ')}"
     )
 
 

@@ -79,10 +79,10 @@ def measured(settings: Settings, runs: Sequence[BaselineRun]) -> Baselines | Non
     return Baselines(settings, runs) if min(have) >= settings.baselines.seeds else None
 
 
-def standing(loss: float, baselines: Baselines) -> Standing:
-    """Compare the loss of a single run with the baseline's mean."""
+def standing(loss: float, baselines: Baselines, runs: int = 1) -> Standing:
+    """Compare a loss, the mean of so many `runs`, with the baseline's mean."""
     noise = baselines.noise()
-    return _standing(loss, baselines.mean.loss, noise, winning_margin(noise, LEVEL))
+    return _standing(loss, baselines.mean.loss, noise, winning_margin(noise, LEVEL), runs)
 
 
 def _standing(loss: float, mean: float, noise: Noise, margin: float, runs: int = 1) -> Standing:

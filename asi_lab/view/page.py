@@ -13,28 +13,59 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from asi_lab import stagnation
-from asi_lab.baselines import Baselines
-from asi_lab.records import Candidate, Check, Evidence, Score
+from asi_lab import repeats, stagnation, steering
+from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
+from asi_lab.records import Candidate, Check, Evidence, Score, TaskResult
+from asi_lab.repeats import Repeat
+from asi_lab.settings import Settings
 from asi_lab.spending import Spent
+from asi_lab.steering import Comment, Note
+from asi_lab.store import Store
 from asi_lab.text import plain
+from asi_lab.view import leaderboard
 from asi_lab.view.tables import LINE, NAME, costs, duration, grid, result_lines, to_json
 
 LONGEST = 20_000
 """Characters of a text that a page shows."""
 
 
-def page(found: Candidate, baselines: Baselines | None, lineage: str, spent: Spent) -> RenderableType:
-    """Everything about a candidate but its code; `lineage` is the path of the git repository, `spent` what
-    was spent on it."""
+class Dossier(msgspec.Struct, frozen=True):
+    """What a page is made of: a candidate, its parent's record, the lab's baselines as far as they are
+    measured, what was spent on it, what people noted on it, and its further runs."""
+
+    candidate: Candidate
+    parent: Candidate | None = None
+    baselines: Baselines | None = None
+    spent: Spent = Spent()
+    note: Note = Note()
+    runs: Sequence[Repeat] = ()
+
+
+def dossier(found: Candidate, store: Store, settings: Settings) -> Dossier:
+    """Gather what the store has on a candidate."""
+    return Dossier(
+        found,
+        store.get(found.parent) if found.parent is not None else None,
+        leaderboard.measured(settings, store.baselines()),
+        store.ledger.spent_on(found.id),
+        steering.note(store, found.id),
+        repeats.of(store, found.id),
+    )
+
+
+def page(known: Dossier, lineage: str) -> RenderableType:
+    """Everything about a candidate but its code; `lineage` is the path of the git repository."""
+    found = known.candidate
     parts: list[RenderableType] = [
         Text(f"{found.id:04d} {plain(found.name, limit=200)}", style="bold"),
-        _facts(found, baselines, lineage, spent),
+        _facts(known, lineage),
     ]
+    if known.note.comments:
+        parts += _section("Comments", *map(_comment, known.note.comments))
     if found.proposal is not None:
         parts += _section("Motivation", Text(_text(found.proposal.motivation, multiline=True)))
     if found.evidence is not None:
-        parts += _evidence(found.evidence, found.score)
+        parts += _evidence(found.evidence, found.score, known)
     if found.analysis is not None:
         parts += _analysis(found)
     return Group(*parts)
@@ -65,7 +96,13 @@ def _section(title: str, *body: RenderableType) -> list[RenderableType]:
     return [Text(), Text(title, style="bold"), *(Padding(part, (0, 0, 0, 2)) for part in body)]
 
 
-def _facts(found: Candidate, baselines: Baselines | None, lineage: str, spent: Spent) -> Table:
+def _comment(comment: Comment) -> Text:
+    clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(comment.time))
+    return Text(f"{clock}  ", style="dim").append(_text(comment.text, multiline=True), style="default")
+
+
+def _facts(known: Dossier, lineage: str) -> Table:
+    found, baselines, spent = known.candidate, known.baselines, known.spent
     facts = grid(10, None)
 
     def add(heading: str, text: str) -> None:
@@ -73,12 +110,14 @@ def _facts(found: Candidate, baselines: Baselines | None, lineage: str, spent: S
 
     updated = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.updated))
     add("state", f"{found.state.value} ({updated}; starts: {found.starts})")
+    if known.note.tags:
+        add("tags", " ".join(known.note.tags))
     if (draw := found.draw) is not None:
         references = ", ".join(f"{reference:04d}" for reference in draw.references) or "none"
         wanted = (
             f" ({draw.references_wanted} wanted)" if len(draw.references) < draw.references_wanted else ""
         )
-        rank = f"rank {draw.parent_rank} of" if draw.parent_rank else "a fresh start beside"
+        rank = f"rank {draw.parent_rank} of" if draw.parent_rank else "not drawn by rank, beside"
         add("parent", f"{draw.parent:04d}, {rank} pool generation {draw.generation}")
         if draw.step:
             add("standstill", f"step {draw.step}: {stagnation.WORDS[draw.step]}")
@@ -94,6 +133,8 @@ def _facts(found: Candidate, baselines: Baselines | None, lineage: str, spent: S
     if found.score is not None and baselines is not None:
         first, second = result_lines(found, baselines)
         add("result", f"{first}\n{second}")
+    if known.runs:
+        add("run again", _again(known))
     if spent.calls or spent.trial_seconds:
         gpu = f", {duration(spent.gpu_seconds)} of it on a GPU" if spent.gpu_seconds else ""
         add("spent", f"{costs(spent)}; {duration(spent.trial_seconds)} on trial{gpu}")
@@ -102,7 +143,19 @@ def _facts(found: Candidate, baselines: Baselines | None, lineage: str, spent: S
     return facts
 
 
-def _evidence(evidence: Evidence, score: Score | None) -> list[RenderableType]:
+def _again(known: Dossier) -> str:
+    """The further runs, and what the mean of all says."""
+    told = "; ".join(run.words for run in known.runs)
+    mean = repeats.mean_loss(known.candidate, known.runs)
+    if mean is None or known.baselines is None:
+        return told
+    loss, runs = mean
+    found = leaderboard.standing(loss, known.baselines, runs)
+    verdict = "a win beyond noise" if found.beats_baseline else "no win beyond noise"
+    return f"{told}\nmean of {runs} runs {loss:.4f}: {found.gain:+.2%} over DeltaNet, {verdict}"
+
+
+def _evidence(evidence: Evidence, score: Score | None, known: Dossier) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if evidence.failure is not None:
         error = Text(_text(evidence.error, multiline=True) or "no message", style="red")
@@ -120,17 +173,12 @@ def _evidence(evidence: Evidence, score: Score | None) -> list[RenderableType]:
         )
         parts += _section("Training", Text(line))
     if (scored := evidence.evaluation) is not None:
-        tasks = _table("task", "score", "chance", "samples", "figure", wide="figure")
-        for task in scored.tasks:
-            figure = f"{task.score_name}, {'higher' if task.higher_is_better else 'lower'} is better"
-            cells = (task.task, f"{task.score:.4f}", f"{task.chance:.4f}", str(task.samples), figure)
-            tasks.add_row(*(Text(_text(cell)) for cell in cells))
         noise = f" ±{score.noise.loss:.4f}" if score else ""
         line = (
             f"held-out loss {scored.loss:.4f}{noise} over {scored.loss_tokens:,} tokens; largest "
             f"deviation from the bare prefix {scored.prefix_error:.1e} at {scored.prefix_positions} positions"
         )
-        parts += _section("Evaluation", Text(line), tasks)
+        parts += _section("Evaluation", Text(line), _tasks(scored.tasks, known))
     if score is not None:
         rubric = _table("part", "points", "reason", wide="reason")
         for part in score.judgement.parts:
@@ -145,6 +193,27 @@ def _evidence(evidence: Evidence, score: Score | None) -> list[RenderableType]:
         )
         parts += _section("Fitness", Text(sums))
     return parts
+
+
+def _tasks(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:
+    """Scores beside those of DeltaNet (the mean of its runs) and of the parent."""
+    evidence = known.parent.evidence if known.parent else None
+    of_parent = (
+        {t.task: t.score for t in evidence.evaluation.tasks} if evidence and evidence.evaluation else {}
+    )
+    base = known.baselines.tasks(SEED_ARCHITECTURE) if known.baselines else {}
+    of_base = {name: task.score for name, task in base.items()}
+    shown = _table("task", "score", "DeltaNet", "parent", "chance", "samples", "figure", wide="figure")
+    for task in tasks:
+        figure = f"{task.score_name}, {'higher' if task.higher_is_better else 'lower'} is better"
+        beside = [_score(of_base.get(task.task)), _score(of_parent.get(task.task)), _score(task.chance)]
+        cells = (task.task, _score(task.score), *beside, str(task.samples), figure)
+        shown.add_row(*(Text(_text(cell)) for cell in cells))
+    return shown
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def checks(found: Sequence[Check]) -> RenderableType:

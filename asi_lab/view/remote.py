@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from asi_lab import commands
+from asi_lab import commands, steering
 from asi_lab.commands import Action
 from asi_lab.errors import UsageError
+from asi_lab.events import Event
 from asi_lab.lab import Lab
+from asi_lab.lineage import Lineage
 from asi_lab.records import Candidate
 from asi_lab.store import Store
 from asi_lab.view import tables
@@ -61,16 +63,42 @@ def engine_pid(lab: Lab) -> int:
     return pid
 
 
-def order(lab: Lab, action: Action, candidate: int | None = None) -> str | None:
+def order(lab: Lab, action: Action, candidate: int | None = None, text: str = "") -> Event | None:
     """Send an order to the engine and wait a little; returns its answer, None when it is still busy."""
     with results(lab) as store:
         seen = max((event.seq for event in store.last_events(1)), default=0) if store else 0
-        command = commands.send(lab.commands, action, candidate)
+        command = commands.send(lab.commands, action, candidate, text)
         deadline = time.monotonic() + (ACKNOWLEDGE_SECONDS if store else 0.0)
         while store is not None and time.monotonic() < deadline:
             for event in store.events(seen):
                 seen = event.seq
                 if event.kind == "command" and event.data.get("id") == command.id:
-                    return event.message
+                    return event
             time.sleep(0.1)
     return None
+
+
+def steer(lab: Lab, action: Action, candidate: int | None = None, text: str = "") -> Event | None:
+    """Give an order that steers the search (`asi_lab.steering`): to the engine, or, where none is at work, by
+    carrying it out here. Returns the answer, None when the engine is still busy.
+
+    Raises:
+        UsageError: there is no search yet.
+    """
+    if lab.engine_pid() is not None:
+        return order(lab, action, candidate, text)
+    if not lab.has_results():
+        raise UsageError(
+            f"{lab.path}: no search was made here yet. Start one: {tables.command(lab, '--no-tui')}"
+        )
+    command = commands.new(action, candidate, text)
+    with lab.locked(), Store.open(lab.store, create=False) as store:
+        if steering.obey(store, command):
+            _publish_note(lab, store, candidate)
+        return store.last_events(1)[0]
+
+
+def _publish_note(lab: Lab, store: Store, candidate: int | None) -> None:
+    found = None if candidate is None else store.get(candidate)
+    if found is not None and found.commit is not None and lab.lineage.exists():
+        Lineage.open(lab.lineage).annotate(found.commit, steering.published(store, found.id))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
 import msgspec
 
+from asi_lab import steering
 from asi_lab.events import Event
 from asi_lab.lab import Lab
 from asi_lab.records import SEED_ID, Candidate
 from asi_lab.settings import Settings
 from asi_lab.spending import Spent
+from asi_lab.steering import Steering
 from asi_lab.store import Store
 from asi_lab.summary import Summary
 from asi_lab.talks import Talk
@@ -32,11 +34,12 @@ LATEST = 8
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """The engine as seen from outside. `beat_age` is in seconds."""
+    """The engine as seen from outside. `beat_age` is in seconds, `started` in seconds since the epoch."""
 
     state: EngineState
     pid: int | None = None
     beat_age: float | None = None
+    started: float | None = None
 
 
 class Doing(msgspec.Struct, frozen=True):
@@ -74,10 +77,26 @@ class Seconds(msgspec.Struct, frozen=True):
     of: int
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """A candidate on its way that is not the one in the trial."""
+
+    id: int
+    state: str
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What the search may use; 0 or None is no limit. `until` is in seconds since the epoch."""
+
+    dollars: float = 0.0
+    tokens: int = 0
+    until: float | None = None
+
+
 class Status(msgspec.Struct, frozen=True):
     """A lab at one moment. `states` counts candidates by state, the seed left out; `board` holds the
     best candidate only; `wanted` is how many candidates the search is to reach, where that is set; `spent` is
-    what language models and trials have cost; `talks` are the answers that models are giving now."""
+    what language models and trials have cost; `talks` are the answers that models are giving now; `steering`
+    is what people asked of the search; `queue` are the other candidates on their way."""
 
     lab: str
     preset: str
@@ -96,6 +115,9 @@ class Status(msgspec.Struct, frozen=True):
     spent: Spent
     talks: tuple[Talk, ...]
     events: tuple[Event, ...]
+    steering: Steering = Steering()
+    queue: tuple[Waiting, ...] = ()
+    budget: Budget = Budget()
 
 
 def pace(summaries: Sequence[Summary], settings: Settings) -> Pace | None:
@@ -175,7 +197,18 @@ def read(
         spent=store.ledger.spent() if store else Spent(),
         talks=msgspec.convert(beat.get("talks", ()), tuple[Talk, ...]) if alive else (),
         events=tuple(store.last_events(events)) if store else (),
+        steering=steering.read(store) if store else Steering(),
+        queue=tuple(_queue(summaries, beat.get("label"))),
+        budget=Budget(
+            settings.agents.most_dollars, settings.agents.most_tokens, beat.get("until") if alive else None
+        ),
     )
+
+
+def _queue(summaries: Sequence[Summary], at_work: str | None) -> Iterator[Waiting]:
+    for summary in summaries:
+        if not summary.state.is_terminal and f"{summary.id:04d}" != at_work:
+            yield Waiting(summary.id, summary.state.value)
 
 
 def _without_beat(lab: Lab) -> EngineStatus:
@@ -188,7 +221,7 @@ def _engine(beat: dict[str, Any], now: float) -> EngineStatus:
     age, pid, state = now - beat["time"], beat["pid"], beat["state"]
     if state != "stopped" and (abs(age) > LOST_AFTER or not _is_alive(pid)):
         state = "lost contact"
-    return EngineStatus(state, pid, max(0.0, age))
+    return EngineStatus(state, pid, max(0.0, age), beat.get("started"))
 
 
 def _is_alive(pid: int) -> bool:

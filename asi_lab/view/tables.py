@@ -27,6 +27,7 @@ from asi_lab.events import Event
 from asi_lab.lab import Lab
 from asi_lab.records import Candidate
 from asi_lab.spending import Spent
+from asi_lab.steering import Steering
 from asi_lab.talks import Talk
 from asi_lab.text import plain
 from asi_lab.view.leaderboard import Board, Row, standing
@@ -39,6 +40,8 @@ NAME = 60
 LINE = 400
 TAIL = 120
 """So are messages."""
+QUEUE = 6
+"""Candidates that are named in a line."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -241,6 +244,13 @@ def _status_rows(found: Status) -> Iterable[tuple[str, Text]]:
                 f"{spent.evaluation:.1f} (mean of the last {spent.of} scored)"
             ),
         )
+    if found.queue:
+        more = f", {len(found.queue) - QUEUE} more" if len(found.queue) > QUEUE else ""
+        yield "queue", Text(", ".join(f"{one.id:04d} {one.state}" for one in found.queue[:QUEUE]) + more)
+    if limits := budget(found):
+        yield "budget", Text(limits)
+    if asked := steered(found.steering):
+        yield "steered", Text(asked)
     if found.spent.calls:
         yield "models", Text(costs(found.spent))
     if found.spent.gpu_seconds:
@@ -273,6 +283,28 @@ def _status_rows(found: Status) -> Iterable[tuple[str, Text]]:
                 f"{board.beating} of {board.scored} beyond noise; {board.expected_by_luck:.1f} by luck alone"
             ),
         )
+
+
+def budget(found: Status) -> str:
+    """What of the limits is used; empty where there are none."""
+    limits, spent, parts = found.budget, found.spent, []
+    if limits.dollars:
+        parts.append(f"${spent.dollars:,.2f} of ${limits.dollars:,.2f}")
+    if limits.tokens:
+        parts.append(f"{spent.tokens:,} of {limits.tokens:,} tokens")
+    if limits.until is not None:
+        parts.append(f"{duration(max(0.0, limits.until - found.time))} of its time are left")
+    return ", ".join(parts)
+
+
+def steered(orders: Steering) -> str:
+    """What people asked of the search, as far as it is still in force; empty where nothing is."""
+    parts = [f"children of {orders.pinned:04d} only"] if orders.pinned is not None else []
+    for words, numbers in (("banned", orders.banned), ("to be run again", orders.reruns)):
+        parts += [f"{words}: {', '.join(f'{number:04d}' for number in numbers)}"] if numbers else []
+    if waiting := orders.waiting:
+        parts.append(f"{len(waiting)} {'idea waits' if len(waiting) == 1 else 'ideas wait'} for a planner")
+    return "; ".join(parts)
 
 
 def _engine(found: Status) -> Text:

@@ -1,71 +1,78 @@
-"""What language models said on the selected candidate, what they say now, and what they cost."""
+"""What language models said on the selected candidate, what they say now, what they cost and became."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from asi_lab import spending
+from asi_lab.arms import Arm
 from asi_lab.spending import Spent
 from asi_lab.text import plain
+from asi_lab.tui.lines import Lines, split
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.snapshot import Snapshot
-from asi_lab.view.transcript import recorded, transcript
+from asi_lab.view.transcript import transcript
+
+MOST_ROWS = 6
+WIDTH = 100
+"""Least width that a transcript is broken to."""
 
 
 class Agents(Pane):
     """Costs above, the transcript below; it follows only while its end is in view."""
 
     DEFAULT_CSS = """
-    Agents #costs { height: auto; max-height: 8; padding: 0 1; }
-    Agents #scroll { height: 1fr; padding: 0 1; border-top: solid $primary-muted; }
+    Agents #costs { height: auto; max-height: 12; padding: 0 1; }
+    Agents Lines { height: 1fr; padding: 0 1; border-top: solid $primary-muted; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("f", "follow", "Follow")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("f", "follow", "Follow", id="agents.follow")]
 
     def __init__(self) -> None:
         super().__init__(id="agents")
         self._follows, self._shown = False, ""
+        self._number: int | None = None
 
     def compose(self) -> ComposeResult:
         """Costs and transcript."""
         yield Static(id="costs")
-        with VerticalScroll(id="scroll", can_focus=True):
-            yield Static(id="text")
+        yield Lines(id="text")
 
     def begin(self) -> None:
         """The keys go to the transcript."""
-        self.query_one("#scroll").focus()
+        self.query_one(Lines).focus()
 
     def show(self, snapshot: Snapshot) -> None:
         """Costs, and the transcript with what is being said."""
-        number = self.lab_app.selected
+        number, reader = self.lab_app.selected, self.lab_app.reader
         talks = snapshot.status.talks
         if self._follows and talks:
             number = talks[-1].candidate
-        with self.lab_app.reader.store() as store:
-            entries = list(store.ledger.entries(f"{number}/").values()) if store is not None else []
-        self.query_one("#costs", Static).update(_costs(entries, snapshot.status.spent))
+        entries = reader.costs(number) if number is not None else []
         own = [talk for talk in talks if talk.candidate == number]
-        state = f"{number} {len(entries)} {[(talk.role, talk.characters) for talk in own]}"
+        state = f"{number} {len(entries)} {[(talk.role, talk.characters) for talk in own]} {self.size.width}"
         if state == self._shown:
             return
         self._shown = state
-        text = self.query_one("#text", Static)
-        with self.lab_app.reader.store() as store:
-            said = recorded(store, number) if store is not None and number is not None else []
+        self.query_one("#costs", Static).update(_costs(entries, snapshot.status.spent, reader.arms()))
+        said = reader.calls(number) if number is not None else []
+        shown: RenderableType = Text("No language model was asked for this candidate.")
         if said or own:
-            text.update(transcript(said, own))
-        else:
-            text.update(Text("No language model was asked for this candidate."))
-        if self._follows:
-            self.query_one("#scroll", VerticalScroll).scroll_end(animate=False)
+            shown = transcript(said, own)
+        lines = self.query_one(Lines)
+        at_end, same = lines.is_at_end, number == self._number
+        lines.show(self._broken(shown), keep=same)
+        self._number = number
+        if (self._follows and at_end) or (self._follows and not same):
+            lines.scroll_end(animate=False)
 
     def select(self, candidate_id: int | None) -> None:
         """Show another candidate's transcript."""
@@ -78,19 +85,51 @@ class Agents(Pane):
         self._follows = not self._follows
         self.notify("follows whoever talks" if self._follows else "stays with the selection", markup=False)
         self._shown = ""
+        if (snapshot := self.lab_app.snapshot) is not None:
+            self.show(snapshot)
+        if self._follows:
+            self.query_one(Lines).scroll_end(animate=False)
+
+    def copied(self) -> tuple[str, str]:
+        """The transcript."""
+        return "\n".join(line.plain for line in self.query_one(Lines).lines), "the transcript"
+
+    def _broken(self, shown: RenderableType) -> list[Text]:
+        """A transcript in lines that fit into the pane."""
+        width = max(WIDTH if self.size.width == 0 else 20, self.query_one(Lines).size.width - 2)
+        console = self.app.console
+        parts = shown.renderables if isinstance(shown, Group) else [shown]
+        lines: list[Text] = []
+        for part in parts:
+            if isinstance(part, Text):
+                for line in split(part):
+                    lines += list(line.wrap(console, width)) or [Text()]
+        return lines
 
 
-def _costs(entries: list[dict[str, object]], whole: Spent) -> Table:
-    """A candidate's costs by role and model, and those of the lab."""
+def _costs(entries: Sequence[dict[str, Any]], whole: Spent, arms: Sequence[Arm]) -> RenderableType:
+    """A candidate's costs by role and model, those of the lab, and how the planners do."""
     by: dict[tuple[str, str], Spent] = defaultdict(Spent)
     for entry in spending.of_models(entries):
         key = (str(entry["role"]), str(entry["model"]))
         by[key] = by[key].plus(entry)
-    shown = Table(box=None, pad_edge=False)
-    for heading in ("role", "model", "calls", "tokens", "dollars"):
-        shown.add_column(heading, justify="left" if heading in ("role", "model") else "right")
     rows = [*by.items(), (("all of the lab", ""), whole)]
-    for (role, model), spent in rows[-6:]:
+    shown = _table("role", "model", "calls", "tokens", "dollars")
+    for (role, model), spent in rows[-MOST_ROWS:]:
         cells = (role, plain(model), str(spent.calls), f"{spent.tokens:,}", f"{spent.dollars:.4f}")
         shown.add_row(*(Text(cell) for cell in cells))
+    if len(arms) < 2:
+        return shown
+    bandit = _table("planner", "candidates", "trained", "over parent", "reward", "$ each", "index")
+    for arm in arms[:MOST_ROWS]:
+        index = "-" if arm.index is None else f"{arm.index:.3f}"
+        figures = (arm.pulls, arm.trained, arm.better, f"{arm.reward:.3f}", f"{arm.dollars:.4f}", index)
+        bandit.add_row(Text(plain(arm.model)), *map(str, figures))
+    return Group(shown, bandit)
+
+
+def _table(*headings: str) -> Table:
+    shown = Table(box=None, pad_edge=False)
+    for heading in headings:
+        shown.add_column(heading, justify="left" if heading in ("role", "model", "planner") else "right")
     return shown

@@ -12,12 +12,13 @@ from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from asi_lab.records import CandidateState
-from asi_lab.spending import Spent
+from asi_lab.steering import Note
 from asi_lab.summary import Summary
 from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.panes.pane import ListPane, following
 from asi_lab.tui.snapshot import Snapshot
-from asi_lab.view import leaderboard, page, tables
+from asi_lab.view import page, tables
+from asi_lab.view.page import Dossier
 
 COLUMNS = (
     Column("#", 5, right=True),
@@ -29,6 +30,7 @@ COLUMNS = (
     Column("judge", 5, right=True),
     Column("fitness", 8, right=True),
 )
+NO_NOTE = Note()
 REST_SECONDS = 0.1
 """How long a selection rests before its details are shown."""
 
@@ -62,22 +64,23 @@ class Candidates(ListPane):
     Candidates.-open #details { display: block; border-left: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "order", "Sort"),
-        Binding("slash", "filter", "Filter"),
-        Binding("escape", "back", "Back", show=False),
+        Binding("s", "order", "Sort", id="candidates.sort"),
+        Binding("slash", "filter", "Filter", id="candidates.filter"),
+        Binding("escape", "back", "Back", show=False, id="candidates.back"),
     ]
+    KEPT = ("order",)
 
     def __init__(self) -> None:
         super().__init__(id="candidates")
         self.order, self.wanted = "id", ""
-        self._shown: tuple[int, float] | None = None
-        self._rows: dict[int, tuple[Summary, float | None, Row]] = {}
+        self._shown: Dossier | None = None
+        self._rows: dict[int, tuple[tuple[object, ...], Row]] = {}
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
         """Filter and table at the left, details at the right or alone."""
         with VerticalScroll(id="list", can_focus=False):
-            yield Input(placeholder="words of name, state or id; Esc clears", id="filter")
+            yield Input(placeholder="words of name, state, id, model or tags; Esc clears", id="filter")
             yield LineTable(COLUMNS, id="table", empty="No candidates yet: the baselines come first.")
         with VerticalScroll(id="details", can_focus=True):
             yield Static(id="page")
@@ -112,9 +115,24 @@ class Candidates(ListPane):
 
     def action_order(self) -> None:
         """Sort by the next figure; the same candidate stays selected."""
-        self.order = following(ORDERS, self.order)
-        self.notify(f"sorted by {self.order}", markup=False)
+        self.sort(following(ORDERS, self.order))
+
+    def sort(self, order: str) -> None:
+        """Sort by a figure, by the next one where none is named."""
+        if order not in ORDERS:
+            if order:
+                self.lab_app.tell(f"There is no order {order!r}: {', '.join(ORDERS)}.", "warning")
+                return
+            order = following(ORDERS, self.order)
+        self.order = order
+        self.notify(f"sorted by {order}", markup=False)
         self.refill()
+
+    def filter(self, words: str) -> None:
+        """Show rows that hold these words; all where there are none."""
+        field = self.query_one("#filter", Input)
+        field.set_class(bool(words.strip()), "-shown")
+        field.value = words.strip()
 
     def action_filter(self) -> None:
         """Type words that rows must hold."""
@@ -134,45 +152,51 @@ class Candidates(ListPane):
 
     def fill(self, snapshot: Snapshot) -> None:
         """Show the rows that match, in order."""
-        found = [s for s in snapshot.summaries if self._matches(s)]
-        found.sort(key=(lambda s: s.name) if self.order == "name" else ORDERS[self.order])
+        found, notes = list(snapshot.summaries), snapshot.notes
+        if self.wanted:
+            found = [s for s in found if self._matches(s, notes.get(s.id, NO_NOTE).tags)]
+        found.sort(key=(lambda s: s.name) if self.order == "name" else ORDERS.get(self.order, ORDERS["id"]))
         base = next((s.loss for s in snapshot.summaries if s.id == 0), None)
-        table = self.table
-        table.show([self._row(s, base) for s in found])
+        table, marks = self.table, self.lab_app.marks
+        table.show([self._row(s, base, s.id in marks, snapshot.notes.get(s.id, NO_NOTE).tags) for s in found])
         table.select(self.lab_app.selected)
 
-    def _row(self, summary: Summary, base: float | None) -> Row:
+    def _row(self, summary: Summary, base: float | None, marked: bool, tags: tuple[str, ...]) -> Row:
         """The row of a candidate, made anew only where it changed."""
+        state = (summary, base, marked, tags)
         known = self._rows.get(summary.id)
-        if known is None or known[0] is not summary or known[1] != base:
-            known = self._rows[summary.id] = (summary, base, _row(summary, base))
-        return known[2]
+        if known is None or known[0] != state:
+            known = self._rows[summary.id] = (state, _row(summary, base, marked, tags))
+        return known[1]
 
-    def _matches(self, summary: Summary) -> bool:
-        text = f"{summary.id:04d} {summary.state.value} {summary.name} {summary.model}".lower()
+    def _matches(self, summary: Summary, tags: tuple[str, ...]) -> bool:
+        words = (
+            f"{summary.id:04d}",
+            summary.state.value,
+            summary.name,
+            summary.model,
+            summary.researcher,
+            *tags,
+        )
+        text = " ".join(words).lower()
         return all(word in text for word in self.wanted.split())
 
     def _detail(self, candidate_id: int | None) -> None:
         if candidate_id is None or not self.query_one("#details").display:
             return
-        found = self.lab_app.reader.candidate(candidate_id)
-        if found is None or self._shown == (found.id, found.updated):
+        known = self.lab_app.reader.dossier(candidate_id)
+        if known is None or self._shown == known:
             return
-        self._shown = (found.id, found.updated)
-        settings, lineage = self.lab_app.reader.settings, tables.shown(self.lab_app.lab.lineage)
-        with self.lab_app.reader.store() as store:
-            runs = store.baselines() if store is not None else []
-            spent = store.ledger.spent_on(found.id) if store is not None else Spent()
-        known = leaderboard.measured(settings, runs)
-        self.query_one("#page", Static).update(page.page(found, known, lineage, spent))
+        self._shown = known
+        self.query_one("#page", Static).update(page.page(known, tables.shown(self.lab_app.lab.lineage)))
 
 
-def _row(s: Summary, base: float | None) -> Row:
+def _row(s: Summary, base: float | None, marked: bool, tags: tuple[str, ...]) -> Row:
     gain = "" if s.loss is None or not base else f"{(base - s.loss) / base:+.2%}"
     cells = (
         f"{s.id:04d}",
         f"{glyph(s.state)} {s.state.value}",
-        s.name,
+        f"{'◆ ' if marked else ''}{s.name}{''.join(f' #{tag}' for tag in tags)}",
         "" if s.parent is None else f"{s.parent:04d}",
         "" if s.loss is None else f"{s.loss:.4f}",
         gain,

@@ -1,4 +1,4 @@
-"""All events of the lab, filtered by how serious they are."""
+"""All events of the lab and all that was told here, filtered by how serious they are."""
 
 from __future__ import annotations
 
@@ -11,31 +11,43 @@ from textual.binding import Binding, BindingType
 
 from asi_lab.events import Event
 from asi_lab.tui.linetable import Column, LineTable, Row
+from asi_lab.tui.notices import Notice
 from asi_lab.tui.panes.pane import ListPane, following
 from asi_lab.tui.snapshot import Snapshot
 
 COLUMNS = (Column("time", 8), Column("kind", 16), Column("#", 4), Column("message", 0))
 STYLES = {"error": "bold red", "warning": "yellow", "best": "bold green", "repair": "yellow"}
 SERIOUS = ("error", "warning", "repair")
+SERIOUS_ALONE = "warnings and errors"
 LEVELS: dict[str, Callable[[Event], bool]] = {
     "all": lambda event: True,
     "without states": lambda event: event.kind not in ("candidate_state", "commit", "index"),
-    "warnings and errors": lambda event: event.kind in SERIOUS,
+    SERIOUS_ALONE: lambda event: event.kind in SERIOUS,
 }
 
 
 class Events(ListPane):
     """A table that follows the newest event as long as that is selected."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("f", "level", "Filter")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("f", "level", "Filter", id="events.filter")]
+    KEPT = ("level",)
 
     def __init__(self) -> None:
         super().__init__(id="events")
         self.level = "all"
+        self._told: tuple[Notice, ...] = ()
 
     def compose(self) -> ComposeResult:
         """The table."""
         yield LineTable(COLUMNS, id="log", empty="Nothing has happened yet.")
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show what is new."""
+        told, self._told = self._told, self.lab_app.notices
+        if told is not self._told:
+            self.marked(snapshot)
+        else:
+            super().show(snapshot)
 
     def listed(self, snapshot: Snapshot) -> object:
         """The events."""
@@ -61,12 +73,30 @@ class Events(ListPane):
         """Show the events of the level, and follow the newest where that was selected."""
         table = self.table
         follows = not table.rows or table.selected == table.rows[-1].key
-        table.show([_row(event) for event in snapshot.events if LEVELS[self.level](event)])
+        wanted = LEVELS.get(self.level, LEVELS["all"])
+        rows = [(event.time, _row(event)) for event in snapshot.events if wanted(event)]
+        rows += [
+            (notice.time, _told(-number, notice))
+            for number, notice in enumerate(self.lab_app.notices, start=1)
+            if self.level != SERIOUS_ALONE or notice.severity != "information"
+        ]
+        rows.sort(key=lambda timed: timed[0])
+        table.show([row for _, row in rows])
         if follows and table.rows:
             table.select(table.rows[-1].key)
 
 
+def _told(key: int, notice: Notice) -> Row:
+    """What was told here; its keys are below those of events."""
+    cells = (_clock(notice.time), "told here", "", notice.message)
+    return Row(key, cells, "dim" if notice.severity == "information" else STYLES.get(notice.severity, ""))
+
+
+def _clock(when: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(when))
+
+
 def _row(event: Event) -> Row:
-    clock = time.strftime("%H:%M:%S", time.localtime(event.time))
+    clock = _clock(event.time)
     number = "" if event.candidate is None else f"{event.candidate:04d}"
     return Row(event.seq, (clock, event.kind, number, event.message), STYLES.get(event.kind, ""))

@@ -1,9 +1,10 @@
-"""The lineage as a tree by parent, with the path to the best marked."""
+"""The lineage as a tree by parent with the path to the best, and the ancestors of the selected candidate as
+a graph."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -11,34 +12,45 @@ from textual.binding import Binding, BindingType
 
 from asi_lab.summary import Summary
 from asi_lab.tui.linetable import Column, LineTable, Row
-from asi_lab.tui.panes.candidates import glyph
+from asi_lab.tui.panes.candidates import NO_NOTE, glyph
 from asi_lab.tui.panes.pane import ListPane
 from asi_lab.tui.snapshot import Snapshot
 
 COLUMNS = (Column("lineage", 0), Column("loss", 8, right=True), Column("fitness", 8, right=True))
+MOST_ANCESTORS = 200
+"""Candidates of a graph; those further away are left out."""
 
 
 class Lineage(ListPane):
-    """A tree in a table; branches can be folded."""
+    """A tree in a table, whose branches can be folded, or a graph."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "fold", "Fold"),
-        Binding("u", "jump('parent')", "Parent"),
-        Binding("b", "jump('child')", "Best child"),
-        Binding("n", "jump('sibling')", "Sibling"),
+        Binding("space", "fold", "Fold", id="lineage.fold"),
+        Binding("u", "jump('parent')", "Parent", id="lineage.parent"),
+        Binding("b", "jump('child')", "Best child", id="lineage.child"),
+        Binding("n", "jump('sibling')", "Sibling", id="lineage.sibling"),
+        Binding("a", "graph", "Ancestors", id="lineage.ancestors"),
+        Binding("escape", "tree", "Tree", show=False, id="lineage.tree"),
     ]
 
     def __init__(self) -> None:
         super().__init__(id="lineage")
         self._folded: set[int] = set()
+        self._of: int | None = None
 
     def compose(self) -> ComposeResult:
-        """The tree."""
+        """The table."""
         yield LineTable(COLUMNS, id="tree", empty="The lineage begins with the baselines.")
 
     def fill(self, snapshot: Snapshot) -> None:
-        """Draw the tree."""
-        self.table.show(tree(snapshot.summaries, self._folded))
+        """Draw the tree, or the graph."""
+        words = self._words(snapshot)
+        if self._of is None:
+            rows = tree(snapshot.summaries, self._folded, words)
+        else:
+            rows = graph(self._of, snapshot.summaries, self._references, words)
+        self.table.show(rows)
+        self.table.select(self.lab_app.selected)
 
     def action_fold(self) -> None:
         """Hide or show what descends from the selected candidate."""
@@ -46,6 +58,16 @@ class Lineage(ListPane):
         if selected is not None:
             self._folded ^= {selected}
             self.refill()
+
+    def action_graph(self) -> None:
+        """Show parents and references of the selected candidate, theirs, and so on; or the tree again."""
+        self._of = self.table.selected if self._of is None else None
+        self.refill()
+
+    def action_tree(self) -> None:
+        """Show the tree."""
+        self._of = None
+        self.refill()
 
     def action_jump(self, where: str) -> None:
         """Go to the parent, the best child, or the next sibling."""
@@ -65,7 +87,36 @@ class Lineage(ListPane):
             siblings = [s.id for s in children[here.parent]]
             found = siblings[(siblings.index(selected) + 1) % len(siblings)]
         if found is not None:
+            self._unfold(found, known)
             self.lab_app.selected = found
+
+    def _unfold(self, number: int, known: Mapping[int, Summary]) -> None:
+        """Open what hides a candidate."""
+        parent, hiding = known[number].parent, set[int]()
+        while parent is not None and parent in known:
+            hiding |= {parent} & self._folded
+            parent = known[parent].parent
+        if hiding:
+            self._folded -= hiding
+            self.refill()
+
+    def _references(self, number: int) -> Sequence[int]:
+        found = self.lab_app.reader.candidate(number)
+        return found.draw.references if found is not None and found.draw is not None else ()
+
+    def _words(self, snapshot: Snapshot) -> Callable[[Summary], str]:
+        """What stands behind a candidate's sign and number."""
+        marks, asked = self.lab_app.marks, snapshot.status.steering
+
+        def words(summary: Summary) -> str:
+            signs = "◆ " if summary.id in marks else ""
+            signs += (
+                "pinned " if summary.id == asked.pinned else "banned " if summary.id in asked.banned else ""
+            )
+            tags = "".join(f" #{tag}" for tag in snapshot.notes.get(summary.id, NO_NOTE).tags)
+            return f"{signs}{summary.name}{tags}"
+
+        return words
 
 
 def _children(summaries: Sequence[Summary]) -> Mapping[int, list[Summary]]:
@@ -76,7 +127,13 @@ def _children(summaries: Sequence[Summary]) -> Mapping[int, list[Summary]]:
     return children
 
 
-def tree(summaries: Sequence[Summary], folded: set[int]) -> list[Row]:
+def _row(summary: Summary, words: str, style: str) -> Row:
+    loss = "" if summary.loss is None else f"{summary.loss:.4f}"
+    fitness = "" if summary.fitness is None else f"{summary.fitness:.4f}"
+    return Row(summary.id, (words, loss, fitness), style)
+
+
+def tree(summaries: Sequence[Summary], folded: set[int], words: Callable[[Summary], str]) -> list[Row]:
     """The rows of the tree, parents before children; what is folded says how much it hides."""
     known, children = {s.id: s for s in summaries}, _children(summaries)
     scored = [s for s in summaries if s.fitness is not None]
@@ -92,13 +149,52 @@ def tree(summaries: Sequence[Summary], folded: set[int]) -> list[Row]:
         below = children[summary.id]
         mark = "★ " if summary.id in path else ""
         hidden = f"  (+{len(below)} folded)" if summary.id in folded and below else ""
-        words = f"{stem}{branch}{glyph(summary.state)} {summary.id:04d} {mark}{summary.name}{hidden}"
-        loss = "" if summary.loss is None else f"{summary.loss:.4f}"
-        fitness = "" if summary.fitness is None else f"{summary.fitness:.4f}"
+        line = f"{stem}{branch}{glyph(summary.state)} {summary.id:04d} {mark}{words(summary)}{hidden}"
         style = "bold" if summary.id in path else "dim" if summary.state.is_failure else ""
-        rows.append(Row(summary.id, (words, loss, fitness), style))
+        rows.append(_row(summary, line, style))
         if summary.id not in folded:
             deeper = stem + {"": "", "├─": "│ ", "└─": "  "}[branch]
             for place, child in reversed(list(enumerate(below))):
                 waiting.append((child, deeper, "└─" if place == len(below) - 1 else "├─"))
+    return rows
+
+
+def graph(
+    number: int,
+    summaries: Sequence[Summary],
+    references: Callable[[int], Sequence[int]],
+    words: Callable[[Summary], str],
+) -> list[Row]:
+    """A candidate and its ancestors by parents and references, the youngest first, a column for each line of
+    descent. An edge to a parent is drawn as `│`, one to a reference as `┊`; `●` is the candidate of the row,
+    which joins the lines at `┼` and ends those at `┘`."""
+    known = {s.id: s for s in summaries}
+    found, waiting = {number}, [number]
+    while waiting and len(found) < MOST_ANCESTORS:
+        here = waiting.pop(0)
+        above = [known[here].parent, *references(here)] if here in known else []
+        for one in above:
+            if one is not None and one in known and one not in found:
+                found.add(one)
+                waiting.append(one)
+    lanes: list[tuple[int, str]] = []  # whom each column leads to, and by which kind of edge
+    rows: list[Row] = []
+    for here in sorted(found & known.keys(), reverse=True):
+        own = [place for place, (goal, _) in enumerate(lanes) if goal == here]
+        place = own[0] if own else len(lanes)
+        summary = known[here]
+        edges = {goal: "┊" for goal in references(here) if goal in found}
+        if summary.parent in found:
+            edges = {summary.parent: "│"} | edges
+        drawn = [
+            "●" if i == place else "┘" if i in own else "┼" if goal in edges else edge
+            for i, (goal, edge) in enumerate(lanes)
+        ]
+        drawn += ["●"] if place == len(lanes) else []
+        kept = [lane for i, lane in enumerate(lanes) if i not in own]
+        goals = {goal for goal, _ in kept}
+        new = [(goal, edge) for goal, edge in edges.items() if goal not in goals]
+        lanes = [*kept[:place], *new, *kept[place:]]
+        line = f"{' '.join(drawn)}  {glyph(summary.state)} {here:04d} {words(summary)}"
+        rows.append(_row(summary, line, "bold" if here == number else ""))
     return rows

@@ -12,6 +12,7 @@ from textual_plot import HiResMode, PlotWidget
 from asi_lab.baselines import SEED_ARCHITECTURE
 from asi_lab.records import SEED_ID
 from asi_lab.tui.panes.pane import Pane
+from asi_lab.tui.panes.system import strip
 from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view import tables
 
@@ -29,18 +30,27 @@ class Overview(Pane):
     Overview PlotWidget { height: 1fr; border: round $primary-muted; }
     """
 
-    _drawn: object = None
+    def __init__(self) -> None:
+        super().__init__(id="overview")
+        self._drawn: object = None
 
     def compose(self) -> ComposeResult:
         """Words at the left; plots at the right where there is room."""
         with VerticalScroll(id="words", can_focus=True):
+            yield Static(id="machine")
             yield Static(id="state")
         with Container(id="plots"):
             yield PlotWidget(id="best", allow_pan_and_zoom=False)
             yield PlotWidget(id="live", allow_pan_and_zoom=False)
 
+    def begin(self) -> None:
+        """The keys go to the words."""
+        self.query_one("#words").focus()
+
     def show(self, snapshot: Snapshot) -> None:
         """Words always, plots where they are seen."""
+        machine = snapshot.machine
+        self.query_one("#machine", Static).update(Text(strip(machine) if machine else "", style="dim"))
         self.query_one("#state", Static).update(tables.status(snapshot.status))
         if self.query_one("#plots").display:
             self._best(snapshot)
@@ -84,7 +94,6 @@ class Overview(Pane):
             return
         plot.clear()
         plot.border_title = Text(f"training loss of {doing.label}")
-        with self.lab_app.reader.store() as store:
-            rows = store.series(doing.label) if store is not None else np.zeros((0, 7))
+        rows = self.lab_app.reader.series(doing.label)
         if len(rows) > 1:
             plot.plot(rows[:, 0], rows[:, 2], line_style="cyan", hires_mode=HiResMode.BRAILLE)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.containers import Container
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 class Pane(Container):
-    """One view of the lab."""
+    """One view of the lab. `KEPT` are the attributes that are remembered from one look to the next."""
 
+    KEPT: ClassVar[tuple[str, ...]] = ()
     DEFAULT_CSS = """
     Pane { layout: vertical; }
     Pane > * { min-height: 1; }
@@ -37,6 +38,21 @@ class Pane(Container):
 
     def begin(self) -> None:
         """The pane comes into view."""
+
+    def marked(self, snapshot: Snapshot) -> None:
+        """Other candidates are marked."""
+        self.show(snapshot)
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """The layout, for another look."""
+        return {name: getattr(self, name) for name in self.KEPT}
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Take over a layout of an earlier look, as far as it is one of this pane."""
+        for name in self.KEPT:
+            if name in kept and type(kept[name]) is type(getattr(self, name)):
+                setattr(self, name, kept[name])
 
     def copied(self) -> tuple[str, str]:
         """What `y` copies here, and what that is."""
@@ -76,6 +92,11 @@ class ListPane(Pane):
         """Share the selection."""
         self.lab_app.selected = key
 
+    def marked(self, snapshot: Snapshot) -> None:
+        """Fill the table again, with other marks."""
+        self.snapshot = snapshot
+        self.fill(snapshot)
+
     def listed(self, snapshot: Snapshot) -> object:
         """What of a snapshot stands in the table: the same object as long as nothing changed."""
         return snapshot.summaries
@@ -91,6 +112,6 @@ class ListPane(Pane):
 
 
 def following(choices: Iterable[str], now: str) -> str:
-    """The choice after this one; after the last the first."""
+    """The choice after this one; after the last, or where this is none of them, the first."""
     names = list(choices)
-    return names[(names.index(now) + 1) % len(names)]
+    return names[(names.index(now) + 1) % len(names)] if now in names else names[0]

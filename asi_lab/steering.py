@@ -1,0 +1,313 @@
+"""What a person asks of a search beside pausing and ending it, and how the search heeds it.
+
+    idea            a note that the next planner must take up
+    pin, unpin      every new candidate descends from this one, until it is unpinned
+    ban, unban      this one is drawn neither as parent nor as reference
+    rerun           train and evaluate this one once more, with another seed
+    tag, untag, comment   notes on a candidate, kept in git notes too
+
+The state lives in the store. Each order changes it in the one transaction that also records the order's id
+and the answer, so it is heeded exactly once, whoever dies in between.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from asi_lab import repeats
+from asi_lab.commands import Command
+from asi_lab.pool import Entry
+from asi_lab.records import SEED_ID, Candidate, CandidateState, Draw
+from asi_lab.repeats import Repeat
+from asi_lab.store import Store
+from asi_lab.text import plain
+
+KEY = "steering"
+LONGEST_IDEA, LONGEST_COMMENT = 4000, 2000
+MOST_TAGS = 20
+TAG = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
+SHOWN = 60
+
+
+class Idea(msgspec.Struct, frozen=True):
+    """A person's note for a planner. `taken_by` is the candidate whose planner took it up."""
+
+    id: int
+    text: str
+    time: float
+    taken_by: int | None = None
+
+
+class Steering(msgspec.Struct, frozen=True):
+    """What is in force: the pinned parent, the banned candidates, the ideas, the runs that are waited for."""
+
+    pinned: int | None = None
+    banned: tuple[int, ...] = ()
+    ideas: tuple[Idea, ...] = ()
+    reruns: tuple[int, ...] = ()
+
+    @property
+    def waiting(self) -> tuple[Idea, ...]:
+        """Ideas that no planner has taken up yet, oldest first."""
+        return tuple(idea for idea in self.ideas if idea.taken_by is None)
+
+
+class Comment(msgspec.Struct, frozen=True):
+    """What a person wrote about a candidate; `time` is in seconds since the epoch."""
+
+    time: float
+    text: str
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A person's tags and comments on one candidate."""
+
+    tags: tuple[str, ...] = ()
+    comments: tuple[Comment, ...] = ()
+
+
+Change = Callable[[Any], tuple[Any, str]]
+"""From the value under a key, None where there is none, to the new value and the answer in words."""
+
+
+def read(store: Store) -> Steering:
+    """What is in force."""
+    return _steering(store.get_meta(KEY))
+
+
+def note(store: Store, candidate_id: int) -> Note:
+    """The tags and comments of a candidate."""
+    return _note(store.get_meta(_note_key(candidate_id)))
+
+
+def notes(store: Store) -> dict[int, Note]:
+    """All candidates that have tags or comments."""
+    found = store.metas(_note_key())
+    return {int(key.removeprefix(_note_key())): _note(value) for key, value in found.items()}
+
+
+def published(store: Store, candidate_id: int) -> str:
+    """A candidate's tags, comments and further runs as the text of its git note; empty without any."""
+    found = note(store, candidate_id)
+    lines = [f"Tag: {tag}" for tag in found.tags]
+    lines += [f"Run: {run.words}" for run in repeats.of(store, candidate_id)]
+    for comment in found.comments:
+        clock = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(comment.time))
+        lines += ["", f"{clock}", plain(comment.text, multiline=True)]
+    return "\n".join(lines).strip()
+
+
+def obey(store: Store, command: Command) -> bool:
+    """Carry an order out, once: with its answer as an event, which also says where it cannot be heeded.
+
+    Returns whether it changed what is published in git notes. Orders that steer the engine itself (pause,
+    stop, release) are none of these.
+    """
+    key, change = _change(store, command)
+    payload = {"action": command.action, "time": command.time}
+    done = store.obey(command.id, payload, key, change, candidate=command.candidate)
+    return done and key.startswith(_note_key())
+
+
+def taken(store: Store, candidate_id: int) -> str:
+    """The idea that a candidate's planner is to take up: one that it was given before, else the oldest that
+    waits, which is its own from now on. Empty where there is none."""
+    state = read(store)
+    own = next((idea for idea in state.ideas if idea.taken_by == candidate_id), None)
+    if own is not None or not state.waiting:
+        return own.text if own is not None else ""
+    found = ""
+
+    def take(value: Any) -> tuple[Any, str]:
+        nonlocal found
+        state = _steering(value)
+        first = next(iter(state.waiting), None)
+        if first is None:  # another planner was faster
+            return value, ""
+        found = first.text
+        mine = msgspec.structs.replace(first, taken_by=candidate_id)
+        ideas = tuple(mine if idea.id == first.id else idea for idea in state.ideas)
+        words = f"idea {first.id} goes to the planner of candidate {candidate_id}: {_short(first.text)}"
+        return _plain(msgspec.structs.replace(state, ideas=ideas)), words
+
+    store.change_meta(KEY, take, candidate=candidate_id)
+    return found
+
+
+def give_back(store: Store, candidate_id: int) -> None:
+    """Let another planner take up the idea that this candidate's planner could not."""
+
+    def back(value: Any) -> tuple[Any, str]:
+        state = _steering(value)
+        own = next((idea for idea in state.ideas if idea.taken_by == candidate_id), None)
+        if own is None:
+            return value, ""
+        free = msgspec.structs.replace(own, taken_by=None)
+        ideas = tuple(free if idea.id == own.id else idea for idea in state.ideas)
+        return _plain(msgspec.structs.replace(state, ideas=ideas)), f"idea {own.id} waits for another planner"
+
+    if any(idea.taken_by == candidate_id for idea in read(store).ideas):
+        store.change_meta(KEY, back, candidate=candidate_id)
+
+
+def eligible(state: Steering, entries: Sequence[Entry]) -> list[Entry]:
+    """Those that may be drawn."""
+    return [entry for entry in entries if entry.id not in state.banned]
+
+
+def steered(state: Steering, drawn: Draw, entries: Sequence[Entry]) -> Draw:
+    """A draw with the pinned parent in the place of its own, and rank 0: it was not drawn."""
+    if state.pinned is None or all(entry.id != state.pinned for entry in entries):
+        return drawn
+    references = tuple(number for number in drawn.references if number != state.pinned)
+    return msgspec.structs.replace(drawn, parent=state.pinned, parent_rank=0, references=references)
+
+
+def finished_rerun(store: Store, run: Repeat) -> None:
+    """Record a further run of a candidate, and that it is not waited for any more."""
+
+    def finish(value: Any) -> tuple[Any, str]:
+        state = _steering(value)
+        reruns = list(state.reruns)
+        if run.candidate in reruns:
+            reruns.remove(run.candidate)
+        words = f"candidate {run.candidate} once more: {run.words}"
+        return _plain(msgspec.structs.replace(state, reruns=tuple(reruns))), words
+
+    store.change_meta(KEY, finish, candidate=run.candidate, kind="note", also=repeats.row(run))
+
+
+def _change(store: Store, command: Command) -> tuple[str, Change]:
+    """Which value an order is about, and how it changes that."""
+    words = plain(command.text, multiline=True).strip()
+    candidate = None if command.candidate is None else store.get(command.candidate)
+    match command.action:
+        case "idea":
+            return KEY, lambda value: _add_idea(_steering(value), words, command.time)
+        case "unpin":
+            return KEY, _unpin
+        case "pin" | "ban" | "unban" | "rerun":
+            return KEY, lambda value: _CHANGES[command.action](_steering(value), command, candidate)
+        case "tag" | "untag" | "comment":
+            found = None if candidate is None else candidate.id
+            return _note_key(found), lambda value: _annotated(_note(value), command, words, found)
+    raise ValueError(f"{command.action} is no order of this kind")
+
+
+def _add_idea(state: Steering, text: str, when: float) -> tuple[Any, str]:
+    if not text or len(text) > LONGEST_IDEA:
+        return None, f"idea not taken: expected 1 to {LONGEST_IDEA:,} characters, found {len(text):,}"
+    idea = Idea(1 + max((one.id for one in state.ideas), default=0), text, when)
+    words = f"idea {idea.id} waits for the next planner: {_short(text)}"
+    return _plain(msgspec.structs.replace(state, ideas=(*state.ideas, idea))), words
+
+
+def _unpin(value: Any) -> tuple[Any, str]:
+    state = _steering(value)
+    if state.pinned is None:
+        return None, "no parent is pinned"
+    words = f"candidate {state.pinned} is unpinned: parents are drawn again"
+    return _plain(msgspec.structs.replace(state, pinned=None)), words
+
+
+def _pin(state: Steering, command: Command, found: Candidate | None) -> tuple[Any, str]:
+    if refusal := _not_done(found, command):
+        return None, f"not pinned: {refusal}"
+    banned = tuple(number for number in state.banned if number != command.candidate)
+    changed = msgspec.structs.replace(state, pinned=command.candidate, banned=banned)
+    return _plain(changed), f"candidate {command.candidate} is pinned: new candidates descend from it"
+
+
+def _ban(state: Steering, command: Command, found: Candidate | None) -> tuple[Any, str]:
+    if command.candidate == SEED_ID:
+        return None, "not banned: candidate 0 is the root of all"
+    if refusal := _not_done(found, command):
+        return None, f"not banned: {refusal}"
+    if command.candidate in state.banned:
+        return None, f"candidate {command.candidate} is banned already"
+    assert command.candidate is not None
+    pinned = None if state.pinned == command.candidate else state.pinned
+    changed = msgspec.structs.replace(state, banned=(*state.banned, command.candidate), pinned=pinned)
+    return _plain(changed), f"candidate {command.candidate} is banned: it is not drawn any more"
+
+
+def _unban(state: Steering, command: Command, found: Candidate | None) -> tuple[Any, str]:
+    del found
+    if command.candidate not in state.banned:
+        return None, f"candidate {command.candidate} is not banned"
+    banned = tuple(number for number in state.banned if number != command.candidate)
+    words = f"candidate {command.candidate} may be drawn again"
+    return _plain(msgspec.structs.replace(state, banned=banned)), words
+
+
+def _rerun(state: Steering, command: Command, found: Candidate | None) -> tuple[Any, str]:
+    if command.candidate == SEED_ID:
+        return None, "not run again: candidate 0 is the baseline, of which the lab measures several seeds"
+    if refusal := _not_done(found, command):
+        return None, f"not run again: {refusal}"
+    changed = msgspec.structs.replace(state, reruns=(*state.reruns, command.candidate))
+    words = f"candidate {command.candidate} will be run once more, with another seed, as the next trial"
+    return _plain(changed), words
+
+
+_CHANGES = {"pin": _pin, "ban": _ban, "unban": _unban, "rerun": _rerun}
+
+
+def _annotated(found: Note, command: Command, words: str, candidate_id: int | None) -> tuple[Any, str]:
+    if candidate_id is None:
+        return None, f"not noted: there is no candidate {command.candidate}"
+    if command.action == "comment":
+        if not words or len(words) > LONGEST_COMMENT:
+            return None, f"not noted: expected 1 to {LONGEST_COMMENT:,} characters, found {len(words):,}"
+        comments = (*found.comments, Comment(command.time, words))
+        words = f"noted on candidate {candidate_id}: {_short(words)}"
+        return _plain(msgspec.structs.replace(found, comments=comments)), words
+    tags = words.split()
+    if not tags or any(not TAG.fullmatch(tag) for tag in tags):
+        return (
+            None,
+            f"not tagged: a tag is of a-z 0-9 _ . - and of 1 to 40 characters; found {_short(words)!r}",
+        )
+    if command.action == "untag":
+        kept, verb = tuple(tag for tag in found.tags if tag not in tags), "no longer tagged"
+    else:
+        kept, verb = tuple(dict.fromkeys((*found.tags, *tags))), "tagged"
+    if len(kept) > MOST_TAGS:
+        return None, f"not tagged: a candidate has at most {MOST_TAGS} tags"
+    return _plain(
+        msgspec.structs.replace(found, tags=kept)
+    ), f"candidate {candidate_id} {verb}: {' '.join(tags)}"
+
+
+def _not_done(found: Candidate | None, command: Command) -> str:
+    """Why a candidate is none of the scored ones, in words; empty where it is one."""
+    if found is None:
+        return f"there is no candidate {command.candidate}"
+    if found.state is not CandidateState.DONE:
+        return f"candidate {found.id} is {found.state.value}, and only those that are done can be"
+    return ""
+
+
+def _note_key(candidate_id: int | None = None) -> str:
+    return "note/" if candidate_id is None else f"note/{candidate_id}"
+
+
+def _steering(value: Any) -> Steering:
+    return msgspec.convert(value, Steering) if value else Steering()
+
+
+def _note(value: Any) -> Note:
+    return msgspec.convert(value, Note) if value else Note()
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.to_builtins(value)
+
+
+def _short(text: str) -> str:
+    return plain(text, limit=SHOWN)
