@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import signal
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import work
-from textual.app import App, ComposeResult, SuspendNotSupported, SystemCommand
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.reactive import reactive
@@ -27,10 +23,11 @@ from textual.widgets import ContentSwitcher, Footer, Static
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab
 from asi_lab.text import plain
-from asi_lab.tui import engine, preferences, since, themes, verbs
+from asi_lab.tui import engine, outside, preferences, since, themes, verbs
 from asi_lab.tui.ascii import Ascii
 from asi_lab.tui.commandline import CommandLine
 from asi_lab.tui.dialogs import Confirm, Help, Start
+from asi_lab.tui.heading import ALIVE, heading, tabs
 from asi_lab.tui.notices import Notice
 from asi_lab.tui.orders import Orders
 from asi_lab.tui.panes.agents import Agents
@@ -45,7 +42,6 @@ from asi_lab.tui.panes.system import System
 from asi_lab.tui.preferences import Preferences
 from asi_lab.tui.recording import Recording
 from asi_lab.tui.snapshot import Reader, Snapshot, Source
-from asi_lab.view.tables import duration
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 3.0
@@ -64,8 +60,6 @@ PANES: dict[str, type[Pane]] = {
     "system": System,
     "events": Events,
 }
-ALIVE = ("preparing data", "running", "paused")
-SIGNS = {"running": "▶", "paused": "⏸", "stopped": "■", "lost contact": "✗"}
 RECORDING = "This is a recording: it cannot be steered."
 
 
@@ -157,18 +151,16 @@ class LabApp(App[int]):
         """Themes, and the one to begin with."""
         for theme in themes.OWN:
             self.register_theme(theme)
+        wanted = self.preferred.theme or self.memory.theme
         if self.no_color:
             self.theme = themes.MONOCHROME
-            return
-        wanted = self.preferred.theme or self.memory.theme or themes.DEFAULT
-        self.theme = wanted if wanted in self.available_themes else themes.DEFAULT
-        self.theme_changed_signal.subscribe(self, self._colours)
+        elif wanted in self.available_themes:
+            self.theme = wanted
         self._colours(self.current_theme)
 
     def _colours(self, theme: Theme) -> None:
         """What the named colours of texts look like."""
-        dark, light = (themes.TERMINALS.get(theme.name, usual) for usual in self._usual)
-        self.ansi_theme_dark, self.ansi_theme_light = dark, light
+        self.ansi_theme_dark, self.ansi_theme_light = themes.terminals(theme, *self._usual)
 
     def get_line_filters(self) -> list[LineFilter]:
         """ASCII alone, where it is wanted."""
@@ -188,6 +180,7 @@ class LabApp(App[int]):
         """Begin to look; end well by a signal, with the terminal as it was."""
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._ended_by, number)
+        self.theme_changed_signal.subscribe(self, self._colours)
         for name, pane in self._panes.items():
             pane.restore(self.memory.layout.get(name, {}))
         if self.preferred.theme and self.preferred.theme not in self.available_themes:
@@ -416,51 +409,28 @@ class LabApp(App[int]):
             self._copy(str(self.lab.trial(f"{number:04d}")), "the path of its folder")
 
     def _copy(self, text: str, what: str) -> None:
-        """To the terminal's clipboard, and to a file."""
-        if not text:
+        if text:
+            self.tell(f"copied {what} to {outside.copy(self, text)}")
+        else:
             self.tell("There is nothing to copy yet.", "warning")
-            return
-        self.copy_to_clipboard(text)
-        try:
-            where = f", and to {preferences.copied(text)}"
-        except OSError as error:
-            where = f"; to no file, since {error.strerror or error}"
-        self.tell(f"copied {what} to the clipboard, if the terminal allows it{where}")
 
     def open_code(self, words: str = "") -> None:
-        """Show a candidate's code in the user's editor or pager; what is changed there is lost."""
+        """Show a candidate's code in the user's editor or pager."""
         number = self.which(words)
         found = None if number is None else self.reader.candidate(number)
-        if found is None or found.proposal is None:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"{found.id:04d}_architecture.py"
-            file.write_text(plain(found.proposal.code, multiline=True), encoding="utf-8")
-            self._outside(file)
+        if found is not None and found.proposal is not None:
+            self._show_outside(f"{found.id:04d}_architecture.py", found.proposal.code)
 
     def open_log(self) -> None:
-        """Show what the engine narrates, without what could harm the terminal."""
-        log = self.lab.path / engine.LOG
+        """Show what the engine narrates."""
         try:
-            text = plain(
-                log.read_text(encoding="utf-8", errors="replace")[-engine.LONGEST_LOG :], multiline=True
-            )
-        except OSError:
-            self.tell(f"There is no {log}: no engine was started from here.", "warning")
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / engine.LOG
-            file.write_text(text, encoding="utf-8")
-            self._outside(file)
+            self._show_outside(engine.LOG, engine.narrated(self.lab))
+        except LabError as error:
+            self.tell(str(error), "warning")
 
-    def _outside(self, file: Path) -> None:
-        """Give the terminal to the user's editor or pager for as long as it runs."""
-        program = os.environ.get("VISUAL") or os.environ.get("EDITOR") or os.environ.get("PAGER") or "less"
-        try:
-            with self.suspend():
-                subprocess.run([*shlex.split(program), str(file)], check=False)
-        except (OSError, ValueError, SuspendNotSupported) as error:
-            self.tell(f"{program} cannot be started: {error}", "error")
+    def _show_outside(self, name: str, text: str) -> None:
+        if trouble := outside.show(self, name, text):
+            self.tell(trouble, "error")
 
     def choose_theme(self, name: str) -> None:
         """Take other colours; without a name they are listed."""
@@ -540,37 +510,12 @@ class LabApp(App[int]):
             return Text(self._fault, style="bold red")
         if self.snapshot is None:
             return Text("looking into the lab")
-        status, age = self.snapshot.status, time.monotonic() - self._read_at
-        state = status.engine.state
-        words = self._played() if self.recording else Text(f"{SIGNS.get(state, '◌')} {state}", style="bold")
-        if state == "lost contact" and status.engine.beat_age is not None:
-            words.append(f" {duration(status.engine.beat_age)}")
-        if status.engine.started is not None and state in ALIVE:
-            words.append(f" {duration(max(0.0, status.time - status.engine.started))}")
-        wanted = f" of {status.wanted}" if status.wanted else ""
-        words.append(f"   {status.finished}{wanted} candidates")
-        if status.board and status.board.candidates:
-            best = status.board.candidates[0]
-            words.append(f"   best {best.id:04d} loss {best.loss:.4f} ({best.gain:+.2%})")
-        words.append(f"   read {age:.0f} s ago" if age >= 2 else "", style="dim")
-        words.append("   read-only" if self.readonly else "", style="dim")
-        words.append(f"   {self.label}" if self.label else "", style="dim")
-        return words
-
-    def _played(self) -> Text:
-        """Where a recording stands."""
-        assert self.recording is not None
-        clock = self.recording.clock
-        sign = "■" if clock.over else "⏸" if clock.held else "▶"
-        moment = time.strftime("%H:%M:%S", time.localtime(clock.now))
-        return Text(f"{sign} recording {moment} x{clock.speed}", style="bold")
+        labels = [*(["read-only"] if self.readonly else []), *([self.label] if self.label else [])]
+        clock = self.recording.clock if self.recording else None
+        return heading(self.snapshot, time.monotonic() - self._read_at, clock, labels)
 
     def _tabs(self) -> None:
-        words, room = Text(no_wrap=True), self.size.width // len(PANES) - 4
-        for number, name in enumerate(PANES, start=1):
-            style = "bold reverse" if name == self._current else ""
-            words.append(f"{number} {name if style else name[:room]}", style=style).append(" ")
-        self.query_one("#tabs", Static).update(words)
+        self.query_one("#tabs", Static).update(tabs(PANES, self._current, self.size.width))
 
     async def on_unmount(self) -> None:
         """Remember the layout and the time, and close the store."""

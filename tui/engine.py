@@ -88,3 +88,18 @@ def start(lab: Lab, wanted: Wanted) -> Path:
     except OSError as error:
         raise DiskError(f"The engine was not started. {disk.explain(error, log)}") from None
     return log
+
+
+def narrated(lab: Lab) -> str:
+    """The end of what engines that were started from here have narrated.
+
+    Raises:
+        DiskError: there is no such file, or it cannot be read.
+    """
+    log = lab.path / LOG
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")[-LONGEST_LOG:]
+    except FileNotFoundError:
+        raise DiskError(f"There is no {log}: no engine was started from here.") from None
+    except OSError as error:
+        raise DiskError(disk.explain(error, log)) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from rich.terminal_theme import TerminalTheme
 from textual.theme import Theme
 
-DEFAULT, MONOCHROME = "textual-dark", "ansi-dark"
+MONOCHROME = "ansi-dark"
 
 _BLUE, _SKY, _GREEN, _YELLOW, _ORANGE, _VERMILLION, _PURPLE = (
     *((0, 114, 178), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
@@ -65,3 +65,10 @@ TERMINALS = {
     "colour-blind-light": _terminal((250, 250, 250), _BLACK, _BLUE),
 }
 """What the named colours look like under themes that do not leave that to Textual."""
+
+
+def terminals(theme: Theme, dark: TerminalTheme, light: TerminalTheme) -> tuple[TerminalTheme, TerminalTheme]:
+    """What the named colours look like under a theme, dark and light; `dark` and `light` are the usual
+    ones."""
+    own = TERMINALS.get(theme.name)
+    return own or dark, own or light

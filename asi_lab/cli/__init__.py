@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from asi_lab import __version__
-from asi_lab.cli import calibrate, care, check, look, money, steer
-from asi_lab.cli.shared import create, current_lab, lab_option, preset_option, seed_option
+from asi_lab.cli import calibrate, care, check, demo, look, money, steer
+from asi_lab.cli.shared import create, current_lab, existing, lab_option, preset_option, seed_option
 from asi_lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float
     "--hours", type=click.FloatRange(min=0, min_open=True), callback=_finite, help="Search for so long."
 )
 @click.option("--readonly", is_flag=True, help="Only watch: the terminal UI gives no orders.")
+@click.option("--replay", is_flag=True, help="Play the lab's search again in the terminal UI.")
+@click.option("--ascii", "ascii_only", is_flag=True, help="Draw the terminal UI with ASCII alone.")
 @preset_option
 @seed_option
 @click.version_option(__version__, prog_name="asi-lab")
@@ -72,6 +74,8 @@ def cli(
     experiments: int | None,
     hours: float | None,
     readonly: bool,
+    replay: bool,
+    ascii_only: bool,
     preset: str | None,
     seed: int | None,
 ) -> None:
@@ -83,15 +87,18 @@ def cli(
     """
     if ctx.invoked_subcommand is not None:
         given: dict[str, Any] = {"--no-tui": no_tui, "--experiments": experiments, "--hours": hours}
-        given |= {"--preset": preset, "--seed": seed is not None}
+        given |= {"--preset": preset, "--seed": seed is not None, "--readonly": readonly}
+        given |= {"--replay": replay, "--ascii": ascii_only}
         if wrong := [name for name, value in given.items() if value]:
-            raise UsageError(f"{', '.join(wrong)}: goes with asi-lab --no-tui, not before a command.")
+            raise UsageError(f"{', '.join(wrong)}: goes with asi-lab alone, not before a command.")
         return
     if not no_tui and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("The terminal UI needs a terminal. Search without it: asi-lab --no-tui")
     if not no_tui and (experiments is not None or hours is not None):
         raise UsageError("--experiments, --hours: go with asi-lab --no-tui.")
-    lab = current_lab()
+    if no_tui and (replay or readonly):
+        raise UsageError("--replay, --readonly: go with the terminal UI, not with --no-tui.")
+    lab = existing() if replay else current_lab()
     _prepare(lab, preset, seed)
     if no_tui:
         from asi_lab import headless
@@ -99,12 +106,14 @@ def cli(
         ctx.exit(headless.search(lab, experiments, hours))
     from asi_lab import tui
 
-    ctx.exit(tui.run(lab, readonly=readonly))
+    ctx.exit(tui.run(lab, readonly=readonly, replay=replay, ascii_only=ascii_only))
 
 
 for _command in (
     care.init,
+    demo.demo,
     look.status,
+    look.watch,
     look.top,
     look.show,
     look.replay,

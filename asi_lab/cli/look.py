@@ -1,7 +1,8 @@
-"""Commands that look at a lab: status, top, show, diff, log."""
+"""Commands that look at a lab: status, watch, top, show, replay, diff, log."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -46,6 +47,44 @@ def status(as_json: bool, once: bool) -> None:
                     live.update(tables.status(look()), refresh=True)
         except KeyboardInterrupt:
             return
+
+
+@click.command()
+@lab_option()
+@json_option
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Events before those to come.",
+)
+@click.option("--until-stopped", is_flag=True, help="End with the engine instead of going on until Ctrl+C.")
+def watch(as_json: bool, count: int, until_stopped: bool) -> None:
+    """Print what happens, line by line, as it happens."""
+    from asi_lab.view import remote, status, tables
+    from asi_lab.view.watch import Watch
+
+    lab = existing()
+    settings, console = lab.settings(), tables.console()
+    watched = Watch(count)
+    try:
+        while True:
+            with remote.results(lab) as store:
+                news = watched.look(store) if store else []
+                engine = status.read(lab, settings, store, known=((), None)).engine
+            for event in news:
+                line = tables.to_json(event, indent=None) if as_json else tables.event_line(event)
+                click.echo(line) if as_json else console.print(line, soft_wrap=True)
+            sys.stdout.flush()
+            if watched.told(engine.state) and not as_json:
+                click.echo(f"engine: {engine.state}", err=True)
+            if until_stopped and engine.state in ("stopped", "never started", "lost contact"):
+                return
+            time.sleep(1)
+    except KeyboardInterrupt:
+        return
 
 
 @click.command()

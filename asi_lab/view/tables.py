@@ -49,9 +49,10 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=sys.stderr if stderr else sys.stdout, markup=False, highlight=False, emoji=False)
 
 
-def to_json(value: Any) -> str:
-    """Records as JSON in ASCII, harmless on a terminal; figures that are not finite become null."""
-    return json.dumps(_finite(msgspec.to_builtins(value)), indent=2, allow_nan=False)
+def to_json(value: Any, indent: int | None = 2) -> str:
+    """Records as JSON in ASCII, harmless on a terminal; figures that are not finite become null. Without
+    `indent` on one line."""
+    return json.dumps(_finite(msgspec.to_builtins(value)), indent=indent, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

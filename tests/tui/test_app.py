@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +17,11 @@ from asi_lab import commands
 from asi_lab.engine import Engine
 from asi_lab.lab import Lab
 from asi_lab.store import Store
-from asi_lab.tui import since
+from asi_lab.tui import preferences, since
 from asi_lab.tui.app import PANES, LabApp
 from asi_lab.tui.dialogs import Confirm, Help, Start
 from asi_lab.tui.linetable import LineTable
+from asi_lab.tui.preferences import Memory
 from asi_lab.tui.snapshot import Reader
 from tests import simulated_engine
 
@@ -44,6 +44,7 @@ def fresh(folder: Path) -> Lab:
 def state(tmp_path, monkeypatch):
     """What is remembered goes nowhere else."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_every_pane_shows_the_lab(lab, size):
         "candidates": ["fitness", "0008"],
         "lineage": ["★ delta_net", "├─"],
         "curves": ["delta_net (yellow)", "step"],
-        "diff": ["(parent) ->", "@@"],
+        "diff": ["architecture.py: ", "(parent)", "@@"],
         "agents": ["all of the lab", "No language model was asked"],
         "system": ["engine", "CPU", "disk"],
         "events": ["engine_started", "commit"],
@@ -236,7 +237,7 @@ def test_no_key_breaks_a_pane(lab):
         for number in range(1, 9):
             await pilot.press(str(number), *keys)
             await pilot.pause()
-            assert app.query_one(ContentSwitcher).current == PANES[number - 1]
+            assert app.query_one(ContentSwitcher).current == list(PANES)[number - 1]
         assert app.return_code is None
 
     use(lab, SIZES[1], script)
@@ -247,8 +248,9 @@ def test_what_a_pane_is_about_is_copied(lab):
         await pilot.press("2", "home", "y")
         await pilot.pause(0.2)
         assert app.clipboard == f"{app.selected:04d}"
-        file = Path(tempfile.gettempdir()) / f"asi-lab-copied-{os.getuid()}.txt"
+        file = preferences.state_folder() / "copied.txt"
         assert file.read_text() == app.clipboard
+        assert file.stat().st_mode & 0o777 == 0o600
         await pilot.press("5", "y")
         await pilot.pause(0.2)
         assert app.clipboard.startswith("--- ")
@@ -337,12 +339,11 @@ def test_an_engine_is_started_once_confirmed_and_outlives_the_application(own):
 
 def test_on_coming_back_one_is_told_what_happened(own):
     search(own, 3)
-    since.leave(own)
+    preferences.remember(Memory(seen={str(own.path.resolve()): time.time()}))
     reader = Reader(own)
     snapshot = reader.read()
     reader.close()
-    last = since.seen(own)
-    assert last is not None
+    last = preferences.recall().seen[str(own.path.resolve())]
     assert since.summary(snapshot, last) == ""
     words = since.summary(snapshot, last - 3600)
     assert words.startswith("since ")

@@ -156,7 +156,7 @@ class Candidates(ListPane):
         if self.wanted:
             found = [s for s in found if self._matches(s, notes.get(s.id, NO_NOTE).tags)]
         found.sort(key=(lambda s: s.name) if self.order == "name" else ORDERS.get(self.order, ORDERS["id"]))
-        base = next((s.loss for s in snapshot.summaries if s.id == 0), None)
+        base = snapshot.board.baselines[0].loss if snapshot.board else None
         table, marks = self.table, self.lab_app.marks
         table.show([self._row(s, base, s.id in marks, snapshot.notes.get(s.id, NO_NOTE).tags) for s in found])
         table.select(self.lab_app.selected)

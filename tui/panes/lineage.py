@@ -17,8 +17,8 @@ from asi_lab.tui.panes.pane import ListPane
 from asi_lab.tui.snapshot import Snapshot
 
 COLUMNS = (Column("lineage", 0), Column("loss", 8, right=True), Column("fitness", 8, right=True))
-MOST_ANCESTORS = 200
-"""Candidates of a graph; those further away are left out."""
+WITH_REFERENCES = 2
+"""Generations of a graph whose references are shown; those of more would cross beyond reading."""
 
 
 class Lineage(ListPane):
@@ -60,7 +60,7 @@ class Lineage(ListPane):
             self.refill()
 
     def action_graph(self) -> None:
-        """Show parents and references of the selected candidate, theirs, and so on; or the tree again."""
+        """Show the ancestors of the selected candidate and its references; or the tree again."""
         self._of = self.table.selected if self._of is None else None
         self.refill()
 
@@ -165,36 +165,33 @@ def graph(
     references: Callable[[int], Sequence[int]],
     words: Callable[[Summary], str],
 ) -> list[Row]:
-    """A candidate and its ancestors by parents and references, the youngest first, a column for each line of
-    descent. An edge to a parent is drawn as `│`, one to a reference as `┊`; `●` is the candidate of the row,
-    which joins the lines at `┼` and ends those at `┘`."""
+    """A candidate, its ancestors and what the youngest of them had as references, the youngest first, a
+    column for each line of descent. An edge to a parent is drawn as `│`, one to a reference as `┊`; the
+    sign of its state is the candidate of the row, which joins the lines at `┼` and ends those at `┘`."""
     known = {s.id: s for s in summaries}
-    found, waiting = {number}, [number]
-    while waiting and len(found) < MOST_ANCESTORS:
-        here = waiting.pop(0)
-        above = [known[here].parent, *references(here)] if here in known else []
-        for one in above:
-            if one is not None and one in known and one not in found:
-                found.add(one)
-                waiting.append(one)
+    path = [number]
+    while (parent := known[path[-1]].parent) is not None and parent in known and parent not in path:
+        path.append(parent)
+    beside = {one: tuple(references(one)) for one in path[:WITH_REFERENCES]}
+    found = {*path, *(one for others in beside.values() for one in others)} & known.keys()
     lanes: list[tuple[int, str]] = []  # whom each column leads to, and by which kind of edge
     rows: list[Row] = []
-    for here in sorted(found & known.keys(), reverse=True):
+    for here in sorted(found, reverse=True):
         own = [place for place, (goal, _) in enumerate(lanes) if goal == here]
         place = own[0] if own else len(lanes)
         summary = known[here]
-        edges = {goal: "┊" for goal in references(here) if goal in found}
-        if summary.parent in found:
+        edges = {goal: "┊" for goal in beside.get(here, ()) if goal in found}
+        if here in path and summary.parent in found:
             edges = {summary.parent: "│"} | edges
         drawn = [
-            "●" if i == place else "┘" if i in own else "┼" if goal in edges else edge
+            glyph(summary.state) if i == place else "┘" if i in own else "┼" if goal in edges else edge
             for i, (goal, edge) in enumerate(lanes)
         ]
-        drawn += ["●"] if place == len(lanes) else []
+        drawn += [glyph(summary.state)] if place == len(lanes) else []
         kept = [lane for i, lane in enumerate(lanes) if i not in own]
         goals = {goal for goal, _ in kept}
         new = [(goal, edge) for goal, edge in edges.items() if goal not in goals]
         lanes = [*kept[:place], *new, *kept[place:]]
-        line = f"{' '.join(drawn)}  {glyph(summary.state)} {here:04d} {words(summary)}"
+        line = f"{' '.join(drawn)}  {here:04d} {words(summary)}"
         rows.append(_row(summary, line, "bold" if here == number else ""))
     return rows
