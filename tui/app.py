@@ -18,7 +18,7 @@ from textual.filter import LineFilter
 from textual.reactive import reactive
 from textual.screen import Screen
 from textual.theme import Theme
-from textual.widgets import ContentSwitcher, Footer, Static
+from textual.widgets import ContentSwitcher, Static
 
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab
@@ -28,6 +28,7 @@ from asi_lab.tui.ascii import Ascii
 from asi_lab.tui.commandline import CommandLine
 from asi_lab.tui.dialogs import Confirm, Help, Start
 from asi_lab.tui.heading import ALIVE, heading, tabs
+from asi_lab.tui.keyline import KeyLine
 from asi_lab.tui.notices import Notice
 from asi_lab.tui.orders import Orders
 from asi_lab.tui.panes.agents import Agents
@@ -78,8 +79,8 @@ class LabApp(App[int]):
     .-wide #plots, .-wide #details { display: block; }
     #small { display: none; }
     .-thin #small, .-low #small { display: block; }
-    .-thin ContentSwitcher, .-thin #tabs, .-thin #header, .-thin Footer { display: none; }
-    .-low ContentSwitcher, .-low #tabs, .-low #header, .-low Footer { display: none; }
+    .-thin ContentSwitcher, .-thin #tabs, .-thin #header, .-thin KeyLine { display: none; }
+    .-low ContentSwitcher, .-low #tabs, .-low #header, .-low KeyLine { display: none; }
     """
     HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [  # noqa: RUF012  as the base class has it
         (0, "-thin"),
@@ -130,6 +131,7 @@ class LabApp(App[int]):
         Raises:
             ConfigError: the lab's settings, or the user's preferences, are wrong.
         """
+        self._worn: dict[str, Theme | None] = {}
         super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
         self.lab, self.readonly, self.recording, self.label = lab, readonly, recording, title
         self.reader: Source = recording or Reader(lab)
@@ -162,6 +164,12 @@ class LabApp(App[int]):
         """What the named colours of texts look like."""
         self.ansi_theme_dark, self.ansi_theme_light = themes.terminals(theme, *self._usual)
 
+    def get_theme(self, theme_name: str) -> Theme | None:
+        """The theme of a name, which every line that is drawn asks for."""
+        if theme_name not in self._worn:
+            self._worn[theme_name] = super().get_theme(theme_name)
+        return self._worn[theme_name]
+
     def get_line_filters(self) -> list[LineFilter]:
         """ASCII alone, where it is wanted."""
         return [*super().get_line_filters(), *([Ascii()] if self.preferred.ascii else [])]
@@ -174,7 +182,7 @@ class LabApp(App[int]):
             yield from self._panes.values()
         yield Static(Text(f"asi-lab needs {LEAST_WIDTH}x{LEAST_HEIGHT} characters."), id="small")
         yield CommandLine(_lines())
-        yield Footer()
+        yield KeyLine()
 
     def on_mount(self) -> None:
         """Begin to look; end well by a signal, with the terminal as it was."""
@@ -503,7 +511,7 @@ class LabApp(App[int]):
 
     def _head(self) -> None:
         for header in self.screen_stack[0].query("#header").results(Static) if self.screen_stack else ():
-            header.update(self._heading())
+            header.update(self._heading(), layout=False)
 
     def _heading(self) -> Text:
         if self._fault:
@@ -515,7 +523,7 @@ class LabApp(App[int]):
         return heading(self.snapshot, time.monotonic() - self._read_at, clock, labels)
 
     def _tabs(self) -> None:
-        self.query_one("#tabs", Static).update(tabs(PANES, self._current, self.size.width))
+        self.query_one("#tabs", Static).update(tabs(PANES, self._current, self.size.width), layout=False)
 
     async def on_unmount(self) -> None:
         """Remember the layout and the time, and close the store."""

@@ -316,7 +316,7 @@ def _engine(found: Status) -> Text:
     if engine.state == "never started":
         text.append(". Start it: asi-lab --no-tui", style="default")
     elif engine.state != "stopped":
-        text.append(f" (process {engine.pid})", style="default")
+        text.append(f" (process {engine.pid})" if engine.pid else "", style="default")
     elif engine.beat_age is not None:
         text.append(f" {duration(engine.beat_age)} ago")
     return text

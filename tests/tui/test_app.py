@@ -94,7 +94,7 @@ def test_every_pane_shows_the_lab(lab, size):
         "candidates": ["fitness", "0008"],
         "lineage": ["★ delta_net", "├─"],
         "curves": ["delta_net (yellow)", "step"],
-        "diff": ["architecture.py: ", "(parent)", "@@"],
+        "diff": ["architecture.py: ", "against parent", "@@"],
         "agents": ["all of the lab", "No language model was asked"],
         "system": ["engine", "CPU", "disk"],
         "events": ["engine_started", "commit"],

@@ -100,7 +100,7 @@ def viewer_of(lab: Lab) -> psutil.Process:
 
 def opened(terminal: Terminal, lab: Lab, *options: str) -> None:
     terminal.run(sys.executable, "-m", "asi_lab", "--lab", str(lab.path), *options)
-    terminal.until(lambda: "1 overview" in terminal.screen)
+    terminal.until(lambda: "1 over" in terminal.screen)
 
 
 def test_watch_steer_leave_and_come_back(terminal, lab, engine):
@@ -123,9 +123,7 @@ def test_watch_steer_leave_and_come_back(terminal, lab, engine):
     terminal.press("Escape")
     time.sleep(1.0)  # or it would be read as Alt and x
     terminal.press("x")
-    terminal.until(lambda: "End the search" in terminal.screen)
-    terminal.press("y")
-    terminal.until(lambda: "read-only" in terminal.screen)
+    terminal.until(lambda: "This view is read-only." in terminal.screen)
     assert engine.poll() is None
 
 
@@ -137,7 +135,7 @@ def test_code_is_opened_in_the_pager_and_the_view_comes_back(terminal, lab, engi
     terminal.press("o")
     terminal.until(lambda: "architecture.py" in terminal.screen or "DeltaNet (arXiv" in terminal.screen)
     terminal.press("q")
-    terminal.until(lambda: "1 overview" in terminal.screen)
+    terminal.until(lambda: "1 over" in terminal.screen)
     terminal.press("q")
     terminal.until(lambda: terminal.is_restored)
 

@@ -17,14 +17,12 @@ from asi_lab import spending
 from asi_lab.arms import Arm
 from asi_lab.spending import Spent
 from asi_lab.text import plain
-from asi_lab.tui.lines import Lines, split
+from asi_lab.tui.lines import Lines
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view.transcript import transcript
 
 MOST_ROWS = 6
-WIDTH = 100
-"""Least width that a transcript is broken to."""
 
 
 class Agents(Pane):
@@ -58,7 +56,7 @@ class Agents(Pane):
             number = talks[-1].candidate
         entries = reader.costs(number) if number is not None else []
         own = [talk for talk in talks if talk.candidate == number]
-        state = f"{number} {len(entries)} {[(talk.role, talk.characters) for talk in own]} {self.size.width}"
+        state = f"{number} {len(entries)} {[(talk.role, talk.characters) for talk in own]}"
         if state == self._shown:
             return
         self._shown = state
@@ -69,7 +67,7 @@ class Agents(Pane):
             shown = transcript(said, own)
         lines = self.query_one(Lines)
         at_end, same = lines.is_at_end, number == self._number
-        lines.show(self._broken(shown), keep=same)
+        lines.render_in(shown, keep=same)
         self._number = number
         if (self._follows and at_end) or (self._follows and not same):
             lines.scroll_end(animate=False)
@@ -92,19 +90,7 @@ class Agents(Pane):
 
     def copied(self) -> tuple[str, str]:
         """The transcript."""
-        return "\n".join(line.plain for line in self.query_one(Lines).lines), "the transcript"
-
-    def _broken(self, shown: RenderableType) -> list[Text]:
-        """A transcript in lines that fit into the pane."""
-        width = max(WIDTH if self.size.width == 0 else 20, self.query_one(Lines).size.width - 2)
-        console = self.app.console
-        parts = shown.renderables if isinstance(shown, Group) else [shown]
-        lines: list[Text] = []
-        for part in parts:
-            if isinstance(part, Text):
-                for line in split(part):
-                    lines += list(line.wrap(console, width)) or [Text()]
-        return lines
+        return self.query_one(Lines).text, "the transcript"
 
 
 def _costs(entries: Sequence[dict[str, Any]], whole: Spent, arms: Sequence[Arm]) -> RenderableType:

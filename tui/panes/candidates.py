@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
+import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.timer import Timer
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from asi_lab.records import CandidateState
 from asi_lab.steering import Note
 from asi_lab.summary import Summary
+from asi_lab.tui.lines import Lines
 from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.panes.pane import ListPane, following
 from asi_lab.tui.snapshot import Snapshot
@@ -82,8 +84,7 @@ class Candidates(ListPane):
         with VerticalScroll(id="list", can_focus=False):
             yield Input(placeholder="words of name, state, id, model or tags; Esc clears", id="filter")
             yield LineTable(COLUMNS, id="table", empty="No candidates yet: the baselines come first.")
-        with VerticalScroll(id="details", can_focus=True):
-            yield Static(id="page")
+        yield Lines(id="details")
 
     def show(self, snapshot: Snapshot) -> None:
         """The table, and the details, which may have changed."""
@@ -185,10 +186,13 @@ class Candidates(ListPane):
         if candidate_id is None or not self.query_one("#details").display:
             return
         known = self.lab_app.reader.dossier(candidate_id)
-        if known is None or self._shown == known:
+        told = None if known is None else msgspec.structs.replace(known, baselines=None)
+        if known is None or self._shown == told:
             return
-        self._shown = known
-        self.query_one("#page", Static).update(page.page(known, tables.shown(self.lab_app.lab.lineage)))
+        before, self._shown = self._shown, told
+        shown = page.page(known, tables.shown(self.lab_app.lab.lineage))
+        same = before is not None and before.candidate.id == known.candidate.id
+        self.query_one("#details", Lines).render_in(shown, keep=same)
 
 
 def _row(s: Summary, base: float | None, marked: bool, tags: tuple[str, ...]) -> Row:

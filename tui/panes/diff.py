@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 from rich.syntax import Syntax
@@ -24,7 +25,6 @@ AGAINST = ("parent", "seed", "best")
 NOTHING = "nothing"
 FILES = ("architecture.py", "motivation.md", "analysis.md", "metrics.json")
 CONTEXT = 3
-WHOLE = 1 << 20
 LEXERS = {"py": "python", "md": "markdown", "json": "json"}
 DARK, LIGHT = "ansi_dark", "ansi_light"
 
@@ -71,7 +71,6 @@ class Diff(Pane):
     def begin(self) -> None:
         """The keys go to the lines."""
         self.query_one(Lines).focus()
-        self.select(self.lab_app.selected)
 
     def show(self, snapshot: Snapshot) -> None:
         """Remember the best."""
@@ -126,7 +125,7 @@ class Diff(Pane):
         found = None if candidate_id is None else self.lab_app.reader.candidate(candidate_id)
         if found is None or found.proposal is None:
             return "No candidate is selected: go to 2 and choose one.", ()
-        name = f"{self._file}: {found.id:04d} {plain(found.name, limit=60)}"
+        name = f"{self._file}: {found.id:04d} {plain(found.name, limit=32)}"
         own = _file(found, self._file)
         if self._against == NOTHING:
             self._text = own
@@ -134,7 +133,7 @@ class Diff(Pane):
         other = self._other(found)
         if other is None:
             return f"{name}: there is no {self._against} to compare with; b changes that.", ()
-        title = f"{name}, against {other.id:04d} {plain(other.name, limit=60)} ({self._against})"
+        title = f"{name} against {self._against} {other.id:04d} {plain(other.name, limit=60)}"
         theirs = _file(other, self._file)
         labels = (f"{other.id:04d} {plain(other.name)}", f"{found.id:04d} {plain(found.name)}")
         self._text = "\n".join(
@@ -156,8 +155,7 @@ class Diff(Pane):
     def _coloured(self, text: str) -> list[Text]:
         """The lines of a file in the colours of its language."""
         theme = DARK if self.app.current_theme.dark else LIGHT
-        lexer = LEXERS[self._file.rsplit(".", 1)[-1]]
-        return split(Syntax("", lexer, theme=theme, background_color="default").highlight(text))
+        return [line.copy() for line in _highlighted(text, LEXERS[self._file.rsplit(".", 1)[-1]], theme)]
 
     def _unified(self, pairs: Sequence[Pair]) -> list[Text]:
         lines: list[Text] = []
@@ -197,6 +195,11 @@ class Diff(Pane):
 
 def _file(candidate: Candidate, name: str) -> str:
     return plain(commits.files_of(candidate).get(name, ""), multiline=True)
+
+
+@lru_cache(maxsize=16)
+def _highlighted(text: str, lexer: str, theme: str) -> Sequence[Text]:
+    return split(Syntax("", lexer, theme=theme, background_color="default").highlight(text))
 
 
 def _pairs(before: Sequence[Text], after: Sequence[Text]) -> Iterator[Pair]:

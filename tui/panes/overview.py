@@ -13,7 +13,7 @@ from asi_lab.baselines import SEED_ARCHITECTURE
 from asi_lab.records import SEED_ID
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.panes.system import strip
-from asi_lab.tui.snapshot import Snapshot
+from asi_lab.tui.snapshot import NO_CURVE, Snapshot
 from asi_lab.view import tables
 
 MOST_POINTS = 300
@@ -89,11 +89,9 @@ class Overview(Pane):
     def _live(self, snapshot: Snapshot) -> None:
         plot = self.query_one("#live", PlotWidget)
         doing = snapshot.status.doing
-        plot.display = doing is not None
-        if doing is None:
-            return
-        plot.clear()
-        plot.border_title = Text(f"training loss of {doing.label}")
-        rows = self.lab_app.reader.series(doing.label)
-        if len(rows) > 1:
+        rows = self.lab_app.reader.series(doing.label) if doing is not None else NO_CURVE
+        plot.display = len(rows) > 1
+        if doing is not None and plot.display:
+            plot.clear()
+            plot.border_title = Text(f"training loss of {doing.label}")
             plot.plot(rows[:, 0], rows[:, 2], line_style="cyan", hires_mode=HiResMode.BRAILLE)
