@@ -56,7 +56,11 @@ class Lines(ScrollView, can_focus=True):
 
     @property
     def _wanted_width(self) -> int:
-        return max(LEAST_WIDTH, self.size.width - self.scrollbar_size_vertical)
+        """The width with a scrollbar, whether there is one already or not."""
+        return max(
+            LEAST_WIDTH,
+            self.outer_size.width - self.styles.gutter.width - self.styles.scrollbar_size_vertical,
+        )
 
     @property
     def is_at_end(self) -> bool:

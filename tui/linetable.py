@@ -49,6 +49,7 @@ class LineTable(ScrollView, can_focus=True):
     LineTable > .linetable--heading { text-style: bold; color: $text-muted; }
     LineTable > .linetable--cursor { background: $primary-muted; }
     LineTable:focus > .linetable--cursor { background: $primary; color: $text; }
+    LineTable:nocolor > .linetable--cursor { text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),

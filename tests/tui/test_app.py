@@ -2,89 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 import pytest
 from textual.widgets import ContentSwitcher
 
 from asi_lab import commands
-from asi_lab.engine import Engine
 from asi_lab.lab import Lab
 from asi_lab.store import Store
 from asi_lab.tui import preferences, since
-from asi_lab.tui.app import PANES, LabApp
+from asi_lab.tui.app import PANES
 from asi_lab.tui.dialogs import Confirm, Help, Start
 from asi_lab.tui.linetable import LineTable
 from asi_lab.tui.preferences import Memory
 from asi_lab.tui.snapshot import Reader
-from tests import simulated_engine
-
-SIZES = [(80, 24), (160, 45)]
-CANDIDATES = 8
-HOSTILE = "x [/b] [red]boo[/red] \x1b[31mESC\x1b]0;title\x07 \u202e rtl \0 {{code}} $PATH"
-
-
-def search(lab: Lab, experiments: int) -> None:
-    Engine(lab, simulated_engine.Silent(), simulated_engine.SimulatedExecutor(0.001)).search(
-        experiments, None
-    )
-
-
-def fresh(folder: Path) -> Lab:
-    return simulated_engine.make_lab(folder, "[baselines]\nseeds = 2\nmax_seeds = 2\n", seed=1)
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path, monkeypatch):
-    """What is remembered goes nowhere else."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory) -> Lab:
-    """A finished search; tests only look at it."""
-    made = fresh(tmp_path_factory.mktemp("tui"))
-    search(made, CANDIDATES)
-    return made
-
-
-@pytest.fixture
-def own(tmp_path) -> Lab:
-    """A lab of the test's own."""
-    return fresh(tmp_path)
-
-
-def use(lab: Lab, size: tuple[int, int], script: Callable, *, readonly: bool = False) -> None:
-    """Run a script on an application of that size."""
-
-    async def run() -> None:
-        app = LabApp(lab, readonly=readonly)
-        async with app.run_test(size=size) as pilot:
-            await until(pilot, lambda: app.snapshot is not None)
-            await script(app, pilot)
-
-    asyncio.run(run())
-
-
-async def until(pilot, true: Callable[[], object], seconds: float = 10.0) -> None:
-    for _ in range(int(seconds / 0.05)):
-        await pilot.pause(0.05)
-        if true():
-            return
-    raise AssertionError("it did not come true")
-
-
-def seen(app: LabApp) -> str:
-    """What is on the screen, as text."""
-    strips = app.screen._compositor.render_strips(app.size)
-    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
+from tests.tui.conftest import CANDIDATES
+from tests.tui.labs import HOSTILE, SIZES, search, seen, until, use
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -200,7 +200,7 @@ def _row(s: Summary, base: float | None, marked: bool, tags: tuple[str, ...]) ->
     cells = (
         f"{s.id:04d}",
         f"{glyph(s.state)} {s.state.value}",
-        f"{'◆ ' if marked else ''}{s.name}{''.join(f' #{tag}' for tag in tags)}",
+        f"{'◆ ' if marked else ''}{''.join(f'#{tag} ' for tag in tags)}{s.name}",
         "" if s.parent is None else f"{s.parent:04d}",
         "" if s.loss is None else f"{s.loss:.4f}",
         gain,

@@ -195,8 +195,14 @@ class Curves(Pane):
         words = Text()
         if self._cross is not None:
             words.append(f"at {self.axis} {self._cross:,.0f}:\n", style="bold")
+        room = width = max(20, self.size.width - 2)
         for curve in self._curves:
-            words.append("━━ ", style=curve.colour).append(self._said(curve)).append("   ")
+            item = Text("━━ ", style=curve.colour).append(f"{self._said(curve)}   ", style="default")
+            if item.cell_len > room:
+                words.append("\n")
+                room = width
+            words.append_text(item)
+            room -= item.cell_len
         return words if self._curves else Text("No curves yet.")
 
     def _said(self, curve: Curve) -> str:

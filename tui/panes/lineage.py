@@ -113,8 +113,8 @@ class Lineage(ListPane):
             signs += (
                 "pinned " if summary.id == asked.pinned else "banned " if summary.id in asked.banned else ""
             )
-            tags = "".join(f" #{tag}" for tag in snapshot.notes.get(summary.id, NO_NOTE).tags)
-            return f"{signs}{summary.name}{tags}"
+            tags = "".join(f"#{tag} " for tag in snapshot.notes.get(summary.id, NO_NOTE).tags)
+            return f"{signs}{tags}{summary.name}"
 
         return words
 

@@ -77,7 +77,7 @@ class ListPane(Pane):
     def show(self, snapshot: Snapshot) -> None:
         """Fill the table again where anything changed."""
         before, self.snapshot = self.snapshot, snapshot
-        if before is None or self.listed(before) is not self.listed(snapshot):
+        if before is None or self.listed(before) != self.listed(snapshot):
             self.fill(snapshot)
 
     def select(self, candidate_id: int | None) -> None:
@@ -98,8 +98,8 @@ class ListPane(Pane):
         self.fill(snapshot)
 
     def listed(self, snapshot: Snapshot) -> object:
-        """What of a snapshot stands in the table: the same object as long as nothing changed."""
-        return snapshot.summaries
+        """What of a snapshot stands in the table."""
+        return snapshot.summaries, snapshot.notes, snapshot.status.steering
 
     def fill(self, snapshot: Snapshot) -> None:
         """Fill the table."""
