@@ -18,7 +18,7 @@ from textual.filter import LineFilter
 from textual.reactive import reactive
 from textual.screen import Screen
 from textual.theme import Theme
-from textual.widgets import ContentSwitcher, Static
+from textual.widgets import ContentSwitcher, Input, Static
 
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab
@@ -91,7 +91,7 @@ class LabApp(App[int]):
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(n), f"pane('{name}')", name, show=False, id=name) for n, name in enumerate(PANES, 1)),
-        Binding("colon", "command", "Command", id="command"),
+        Binding("colon", "command", "Command", id="command", priority=True),  # before what is typed behind it
         _do("p", "pause", "Pause", show=True),
         _do("e", "start", "Start", show=True),
         _do("x", "stop", "Stop", show=True),
@@ -302,7 +302,9 @@ class LabApp(App[int]):
         self.query_one(Candidates).sort(order.strip())
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Only a recording has a speed."""
+        """Only a recording has a speed; in a field a colon is a colon."""
+        if action == "command":
+            return not isinstance(self.focused, Input)
         return self.recording is not None if action in ("speed", "move") else True
 
     # What is asked for

@@ -56,7 +56,7 @@ class CommandLine(Input):
         """Take the keys; `words` are typed already."""
         self.value, self._place = words, len(self.past)
         self.add_class("-shown")
-        self.focus()
+        self.screen.set_focus(self)  # at once: the next keys may be typed already
         self.cursor_position = len(words)
 
     def action_close(self) -> None:

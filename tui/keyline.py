@@ -19,15 +19,20 @@ class KeyLine(Static):
         self.screen.bindings_updated_signal.subscribe(self, self._changed)
 
     def _changed(self, screen: Screen[object]) -> None:
-        words, seen = Text(no_wrap=True, overflow="ellipsis"), set[str]()
+        groups: dict[str, list[tuple[str, str]]] = {}
         for active in screen.active_bindings.values():
             binding = active.binding
-            if not binding.show or not active.enabled or binding.action in seen:
-                continue
-            seen.add(binding.action)
-            keys = Style(bold=True, meta={"key": binding.key})
-            words.append(f"{self.app.get_key_display(binding)} ", keys)
-            words.append(f"{binding.description}   ", Style(meta={"key": binding.key}))
+            if binding.show and active.enabled:
+                named = groups.setdefault(
+                    binding.group.description if binding.group else binding.description, []
+                )
+                if (display := self.app.get_key_display(binding)) not in [shown for shown, _ in named]:
+                    named.append((display, binding.key))
+        words = Text(no_wrap=True, overflow="ellipsis")
+        for description, keys in groups.items():
+            for display, key in keys:
+                words.append(f"{display} ", Style(bold=True, meta={"key": key}))
+            words.append(f"{description}   ", Style(meta={"key": keys[0][1]}))
         self.update(words, layout=False)
 
     async def on_click(self, event: events.Click) -> None:

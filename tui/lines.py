@@ -82,7 +82,9 @@ class Lines(ScrollView, can_focus=True):
         strip = self._strips.get(place)
         if strip is None:
             line = self._lines[place]
-            strip = self._strips[place] = Strip(line.render(self.app.console), line.cell_len)
+            console = self.app.console
+            segments = Segment.apply_style(line.render(console), console.get_style(line.style))
+            strip = self._strips[place] = Strip(segments, line.cell_len)
         return strip.crop_extend(left, left + width, self.rich_style).apply_style(self.rich_style)
 
     def notify_style_update(self) -> None:

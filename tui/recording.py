@@ -29,10 +29,12 @@ from asi_lab.settings import Settings
 from asi_lab.steering import Steering
 from asi_lab.store import Store
 from asi_lab.summary import Summary
+from asi_lab.talks import Talk
 from asi_lab.tui.snapshot import NO_CURVE, Snapshot
 from asi_lab.view import leaderboard, status
 from asi_lab.view.page import Dossier, dossier
 from asi_lab.view.status import Doing, EngineStatus, Status
+from asi_lab.view.transcript import recorded
 
 S = CandidateState
 Steps = list[tuple[float, CandidateState]]
@@ -123,6 +125,12 @@ class Recording:
         for entry in self._store.ledger.entries().values():
             if entry["candidate"] is not None:
                 self._entries[entry["candidate"]].append(entry)
+        self._talks = [
+            (call.started + call.reply.seconds, Talk(number, call.role, call.model, call.started))
+            for number, entries in self._entries.items()
+            if spending.of_models(entries)
+            for call in recorded(self._store, number)
+        ]
         self.clock = Clock(_spans(self._events))
         self._shown: tuple[int, Snapshot] | None = None
 
@@ -143,11 +151,14 @@ class Recording:
             if self._shown is None or self._shown[0] != count:
                 self._shown = (count, self._at(count, now))
             found = self._shown[1]
-            doing = self._doing(now, found.summaries, count)
-            engine = EngineStatus("stopped" if self.clock.over else "running", None, None)
-            return msgspec.structs.replace(
-                found, status=msgspec.structs.replace(found.status, time=now, doing=doing, engine=engine)
+            status = msgspec.structs.replace(
+                found.status,
+                time=now,
+                doing=self._doing(now, found.summaries, count),
+                engine=EngineStatus("stopped" if self.clock.over else "running"),
+                talks=tuple(talk for end, talk in self._talks if talk.started <= now < end),
             )
+            return msgspec.structs.replace(found, status=status)
 
     def candidate(self, number: int) -> Candidate | None:
         """A record as far as it had come."""
@@ -173,8 +184,9 @@ class Recording:
 
     def calls(self, number: int) -> list[Exchange]:
         """The calls that had been answered."""
-        found = [msgspec.convert(one, Exchange) for one in self._store.ledger.calls(number)]
-        return [one for one in found if one.started + one.reply.seconds <= self.clock.now]
+        now = self.clock.now
+        found = recorded(self._store, number)
+        return [one for one in found if one.started + one.reply.seconds <= now]
 
     def costs(self, number: int) -> list[dict[str, Any]]:
         """The ledger's entries of a candidate, as far as the calls had been answered; of trials once it

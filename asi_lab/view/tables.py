@@ -342,9 +342,8 @@ def costs(spent: Spent) -> str:
 def _talk(talk: Talk, now: float) -> Text:
     """Who is answering, how long, and the last words."""
     since = duration(max(0.0, now - talk.started))
-    words = (
-        f"{talk.candidate:04d} {talk.role}, {plain(talk.model)}: {talk.characters:,} characters in {since}"
-    )
+    said = f"{talk.characters:,} characters in {since}" if talk.characters else f"at it for {since}"
+    words = f"{talk.candidate:04d} {talk.role}, {plain(talk.model)}: {said}"
     return Text(words).append(f"\n{plain(talk.tail)[-TAIL:]}" if talk.tail else "", style="dim")
 
 

@@ -56,7 +56,9 @@ class Agents(Pane):
             number = talks[-1].candidate
         entries = reader.costs(number) if number is not None else []
         own = [talk for talk in talks if talk.candidate == number]
-        state = f"{number} {len(entries)} {[(talk.role, talk.characters) for talk in own]}"
+        state = (
+            f"{number} {len(entries)} {snapshot.status.spent.calls} {[(t.role, t.characters) for t in own]}"
+        )
         if state == self._shown:
             return
         self._shown = state

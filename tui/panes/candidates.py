@@ -20,15 +20,16 @@ from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.panes.pane import ListPane, following
 from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view import page, tables
+from asi_lab.view.leaderboard import Row as Place
 from asi_lab.view.page import Dossier
 
 COLUMNS = (
     Column("#", 5, right=True),
     Column("state", 14),
     Column("name", 0),
-    Column("parent", 6, right=True),
     Column("loss", 8, right=True),
     Column("gain", 8, right=True),
+    Column("in sd", 6, right=True),
     Column("judge", 5, right=True),
     Column("fitness", 8, right=True),
 )
@@ -157,17 +158,19 @@ class Candidates(ListPane):
         if self.wanted:
             found = [s for s in found if self._matches(s, notes.get(s.id, NO_NOTE).tags)]
         found.sort(key=(lambda s: s.name) if self.order == "name" else ORDERS.get(self.order, ORDERS["id"]))
-        base = snapshot.board.baselines[0].loss if snapshot.board else None
+        places = {row.id: row for row in snapshot.board.candidates} if snapshot.board else {}
         table, marks = self.table, self.lab_app.marks
-        table.show([self._row(s, base, s.id in marks, snapshot.notes.get(s.id, NO_NOTE).tags) for s in found])
+        table.show(
+            [self._row(s, places.get(s.id), s.id in marks, notes.get(s.id, NO_NOTE).tags) for s in found]
+        )
         table.select(self.lab_app.selected)
 
-    def _row(self, summary: Summary, base: float | None, marked: bool, tags: tuple[str, ...]) -> Row:
+    def _row(self, summary: Summary, place: Place | None, marked: bool, tags: tuple[str, ...]) -> Row:
         """The row of a candidate, made anew only where it changed."""
-        state = (summary, base, marked, tags)
+        state = (summary, place, marked, tags)
         known = self._rows.get(summary.id)
         if known is None or known[0] != state:
-            known = self._rows[summary.id] = (state, _row(summary, base, marked, tags))
+            known = self._rows[summary.id] = (state, _row(*state))
         return known[1]
 
     def _matches(self, summary: Summary, tags: tuple[str, ...]) -> bool:
@@ -195,15 +198,19 @@ class Candidates(ListPane):
         self.query_one("#details", Lines).render_in(shown, keep=same)
 
 
-def _row(s: Summary, base: float | None, marked: bool, tags: tuple[str, ...]) -> Row:
-    gain = "" if s.loss is None or not base else f"{(base - s.loss) / base:+.2%}"
+def _row(s: Summary, place: Place | None, marked: bool, tags: tuple[str, ...]) -> Row:
+    """`place` is the candidate's row on the leaderboard: its gain, also in units of the noise, with a star
+    where it beats the baseline beyond noise. Names are shown without what all begin with."""
+    own = s.name.removeprefix(tables.PREFIX)
+    name = own if own == s.name else f"…{own}"
+    units = "" if place is None or place.gain_in_noise is None else f"{place.gain_in_noise:+.1f}"
     cells = (
         f"{s.id:04d}",
         f"{glyph(s.state)} {s.state.value}",
-        f"{'◆ ' if marked else ''}{''.join(f'#{tag} ' for tag in tags)}{s.name}",
-        "" if s.parent is None else f"{s.parent:04d}",
+        f"{'◆ ' if marked else ''}{''.join(f'#{tag} ' for tag in tags)}{name}",
         "" if s.loss is None else f"{s.loss:.4f}",
-        gain,
+        "" if place is None else f"{place.gain:+.2%}",
+        f"{units}{'*' if place is not None and place.beats_baseline else ' '}",
         "" if s.judge is None else f"{s.judge:.1f}",
         "" if s.fitness is None else f"{s.fitness:.4f}",
     )

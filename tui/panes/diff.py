@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
+from rich.style import Style
 from rich.syntax import Syntax
 from rich.text import Text
 from textual import events
@@ -199,7 +200,17 @@ def _file(candidate: Candidate, name: str) -> str:
 
 @lru_cache(maxsize=16)
 def _highlighted(text: str, lexer: str, theme: str) -> Sequence[Text]:
-    return split(Syntax("", lexer, theme=theme, background_color="default").highlight(text))
+    coloured = Syntax("", lexer, theme=theme).highlight(text)
+    coloured.style = ""
+    coloured.spans = [span._replace(style=_ink(span.style)) for span in coloured.spans]
+    return split(coloured)
+
+
+def _ink(style: str | Style) -> str | Style:
+    """A style without its background, which is that of the pane."""
+    if isinstance(style, str):
+        return style
+    return Style(color=style.color, bold=style.bold, italic=style.italic, dim=style.dim)
 
 
 def _pairs(before: Sequence[Text], after: Sequence[Text]) -> Iterator[Pair]:
