@@ -130,12 +130,12 @@ class Start(ModalScreen[Wanted | None]):
             self.app.call_from_thread(self._add, fact)
 
     def _add(self, fact: tuple[str, str]) -> None:
-        if self.is_attached:
-            self.facts.append(fact)
-            self._show()
+        self.facts.append(fact)
+        self._show()
 
     def _show(self) -> None:
-        self.query_one("#facts", Static).update(_pairs(self.facts, "dim"))
+        for shown in self.query("#facts").results(Static):  # none any more where it was closed meanwhile
+            shown.update(_pairs(self.facts, "dim"))
 
     def on_input_submitted(self) -> None:
         """Enter in a field goes back to the keys."""
