@@ -24,10 +24,15 @@ def run(
     from asi_lab.tui import ascii, preferences
     from asi_lab.tui.app import LabApp
     from asi_lab.tui.recording import Recording
+    from asi_lab.view import tables
 
     preferred = preferences.load()
     if ascii_only or ascii.is_needed():
         preferred = msgspec.structs.replace(preferred, ascii=True)
     recording = Recording(lab) if replay else None
     app = LabApp(lab, readonly=readonly, recording=recording, title=title, preferred=preferred)
-    return app.run() or 0
+    status = app.run() or 0
+    if status == 0:
+        going_on = "The search goes on. " if lab.exists and lab.engine_pid() is not None else ""
+        print(f"{going_on}Come back with: {tables.command(lab, '').strip()}")
+    return status

@@ -520,9 +520,8 @@ class LabApp(App[int]):
             return Text(self._fault, style="bold red")
         if self.snapshot is None:
             return Text("looking into the lab")
-        labels = [*(["read-only"] if self.readonly else []), *([self.label] if self.label else [])]
         clock = self.recording.clock if self.recording else None
-        return heading(self.snapshot, time.monotonic() - self._read_at, clock, labels)
+        return heading(self.snapshot, time.monotonic() - self._read_at, clock, self.readonly, self.label)
 
     def _tabs(self) -> None:
         self.query_one("#tabs", Static).update(tabs(PANES, self._current, self.size.width), layout=False)

@@ -61,8 +61,7 @@ class CommandLine(Input):
 
     def action_close(self) -> None:
         """Give the keys back."""
-        self.remove_class("-shown")
-        self.post_message(self.Given(""))
+        self._leave("")
 
     def action_recall(self, by: int) -> None:
         """Bring an earlier command back."""
@@ -70,13 +69,17 @@ class CommandLine(Input):
         self.value = self.past[self._place] if self._place < len(self.past) else ""
         self.cursor_position = len(self.value)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    async def action_submit(self) -> None:
         """Do it."""
-        event.stop()
         words = self.value.strip()
         if words:
             self.past.append(words)
+        self._leave(words)
+
+    def _leave(self, words: str) -> None:
+        """Close at once: the next keys, which may be typed already, are for the panes."""
         self.remove_class("-shown")
+        self.screen.set_focus(None)
         self.post_message(self.Given(words))
 
     def on_input_changed(self, event: Input.Changed) -> None:

@@ -16,11 +16,12 @@ ALIVE = ("preparing data", "running", "paused")
 STALE_SECONDS = 2.0
 
 
-def heading(snapshot: Snapshot, age: float, clock: Clock | None, labels: Iterable[str]) -> Text:
+def heading(snapshot: Snapshot, age: float, clock: Clock | None, readonly: bool, label: str) -> Text:
     """State, elapsed time, how far the search is, its best, and the data's `age` in seconds; a recording has
     a `clock`."""
     status = snapshot.status
     words = _played(clock) if clock else _engine(snapshot)
+    words.append("  read-only" if readonly else "", style="dim")
     wanted = f" of {status.wanted}" if status.wanted else ""
     words.append(f"   {status.finished}{wanted} candidates")
     if status.board and status.board.candidates:
@@ -28,8 +29,7 @@ def heading(snapshot: Snapshot, age: float, clock: Clock | None, labels: Iterabl
         words.append(f"   best {best.id:04d} loss {best.loss:.4f} ({best.gain:+.2%})")
     if age >= STALE_SECONDS:
         words.append(f"   read {age:.0f} s ago", style="dim")
-    for label in labels:
-        words.append(f"   {label}", style="dim")
+    words.append(f"   {label}" if label else "", style="dim")
     return words
 
 

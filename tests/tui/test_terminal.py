@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -25,14 +26,15 @@ ROOT = Path(__file__).parents[2]
 class Terminal:
     """A tmux session of a given size with a shell in it."""
 
-    def __init__(self, width: int, height: int, state: Path) -> None:
+    def __init__(self, width: int, height: int, state: Path, shell: str = "sh") -> None:
         self.name = f"asi-{uuid.uuid4().hex[:8]}"
         size = ["-x", str(width), "-y", str(height)]
-        environment = ["-e", f"XDG_STATE_HOME={state}"]
-        self._tmux("new-session", "-d", "-s", self.name, *size, *environment, "-c", str(ROOT), "sh")
+        environment = [part for n in ("STATE", "CONFIG", "CACHE") for part in ("-e", f"XDG_{n}_HOME={state}")]
+        self._tmux("new-session", "-d", "-s", self.name, *size, *environment, "-c", str(ROOT), shell)
 
     def _tmux(self, *arguments: str) -> str:
-        done = subprocess.run(["tmux", *arguments], capture_output=True, text=True, check=True)
+        command = ["tmux", "-L", self.name, "-f", "/dev/null", *arguments]  # a server of its own
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout
 
     def run(self, *command: str) -> None:
@@ -43,6 +45,14 @@ class Terminal:
     def press(self, *keys: str) -> None:
         """Press keys."""
         self._tmux("send-keys", "-t", self.name, *keys)
+
+    def type(self, text: str) -> None:
+        """Type a text as fast as it goes."""
+        self._tmux("send-keys", "-t", self.name, "-l", text.replace("\n", "\r"))
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the terminal another size."""
+        self._tmux("resize-window", "-t", self.name, "-x", str(width), "-y", str(height))
 
     @property
     def screen(self) -> str:
@@ -66,7 +76,7 @@ class Terminal:
 
     def close(self) -> None:
         """End the session."""
-        subprocess.run(["tmux", "kill-session", "-t", self.name], capture_output=True, check=False)
+        subprocess.run(["tmux", "-L", self.name, "kill-server"], capture_output=True, check=False)
 
 
 @pytest.fixture
@@ -166,6 +176,87 @@ def test_a_viewer_whose_terminal_is_gone_ends_and_the_search_goes_on(terminal, l
     terminal.close()
     viewer.wait(15)
     assert engine.poll() is None
+
+
+def test_it_goes_to_the_background_and_comes_back(tmp_path, lab, engine):
+    terminal = Terminal(100, 30, tmp_path / "state", shell="bash --norc")
+    try:
+        opened(terminal, lab)
+        terminal.until(lambda: "▶ running" in terminal.screen)
+        terminal.press("C-z")
+        terminal.until(lambda: terminal.is_restored and "Stopped" in terminal.screen)
+        terminal.run("fg")
+        terminal.until(lambda: "1 over" in terminal.screen and "▶ running" in terminal.screen)
+        terminal.press("2")
+        terminal.until(lambda: "judge" in terminal.screen)
+        terminal.press("q")
+        terminal.until(lambda: terminal.is_restored)
+        assert engine.poll() is None
+    finally:
+        terminal.close()
+
+
+def test_another_size_is_fitted_to(terminal, lab, engine):
+    opened(terminal, lab)
+    terminal.until(lambda: "best 0" in terminal.screen)
+    for width, height, words in ((160, 45, "held-out loss by candidate"), (50, 12, "asi-lab needs 60x15")):
+        terminal.resize(width, height)
+        terminal.until(lambda words=words: words in terminal.screen)
+    terminal.resize(80, 24)
+    terminal.until(lambda: "1 over" in terminal.screen and "held-out loss by" not in terminal.screen)
+    terminal.press("q")
+    terminal.until(lambda: terminal.is_restored)
+
+
+def test_a_lab_that_is_deleted_is_told_and_the_terminal_left_clean(terminal, lab, engine):
+    opened(terminal, lab)
+    terminal.until(lambda: "best 0" in terminal.screen)
+    engine.kill()
+    engine.wait()
+    shutil.rmtree(lab.path)
+    terminal.until(lambda: "The lab is gone" in terminal.screen)
+    for key in "12345678":
+        terminal.press(key)
+    terminal.press("q")
+    terminal.until(lambda: terminal.is_restored)
+    assert "Traceback" not in terminal.screen
+
+
+def test_what_happened_meanwhile_is_told_on_coming_back(terminal, lab, engine, tmp_path):
+    opened(terminal, lab)
+    terminal.until(lambda: "best 0" in terminal.screen)
+    terminal.press("q")
+    terminal.until(lambda: terminal.is_restored)
+    file = tmp_path / "state" / "asi-lab" / "tui.json"
+    memory = json.loads(file.read_text())
+    memory["seen"] = {path: when - 3600 for path, when in memory["seen"].items()}  # it was an hour ago
+    file.write_text(json.dumps(memory))
+    opened(terminal, lab)
+    terminal.until(lambda: "tried" in terminal.screen and "beat the baseline" in terminal.screen)
+    terminal.press("q")
+    terminal.until(lambda: terminal.is_restored)
+
+
+def test_orders_are_typed(terminal, lab, engine):
+    opened(terminal, lab)
+    terminal.until(lambda: "best 0" in terminal.screen)
+    terminal.type(":tag promising\n")  # faster than a person could
+    terminal.until(lambda: "tagged: promising" in terminal.screen)
+    terminal.type(":2\n")
+    terminal.press("2")
+    terminal.until(lambda: "#promising" in terminal.screen)
+    terminal.press("q")
+    terminal.until(lambda: terminal.is_restored)
+
+
+def test_the_demo_is_there_within_seconds(terminal):
+    terminal.run(sys.executable, "-m", "asi_lab", "demo")
+    terminal.until(lambda: "recorded" in terminal.screen and "of 64 candidates" in terminal.screen, 10)
+    terminal.press("C-Right", "C-Right", "C-Right", "C-Right")
+    terminal.until(lambda: "best 00" in terminal.screen)
+    terminal.press("q")
+    terminal.until(lambda: terminal.is_restored)
+    terminal.until(lambda: "Come back with: " in terminal.screen)
 
 
 def test_without_a_terminal_it_ends_at_once_and_names_the_other_way(lab):
