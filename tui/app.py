@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from rich.text import Text
-from textual import work
+from textual import events, work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
@@ -209,9 +209,9 @@ class LabApp(App[int]):
         watchdog.start()
         self.exit(128 + number)
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         """Names of panes in full where there is room."""
-        self._tabs()
+        self._tabs(event.size.width)
 
     @work(thread=True, exclusive=True, group="poll")
     def poll(self) -> None:
@@ -523,8 +523,9 @@ class LabApp(App[int]):
         clock = self.recording.clock if self.recording else None
         return heading(self.snapshot, time.monotonic() - self._read_at, clock, self.readonly, self.label)
 
-    def _tabs(self) -> None:
-        self.query_one("#tabs", Static).update(tabs(PANES, self._current, self.size.width), layout=False)
+    def _tabs(self, width: int | None = None) -> None:
+        found = tabs(PANES, self._current, self.size.width if width is None else width)
+        self.query_one("#tabs", Static).update(found, layout=False)
 
     async def on_unmount(self) -> None:
         """Remember the layout and the time, and close the store."""

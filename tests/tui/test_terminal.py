@@ -34,7 +34,8 @@ class Terminal:
 
     def _tmux(self, *arguments: str) -> str:
         command = ["tmux", "-L", self.name, "-f", "/dev/null", *arguments]  # a server of its own
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         return done.stdout
 
     def run(self, *command: str) -> None:
