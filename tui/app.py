@@ -28,7 +28,7 @@ from asi_lab.tui.ascii import Ascii
 from asi_lab.tui.commandline import CommandLine
 from asi_lab.tui.dialogs import Confirm, Help, Start
 from asi_lab.tui.heading import ALIVE, heading, tabs
-from asi_lab.tui.keyline import KeyLine
+from asi_lab.tui.keyline import Clickable, KeyLine
 from asi_lab.tui.notices import Notice
 from asi_lab.tui.orders import Orders
 from asi_lab.tui.panes.agents import Agents
@@ -177,7 +177,7 @@ class LabApp(App[int]):
     def compose(self) -> ComposeResult:
         """Header, tabs, panes, command line, footer."""
         yield Static(id="header")
-        yield Static(id="tabs")
+        yield Clickable(id="tabs")
         with ContentSwitcher(initial=self._current):
             yield from self._panes.values()
         yield Static(Text(f"asi-lab needs {LEAST_WIDTH}x{LEAST_HEIGHT} characters."), id="small")

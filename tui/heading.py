@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from rich.style import Style
 from rich.text import Text
 
 from asi_lab.tui.recording import Clock
@@ -55,6 +56,7 @@ def tabs(names: Iterable[str], current: str, width: int) -> Text:
     found = list(names)
     words, room = Text(no_wrap=True), width // len(found) - 4
     for number, name in enumerate(found, start=1):
-        style = "bold reverse" if name == current else ""
-        words.append(f"{number} {name if style else name[:room]}", style=style).append(" ")
+        chosen = name == current
+        style = Style(bold=chosen, reverse=chosen, meta={"key": str(number)})
+        words.append(f"{number} {name if chosen else name[:room]}", style=style).append(" ")
     return words

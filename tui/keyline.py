@@ -9,8 +9,17 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 
-class KeyLine(Static):
-    """Keys and what they do; a click is a key."""
+class Clickable(Static):
+    """Text whose parts stand for keys (`key` in their style's meta): a click presses the key."""
+
+    async def on_click(self, event: events.Click) -> None:
+        """Press the key."""
+        if (key := event.style.meta.get("key")) is not None:
+            self.app.simulate_key(key)
+
+
+class KeyLine(Clickable):
+    """Keys and what they do."""
 
     DEFAULT_CSS = "KeyLine { height: 1; padding: 0 1; background: $panel; color: $foreground; }"
 
@@ -34,8 +43,3 @@ class KeyLine(Static):
                 words.append(f"{display} ", Style(bold=True, meta={"key": key}))
             words.append(f"{description}   ", Style(meta={"key": keys[0][1]}))
         self.update(words, layout=False)
-
-    async def on_click(self, event: events.Click) -> None:
-        """Press the key."""
-        if (key := event.style.meta.get("key")) is not None:
-            self.app.simulate_key(key)

@@ -79,5 +79,9 @@ def test_the_last_line_can_be_clicked(lab):
         await pilot.click(line, offset=(shown.index("Log") + 1, 0))
         await pilot.pause(0.1)
         assert app._panes["curves"].logarithmic
+        shown = app.query_one("#tabs").render_line(0).text
+        await pilot.click("#tabs", offset=(shown.index("6 agents") + 3, 0))
+        await pilot.pause(0.1)
+        assert app.pane.id == "agents"
 
     use(lab, SIZES[1], script)

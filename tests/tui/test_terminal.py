@@ -227,13 +227,13 @@ def test_what_happened_meanwhile_is_told_on_coming_back(terminal, lab, engine, t
     opened(terminal, lab)
     terminal.until(lambda: "best 0" in terminal.screen)
     terminal.press("q")
-    terminal.until(lambda: terminal.is_restored)
+    terminal.until(lambda: "The search goes on. Come back with: " in terminal.screen)
     file = tmp_path / "state" / "asi-lab" / "tui.json"
     memory = json.loads(file.read_text())
     memory["seen"] = {path: when - 3600 for path, when in memory["seen"].items()}  # it was an hour ago
     file.write_text(json.dumps(memory))
     opened(terminal, lab)
-    terminal.until(lambda: "tried" in terminal.screen and "beat the baseline" in terminal.screen)
+    terminal.until(lambda: "tried, " in terminal.screen and " scored, " in terminal.screen)
     terminal.press("q")
     terminal.until(lambda: terminal.is_restored)
 
