@@ -75,15 +75,19 @@ class Baselines:
         found = [run.evidence.evaluation for run in self.runs[architecture]]
         return [evaluation for evaluation in found if evaluation is not None]
 
-    def _record(self, architecture: str) -> list[Evaluation]:
-        return self.evaluations(architecture)[: self.settings.seeds]
+    def _record(self, architecture: str, whole: bool = False) -> list[Evaluation]:
+        return self.evaluations(architecture)[: None if whole else self.settings.seeds]
 
-    def anchor(self, architecture: str) -> Anchor:
-        """Means over the runs of record."""
-        trainings = [r.evidence.training for r in self.runs[architecture][: self.settings.seeds]]
+    def _runs(self, architecture: str, whole: bool) -> list[BaselineRun]:
+        return self.runs[architecture][: None if whole else self.settings.seeds]
+
+    def anchor(self, architecture: str, *, whole: bool = False) -> Anchor:
+        """Means over the runs of record, which fitness is computed from; over all of them if `whole`, which
+        verdicts are given by."""
+        trainings = [run.evidence.training for run in self._runs(architecture, whole)]
         measured = [training for training in trainings if training is not None]
         return Anchor(
-            loss=fmean(e.loss for e in self._record(architecture)),
+            loss=fmean(e.loss for e in self._record(architecture, whole)),
             params=measured[0].params,
             tokens_per_second=fmean(training.tokens_per_second for training in measured),
         )
@@ -92,12 +96,10 @@ class Baselines:
         """The two ends of the judge's scale: DeltaNet and Gated DeltaNet."""
         return self.anchor(SEED_ARCHITECTURE), self.anchor(UPPER_REFERENCE)
 
-    def curve(self, architecture: str) -> dict[int, float]:
-        """Mean held-out loss (nats per token) over the runs of record, by steps done, where all have one."""
-        curves = [
-            {h.step: h.loss for h in run.evidence.held_out}
-            for run in self.runs[architecture][: self.settings.seeds]
-        ]
+    def curve(self, architecture: str, *, whole: bool = False) -> dict[int, float]:
+        """Mean held-out loss (nats per token) over the runs of record, or the `whole` of them, by steps done,
+        where all have one."""
+        curves = [{h.step: h.loss for h in run.evidence.held_out} for run in self._runs(architecture, whole)]
         common = set.intersection(*({*curve} for curve in curves))
         return {step: fmean(curve[step] for curve in curves) for step in sorted(common)}
 
@@ -106,9 +108,10 @@ class Baselines:
         trainings = [[run.evidence.training for run in runs] for runs in self.runs.values()]
         return pooled([[t.tokens_per_second for t in group if t is not None] for group in trainings])
 
-    def tasks(self, architecture: str) -> dict[str, TaskResult]:
-        """Tasks with the mean of their scores over the runs of record; lm-eval's own figures are left out."""
-        evaluations = self._record(architecture)
+    def tasks(self, architecture: str, *, whole: bool = False) -> dict[str, TaskResult]:
+        """Tasks with the mean of their scores over the runs of record, or the `whole` of them; lm-eval's own
+        figures are left out."""
+        evaluations = self._record(architecture, whole)
         means = fitness.reference_of(evaluations, self.reference.scale).tasks
         return {
             task.task: msgspec.structs.replace(task, score=means[task.task], metrics={})

@@ -55,13 +55,13 @@ def measured(title: str, evidence: Evidence) -> Column:
 
 
 def baseline(known: Baselines, architecture: str) -> Column:
-    """The column of a baseline: means over its runs of record."""
-    anchor = known.anchor(architecture)
+    """The column of a baseline: means over all its runs, as verdicts are."""
+    anchor = known.anchor(architecture, whole=True)
     return Column(
         TITLES[architecture],
         anchor.loss,
-        known.curve(architecture),
-        known.tasks(architecture),
+        known.curve(architecture, whole=True),
+        known.tasks(architecture, whole=True),
         anchor.params,
         anchor.tokens_per_second,
     )

@@ -2,7 +2,8 @@
 
 28,800 looks, as many as eight hours have seconds, as fast as they go. Beside it another process plays the
 engine: events, points of curves, a candidate now and then. Every hundred looks another pane is taken into
-view and keys are pressed there. Resident memory of the viewer is told after every tenth.
+view and keys are pressed there. After every tenth the viewer's memory is told: its own, and with the pages of
+the store that it has read.
 """
 
 from __future__ import annotations
@@ -101,9 +102,8 @@ def tell(look: int, process: psutil.Process, app: LabApp, began: float) -> None:
 
 def main() -> None:
     os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()
-    print(
-        "| looks | hours of one a second | candidates | resident MB | seconds |\n|---:|---:|---:|---:|---:|"
-    )
+    print("| looks | hours of one a second | candidates | own MB | resident MB | seconds |")
+    print("|---:|---:|---:|---:|---:|---:|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         lab = make(Path(folder), START)
         root = str(Path(__file__).parents[1])

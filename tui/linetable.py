@@ -6,7 +6,7 @@ and what is being read does not move.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -23,12 +23,20 @@ from asi_lab.text import plain
 
 
 class Row:
-    """One line: its key, its cells and its style."""
+    """One line: its key, its cells and its style. Cells that are given as a function are made when the line
+    comes into view."""
 
-    __slots__ = ("cells", "key", "style")
+    __slots__ = ("_cells", "key", "style")
 
-    def __init__(self, key: int, cells: Sequence[str], style: str = "") -> None:
-        self.key, self.cells, self.style = key, tuple(cells), style
+    def __init__(self, key: int, cells: Sequence[str] | Callable[[], Sequence[str]], style: str = "") -> None:
+        self.key, self._cells, self.style = key, cells, style
+
+    @property
+    def cells(self) -> Sequence[str]:
+        """What stands in the line."""
+        if callable(self._cells):
+            self._cells = self._cells()
+        return self._cells
 
 
 class Column:

@@ -201,7 +201,7 @@ def _tasks(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:
     of_parent = (
         {t.task: t.score for t in evidence.evaluation.tasks} if evidence and evidence.evaluation else {}
     )
-    base = known.baselines.tasks(SEED_ARCHITECTURE) if known.baselines else {}
+    base = known.baselines.tasks(SEED_ARCHITECTURE, whole=True) if known.baselines else {}
     of_base = {name: task.score for name, task in base.items()}
     shown = _table("task", "score", "DeltaNet", "parent", "chance", "samples", "figure", wide="figure")
     for task in tasks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -77,7 +78,6 @@ class Candidates(ListPane):
         super().__init__(id="candidates")
         self.order, self.wanted = "id", ""
         self._shown: Dossier | None = None
-        self._rows: dict[int, tuple[tuple[object, ...], Row]] = {}
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -160,18 +160,13 @@ class Candidates(ListPane):
         found.sort(key=(lambda s: s.name) if self.order == "name" else ORDERS.get(self.order, ORDERS["id"]))
         places = {row.id: row for row in snapshot.board.candidates} if snapshot.board else {}
         table, marks = self.table, self.lab_app.marks
-        table.show(
-            [self._row(s, places.get(s.id), s.id in marks, notes.get(s.id, NO_NOTE).tags) for s in found]
-        )
+        rows = []
+        for s in found:
+            tags = notes[s.id].tags if s.id in notes else ()
+            cells = functools.partial(_cells, s, places.get(s.id), s.id in marks, tags)
+            rows.append(Row(s.id, cells, "dim" if s.state.is_failure else ""))
+        table.show(rows)
         table.select(self.lab_app.selected)
-
-    def _row(self, summary: Summary, place: Place | None, marked: bool, tags: tuple[str, ...]) -> Row:
-        """The row of a candidate, made anew only where it changed."""
-        state = (summary, place, marked, tags)
-        known = self._rows.get(summary.id)
-        if known is None or known[0] != state:
-            known = self._rows[summary.id] = (state, _row(*state))
-        return known[1]
 
     def _matches(self, summary: Summary, tags: tuple[str, ...]) -> bool:
         words = (
@@ -198,13 +193,13 @@ class Candidates(ListPane):
         self.query_one("#details", Lines).render_in(shown, keep=same)
 
 
-def _row(s: Summary, place: Place | None, marked: bool, tags: tuple[str, ...]) -> Row:
+def _cells(s: Summary, place: Place | None, marked: bool, tags: tuple[str, ...]) -> tuple[str, ...]:
     """`place` is the candidate's row on the leaderboard: its gain, also in units of the noise, with a star
     where it beats the baseline beyond noise. Names are shown without what all begin with."""
     own = s.name.removeprefix(tables.PREFIX)
     name = own if own == s.name else f"…{own}"
     units = "" if place is None or place.gain_in_noise is None else f"{place.gain_in_noise:+.1f}"
-    cells = (
+    return (
         f"{s.id:04d}",
         f"{glyph(s.state)} {s.state.value}",
         f"{'◆ ' if marked else ''}{''.join(f'#{tag} ' for tag in tags)}{name}",
@@ -214,4 +209,3 @@ def _row(s: Summary, place: Place | None, marked: bool, tags: tuple[str, ...]) -
         "" if s.judge is None else f"{s.judge:.1f}",
         "" if s.fitness is None else f"{s.fitness:.4f}",
     )
-    return Row(s.id, cells, "dim" if s.state.is_failure else "")

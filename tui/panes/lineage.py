@@ -3,6 +3,7 @@ a graph."""
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
@@ -127,10 +128,13 @@ def _children(summaries: Sequence[Summary]) -> Mapping[int, list[Summary]]:
     return children
 
 
-def _row(summary: Summary, words: str, style: str) -> Row:
-    loss = "" if summary.loss is None else f"{summary.loss:.4f}"
-    fitness = "" if summary.fitness is None else f"{summary.fitness:.4f}"
-    return Row(summary.id, (words, loss, fitness), style)
+def _row(summary: Summary, line: Callable[[], str], style: str) -> Row:
+    def cells() -> tuple[str, str, str]:
+        loss = "" if summary.loss is None else f"{summary.loss:.4f}"
+        fitness = "" if summary.fitness is None else f"{summary.fitness:.4f}"
+        return line(), loss, fitness
+
+    return Row(summary.id, cells, style)
 
 
 def tree(summaries: Sequence[Summary], folded: set[int], words: Callable[[Summary], str]) -> list[Row]:
@@ -149,7 +153,7 @@ def tree(summaries: Sequence[Summary], folded: set[int], words: Callable[[Summar
         below = children[summary.id]
         mark = "★ " if summary.id in path else ""
         hidden = f"  (+{len(below)} folded)" if summary.id in folded and below else ""
-        line = f"{stem}{branch}{glyph(summary.state)} {summary.id:04d} {mark}{words(summary)}{hidden}"
+        line = functools.partial(_line, f"{stem}{branch}", summary, mark, words, hidden)
         style = "bold" if summary.id in path else "dim" if summary.state.is_failure else ""
         rows.append(_row(summary, line, style))
         if summary.id not in folded:
@@ -157,6 +161,10 @@ def tree(summaries: Sequence[Summary], folded: set[int], words: Callable[[Summar
             for place, child in reversed(list(enumerate(below))):
                 waiting.append((child, deeper, "└─" if place == len(below) - 1 else "├─"))
     return rows
+
+
+def _line(before: str, summary: Summary, mark: str, words: Callable[[Summary], str], after: str) -> str:
+    return f"{before}{glyph(summary.state)} {summary.id:04d} {mark}{words(summary)}{after}"
 
 
 def graph(
@@ -193,5 +201,5 @@ def graph(
         new = [(goal, edge) for goal, edge in edges.items() if goal not in goals]
         lanes = [*kept[:place], *new, *kept[place:]]
         line = f"{' '.join(drawn)}  {here:04d} {words(summary)}"
-        rows.append(_row(summary, line, "bold" if here == number else ""))
+        rows.append(_row(summary, functools.partial(str, line), "bold" if here == number else ""))
     return rows
