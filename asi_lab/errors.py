@@ -57,3 +57,7 @@ class DiskError(LabError):
 
 class TrialError(LabError):
     """The trial or scoring process broke in a way that is not the candidate's fault."""
+
+
+class KnowledgeError(LabError):
+    """An entry of the cognition base cannot be read, or none can be made of a paper."""
