@@ -28,7 +28,7 @@ from asi_lab.llm.record import Exchange, Recorded
 from asi_lab.llm.retry import Patient
 from asi_lab.llm.tokens import Meter
 from asi_lab.randomness import keyed_random
-from asi_lab.records import Draw
+from asi_lab.records import Cognition, Draw
 from asi_lab.settings import Agents as AgentSettings
 from asi_lab.settings import Settings
 from asi_lab.store import Store
@@ -60,17 +60,18 @@ SHARES = (1.0, 0.6, 0.3)
 
 def names_of(settings: AgentSettings) -> list[str]:
     """All models that the settings name for some role, sorted."""
-    return sorted({name for group in set(GROUPS.values()) for name in _listed(settings, group)})
+    return sorted({name for group in set(GROUPS.values()) for name in listed(settings, group)})
 
 
-def _listed(settings: AgentSettings, group: str) -> tuple[str, ...]:
+def listed(settings: AgentSettings, group: str) -> tuple[str, ...]:
+    """The models of a group of roles: planner, coder, judge or analyst."""
     own: tuple[str, ...] = getattr(settings, group)
     return own or settings.models
 
 
 def arms_of(settings: AgentSettings, store: Store, before: int | None = None) -> list[arms.Arm]:
     """The state of the bandit over the planners, as it was before candidate `before`, or as it is now."""
-    names = _listed(settings, "planner")
+    names = listed(settings, "planner")
     summaries = [s for s in store.summaries() if before is None or s.id < before]
     dollars: dict[int, float] = defaultdict(float)
     for entry in spending.of_models(store.ledger.entries().values()):
@@ -83,6 +84,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     draw: Draw
     told: dict[str, str]
+    cognitions: tuple[Cognition, ...] = ()
 
 
 class Agents:
@@ -189,11 +191,11 @@ class Agents:
         """Whoever works on one candidate; `judge` is the model that judges, where it is not to be chosen."""
         return _Asker(self, candidate_id, {"judge": judge} if judge else {})
 
-    def begun(self, candidate_id: int) -> dict[str, str] | None:
-        """What the planner of a candidate was told when its plan was begun; None where none was, or where the
-        prompt takes other variables by now."""
+    def begun(self, candidate_id: int) -> Plan | None:
+        """What the plan of a candidate was begun with; None where none was, or where the prompt takes other
+        variables by now."""
         found = self._plan(candidate_id)
-        return found.told if found and set(found.told) == set(self.prompts["planner"].variables) else None
+        return found if found and set(found.told) == set(self.prompts["planner"].variables) else None
 
     def drawn(self, candidate_id: int) -> Draw | None:
         """What was drawn for a candidate when its plan was begun: a person may have pinned another parent
@@ -201,9 +203,9 @@ class Agents:
         found = self._plan(candidate_id)
         return found.draw if found else None
 
-    def begin(self, candidate_id: int, draw: Draw, told: Mapping[str, str]) -> None:
+    def begin(self, candidate_id: int, plan: Plan) -> None:
         """Keep what was drawn and what the planner of a candidate is told, until the candidate is `done`."""
-        self.store.put_meta(f"plan/{candidate_id}", msgspec.to_builtins(Plan(draw, dict(told))))
+        self.store.put_meta(f"plan/{candidate_id}", msgspec.to_builtins(plan))
 
     def _plan(self, candidate_id: int) -> Plan | None:
         try:
@@ -234,7 +236,7 @@ class Agents:
     def choose(self, candidate_id: int, group: str) -> str:
         """The model that fills the roles of a group for a candidate: drawn from the list, the same at every
         start, or taken by what the planners' earlier candidates became."""
-        settings, names = self.settings, _listed(self.settings, group)
+        settings, names = self.settings, listed(self.settings, group)
         if group == "planner" and settings.policy == "bandit":
             return arms.choose(arms_of(settings, self.store, before=candidate_id))
         weights = settings.weights if names == settings.models and settings.weights else None

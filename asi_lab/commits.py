@@ -154,6 +154,7 @@ def _trailers(candidate: Candidate, proposal: Proposal) -> list[tuple[str, str]]
     trailers.append(("Researcher", proposal.researcher))
     if proposal.model:
         trailers.append(("Model", proposal.model))
+    trailers += [("Cognition", cognition.key) for cognition in proposal.cognitions]
     trailers += [("Repaired", f"{done.role} after {done.failure.value}") for done in candidate.repairs]
     return trailers
 
@@ -192,6 +193,8 @@ def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
         "weaknesses": analysis.weaknesses if analysis else None,
         "analyst": analysis.analyst if analysis else None,
     }
+    if proposal.cognitions:
+        content["cognitions"] = proposal.cognitions
     return msgspec.json.format(msgspec.json.encode(content, order="sorted"), indent=2) + b"\n"
 
 

@@ -22,6 +22,7 @@ from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer.executor import Executor, LocalExecutor
 from asi_lab.errors import DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
+from asi_lab.knowledge import rank as knowledge
 from asi_lab.lab import Lab, check_unchanged
 from asi_lab.lineage import Lineage
 from asi_lab.llm.model import Model
@@ -126,7 +127,8 @@ class Engine:
             self._measure_baselines(store, trials, lambda: control.may_go_on(watch.tick))
             lineage = self._lineage(store, config_text, lock, thorough=not ended_well)
             self._sweep_weights(store)
-            loop = Loop(self.settings, config_text, store, lineage, trials, agents)
+            adviser = knowledge.adviser(self.settings.agents, self.lab.path)
+            loop = Loop(self.settings, config_text, store, lineage, trials, agents, adviser)
             control.annotate = loop.annotate
             loop.run(experiments, lambda: _may_go_on(control, watch, agents))
         finally:

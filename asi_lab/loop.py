@@ -24,6 +24,7 @@ from asi_lab.baselines import Baselines
 from asi_lab.engineer.contract import check_source
 from asi_lab.errors import TrialError
 from asi_lab.events import NewEvent
+from asi_lab.knowledge.advice import Adviser
 from asi_lab.library import Library
 from asi_lab.lineage import Lineage
 from asi_lab.records import Candidate, CandidateState, Draw, Evidence
@@ -48,10 +49,11 @@ class Loop:
         lineage: Lineage,
         trials: Trials,
         agents: Agents,
+        adviser: Adviser,
     ) -> None:
         self.settings, self.config_text = settings, config_text
         self.store, self.lineage, self.trials = store, lineage, trials
-        self.roles, self.agents = Roles(settings, agents, store.append_events), agents
+        self.roles, self.agents = Roles(settings, agents, store.append_events, adviser), agents
         self.plans, self.ends = Aside(self.propose, "plan"), Aside(self.finish, "end")
         self._accepting, self._publishing = threading.Lock(), threading.Lock()
         self.index = Index(*store.vectors())

@@ -80,13 +80,24 @@ class Neighbour(msgspec.Struct, frozen=True):
     similarity: float
 
 
+class Cognition(msgspec.Struct, frozen=True):
+    """An insight of the cognition base that was retrieved for a weakness of the parent: the entry's key, the
+    insight's title, how well it fits, and the weakness."""
+
+    key: str
+    insight: str
+    score: float
+    weakness: str
+
+
 class Proposal(msgspec.Struct, frozen=True):
     """A new architecture: why, and the whole source of `architecture.py`.
 
     `researcher` and `model` say who wrote it. `genome` is the grammar's own description of the
     code, None for code that was not written by the grammar. `change` is the difference from the
     parent in a few words. `rejected` counts the near-duplicates thrown away before this proposal. `prompts`
-    are those of a language model, by role: a hash of each.
+    are those of a language model, by role: a hash of each. `cognitions` are the insights that a planner was
+    handed, or that the grammar leaned to.
     """
 
     name: str
@@ -100,6 +111,7 @@ class Proposal(msgspec.Struct, frozen=True):
     nearest: tuple[Neighbour, ...] = ()
     rejected: int = 0
     prompts: dict[str, str] = {}
+    cognitions: tuple[Cognition, ...] = ()
 
 
 class Repair(msgspec.Struct, frozen=True):

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from asi_lab import analyst, researcher, stagnation, steering
-from asi_lab.agents import Agents
+from asi_lab.agents import Agents, Plan
 from asi_lab.analyst import prose, tags
 from asi_lab.baselines import Baselines
 from asi_lab.engineer import judge as rubric
 from asi_lab.engineer import panel, repair
 from asi_lab.engineer.contract import faults
+from asi_lab.errors import LabError
 from asi_lab.events import EventKind, NewEvent
+from asi_lab.knowledge.advice import Adviser
 from asi_lab.library import Library
 from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.model import ModelError
 from asi_lab.randomness import keyed_random
-from asi_lab.records import SEED_ID, Analysis, Candidate, Draw, Judgement, Proposal, Repair
+from asi_lab.records import SEED_ID, Analysis, Candidate, Cognition, Draw, Judgement, Proposal, Repair
 from asi_lab.researcher import context, grammar, planner
 from asi_lab.researcher.context import NOTHING
 from asi_lab.researcher.novelty import code_hash
@@ -45,9 +47,11 @@ def earlier(candidate: Candidate, library: Library) -> planner.Earlier:
 class Roles:
     """The researcher, the engineer's hands and judge, and the analyst of one lab."""
 
-    def __init__(self, settings: Settings, agents: Agents, tell: Callable[[NewEvent], object]) -> None:
-        """`tell` records an event."""
-        self.settings, self.agents, self.tell = settings, agents, tell
+    def __init__(
+        self, settings: Settings, agents: Agents, tell: Callable[[NewEvent], object], adviser: Adviser
+    ) -> None:
+        """`tell` records an event; `adviser` knows what the field does about weaknesses."""
+        self.settings, self.agents, self.tell, self.adviser = settings, agents, tell, adviser
         self._scaling = threading.Lock()  # several candidates may be judged at once
 
     def propose(
@@ -66,11 +70,16 @@ class Roles:
                 self._stand_in(candidate_id, "planner", "the grammar proposes it", error)
                 steering.give_back(library.store, candidate_id)
 
+        parent = library.get(draw.parent)
+        cognitions = self._advice(candidate_id, parent, library)
+        hints = self.adviser.hints(cognitions)
+        leads = [(cognition, hints[cognition.key]) for cognition in cognitions if cognition.key in hints]
+
         def draft_of_grammar(attempt: int, repeated: str) -> Proposal:
             rng = keyed_random(self.settings.seed, candidate_id, "propose", attempt)
             references = [library.get(number) for number in draw.references]
             steps = LEAP if draw.step >= stagnation.PARADIGM else 1
-            return grammar.propose(library.get(draw.parent), references, rng, steps)
+            return grammar.propose(parent, references, rng, steps, leads)
 
         return until_new(draft_of_grammar, retries=search.novelty_retries)
 
@@ -80,22 +89,38 @@ class Roles:
         """How the planner drafts, and how the novelty judge looks at what it drafted. What the planner is
         told stays as it was when the plan was begun: its replies are taken up again after a kill."""
         ask, parent = self.agents.of(candidate_id), library.get(draw.parent)
-        values = self.agents.begun(candidate_id)
-        if values is None:
+        plan = self.agents.begun(candidate_id)
+        if plan is None:
             experience = self._experience(ask, candidate_id, draw, library)
             idea = steering.taken(library.store, candidate_id)
-            values = context.values(self.settings, candidate_id, draw, library, experience, idea)
-            self.agents.begin(candidate_id, draw, values)
-        told, prompts = values, self.agents.digests()
+            cognitions = self._advice(candidate_id, parent, library)
+            insights = self.adviser.told(cognitions)
+            told = context.values(self.settings, candidate_id, draw, library, experience, insights, idea)
+            plan = Plan(draw, told, cognitions)
+            self.agents.begin(candidate_id, plan)
+        begun, prompts = plan, self.agents.digests()
 
         def draft(attempt: int, repeated: str) -> Proposal:
-            return planner.plan(ask, parent, told, repeated, prompts, faults)
+            drafted = planner.plan(ask, parent, begun.told, repeated, prompts, faults)
+            return msgspec.structs.replace(drafted, cognitions=begun.cognitions)
 
         def repeats(proposal: Proposal) -> str:
             near = [library.get(neighbour.id) for neighbour in proposal.nearest]
             return planner.repeats(ask, parent, proposal, [earlier(c, library) for c in near])
 
         return draft, repeats
+
+    def _advice(self, candidate_id: int, parent: Candidate, library: Library) -> tuple[Cognition, ...]:
+        """What the cognition base has for the weaknesses of a parent: those that its analysis names, else
+        where it stays behind Gated DeltaNet."""
+        known: Sequence[str] = parent.analysis.weaknesses if parent.analysis else ()
+        weaknesses = known or analyst.shortfalls(parent, library.baselines)
+        try:
+            return self.adviser.advise(weaknesses)
+        except LabError as error:
+            words = f"candidate {candidate_id}: the cognition base is searched by words alone: {error}"
+            self.tell(("warning", words, {"candidate": candidate_id}))
+            return self.adviser.advise(weaknesses, without_model=True)
 
     def _experience(self, ask: Asker, candidate_id: int, draw: Draw, library: Library) -> str:
         references = [library.get(number) for number in draw.references]
@@ -161,7 +186,9 @@ class Roles:
             return table
         ask = self.agents.of(candidate.id)
         try:
-            table = prose.explain(ask, candidate, siblings, library, table)
+            assert candidate.proposal is not None
+            cited = self.adviser.cited(candidate.proposal.cognitions)
+            table = prose.explain(ask, candidate, siblings, library, table, cited)
         except (RoleFailed, ModelError) as error:
             self._stand_in(candidate.id, "analyst", "the table stands alone", error)
         return self._tagged(ask, candidate, parent, table) if self.settings.agents.tags else table
@@ -173,10 +200,11 @@ class Roles:
             found = tags.components(ask, candidate)
             analysis = msgspec.structs.replace(analysis, components=found)
             if candidate.proposal.model:
-                told = self.agents.begun(candidate.id) or {}
-                read = [told.get(name, NOTHING) for name in ("experience", "references", "standings")]
+                plan = self.agents.begun(candidate.id)
+                read = [plan.told[name] for name in ("experience", "references", "standings")] if plan else []
                 known = "\n\n".join(text for text in read if text != NOTHING)
-                origin = tags.origin(ask, candidate, parent, "", known)
+                cited = self.adviser.cited(candidate.proposal.cognitions)
+                origin = tags.origin(ask, candidate, parent, cited, known)
                 analysis = msgspec.structs.replace(analysis, origin=origin)
         except (RoleFailed, ModelError) as error:
             self._stand_in(candidate.id, "tagger", "some of its tags are missing", error)

@@ -263,6 +263,12 @@ class Agents(Section, frozen=True, kw_only=True):
     tags: Annotated[
         bool, about("Have models name the components of each architecture and where its idea came from.")
     ] = True
+    embedder: Annotated[
+        str,
+        about(
+            "What searches the cognition base: lexical, or an embedding model, ollama:NAME or openai:NAME."
+        ),
+    ] = "lexical"
     ollama_host: Annotated[str, about("Ollama's server; empty: OLLAMA_HOST, or this machine.")] = ""
     openai_base_url: Annotated[str, about("An OpenAI-compatible server; empty: OpenAI itself.")] = ""
 

@@ -13,10 +13,11 @@ from asi_lab import kernels, prompting
 from asi_lab.engineer.contract import CONSTRUCTOR, FORWARD
 from asi_lab.engineer.names import ALLOWED_IMPORTS
 from asi_lab.errors import ConfigError
+from asi_lab.knowledge import entry
 
 ROLES = [
-    *("analyst", "checker", "components", "debugger", "judge", "novelty", "planner"),
-    *("planner_after_duplicate", "provenance", "summariser"),
+    *("analyst", "checker", "cognition_background", "cognition_insights", "components", "debugger", "judge"),
+    *("novelty", "planner", "planner_after_duplicate", "provenance", "summariser"),
 ]
 CODERS = ["planner", "planner_after_duplicate", "checker", "debugger"]
 PLANNERS = CODERS[:2]
@@ -34,6 +35,8 @@ VARIABLES = {
     "analyst": "name motivation code_diff results ablation insights",
     "summariser": "parent results",
     "components": "code motivation",
+    "cognition_background": "paper families",
+    "cognition_insights": "paper background metrics faults",
     "provenance": "motivation code_change insights experience",
 }
 
@@ -48,6 +51,12 @@ SECTIONS = {
 }
 PARTS = ("complexity", "efficiency", "novelty")
 MARKS = dict.fromkeys(PARTS, 7) | {f"{part}_reason": "r" for part in PARTS}
+BACKGROUND = {
+    **dict.fromkeys(("title", "first_author", "family", "mechanism"), "a"),
+    **dict.fromkeys(("historical_context", "limitation", "concepts"), "b"),
+    "year": 2025,
+}
+INSIGHT = {**dict.fromkeys(entry.SECTIONS.values(), "a"), "title": "t", "confidence": "high"}
 REPEATED = {"is_repeated": True, "repeated_ids": [3, 12], "reason": "r"}
 
 ANSWERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
@@ -62,6 +71,11 @@ ANSWERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "components": (
         {"components": [{"family": "gating", "label": "silu gate"}]},
         [{"components": [{"family": "magic", "label": "m"}]}, {"components": [{"family": "gating"}]}],
+    ),
+    "cognition_background": (BACKGROUND, [BACKGROUND | {"year": "2025"}, {"title": "t"}]),
+    "cognition_insights": (
+        {"insights": [INSIGHT]},
+        [{"insights": [INSIGHT | {"confidence": "sure"}]}, {"insights": INSIGHT}, {}],
     ),
     "provenance": (
         {"origin": "analysis", "reason": "r"},

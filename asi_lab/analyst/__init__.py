@@ -13,6 +13,8 @@ from asi_lab.baselines import (
     ARCHITECTURES,
     MARKS,
     SEED_ARCHITECTURE,
+    TITLES,
+    UPPER_REFERENCE,
     Baselines,
     telling,
     winning_margin,
@@ -121,6 +123,28 @@ def _tasks(candidate: Candidate, baselines: Baselines) -> tuple[list[str], list[
         elif units >= beyond:
             strong.append(line)
     return weak, strong
+
+
+def shortfalls(candidate: Candidate, baselines: Baselines) -> list[str]:
+    """Where a candidate stays behind Gated DeltaNet beyond noise: what the seed, and those whose analysis
+    names no weakness, may still lack."""
+    noise, beyond = baselines.noise(), telling(baselines.noise(), against_mean=True)
+    mine, title = _evaluation(candidate), TITLES[UPPER_REFERENCE]
+    upper = baselines.anchor(UPPER_REFERENCE, whole=True)
+    runs = len(baselines.evaluations(UPPER_REFERENCE))
+    units = _units(mine.loss - upper.loss, noise.loss * (1 + 1 / runs) ** 0.5)
+    found = [f"held-out loss {mine.loss - upper.loss:+.4f} nats against {title} ({units:+.1f} noise floors)"]
+    found = found if units >= beyond else []
+    theirs, spread = baselines.tasks(UPPER_REFERENCE, whole=True), baselines.task_noise()
+    for task in mine.tasks:
+        if task.task in theirs:
+            gain = fitness.task_gain(task, baselines.mean) - fitness.task_gain(
+                theirs[task.task], baselines.mean
+            )
+            units = _units(gain, spread[task.task] * (1 + 1 / runs) ** 0.5)
+            if units <= -beyond:
+                found.append(f"{task.task}: {gain:+.1%} against {title} ({units:+.1f} noise floors)")
+    return found
 
 
 def _summary(candidate: Candidate, seed: Difference, noise: Noise) -> str:

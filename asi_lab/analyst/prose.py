@@ -42,9 +42,15 @@ class Experience(msgspec.Struct, frozen=True):
 
 
 def explain(
-    ask: Asker, candidate: Candidate, siblings: Sequence[Candidate], library: Library, table: Analysis
+    ask: Asker,
+    candidate: Candidate,
+    siblings: Sequence[Candidate],
+    library: Library,
+    table: Analysis,
+    insights: str = "",
 ) -> Analysis:
-    """Put prose in front of the measured `table` and add the weaknesses that the analyst sees.
+    """Put prose in front of the measured `table` and add the weaknesses that the analyst sees. `insights` are
+    those of papers that the candidate rests on.
 
     Raises:
         RoleFailed: no usable analysis came.
@@ -59,7 +65,7 @@ def explain(
         "code_diff": facts.change(parent, candidate),
         "results": results(candidate, parent, siblings, library.baselines),
         "ablation": ablation(table, library),
-        "insights": "none",
+        "insights": insights or "none",
     }
     prose = ask("analyst", Prose, values, None, missing)
     text = f"{body(prose)}\n\n---\n\n{_without_title(table.text)}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from asi_lab import __version__
-from asi_lab.cli import calibrate, care, check, demo, look, money, steer
+from asi_lab.cli import calibrate, care, check, cognition, demo, look, money, steer
 from asi_lab.cli.shared import create, current_lab, existing, lab_option, preset_option, seed_option
 from asi_lab.errors import LabError, UsageError
 
@@ -133,6 +133,7 @@ for _command in (
     calibrate.calibrate,
     money.models,
     money.estimate,
+    cognition.cognition,
     care.config,
     care.doctor,
     care.fsck,

@@ -35,7 +35,9 @@ class Base:
         if key not in self.entries:
             near = [known for known in self.entries if key in known][:5]
             hint = f" Like it: {', '.join(near)}." if near else ""
-            raise KnowledgeError(f"expected the key of an entry; found {key!r}.{hint} All: asi-lab cognition list")
+            raise KnowledgeError(
+                f"expected the key of an entry; found {key!r}.{hint} All: asi-lab cognition list"
+            )
         return self.entries[key]
 
     def insights(self) -> Iterator[tuple[Entry, Insight]]:

@@ -36,8 +36,8 @@ _CODE = re.compile(r"^```python\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
 class Insight(msgspec.Struct, frozen=True, kw_only=True):
-    """One idea of a paper. `genome` are genes of the grammar with the values that express it; `sketch` is code
-    of our own, empty where none helps."""
+    """One idea of a paper. `genome` are genes of the grammar with the values that express it; `sketch` is
+    code of our own, empty where none helps."""
 
     title: str
     confidence: Literal["high", "medium"]
@@ -169,7 +169,9 @@ def _yaml(text: str, kind: type[Any], where: str) -> Any:
     try:
         return msgspec.convert(yaml.safe_load(text) or {}, kind)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
-        raise KnowledgeError(f"{where}: expected {kind.__name__.strip('_').lower()} fields; found {error}.") from None
+        raise KnowledgeError(
+            f"{where}: expected {kind.__name__.strip('_').lower()} fields; found {error}."
+        ) from None
 
 
 def render(entry: Entry) -> str:

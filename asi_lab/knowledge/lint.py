@@ -135,5 +135,7 @@ def _duplicates(base: Base) -> Iterator[Fault]:
     for one, other in itertools.combinations(range(len(insights)), 2):
         if alike[one, other] >= ALIKE:
             (first, a), (second, b) = insights[one], insights[other]
-            words = f"insight {b.title!r} is that of {first.key}, {a.title!r} (cosine {alike[one, other]:.2f})"
+            words = (
+                f"insight {b.title!r} is that of {first.key}, {a.title!r} (cosine {alike[one, other]:.2f})"
+            )
             yield Fault(second.key, words)

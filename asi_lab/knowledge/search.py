@@ -1,8 +1,8 @@
 """Entries for a weakness, in a researcher's words: BM25 over weighted fields, with the field's synonyms.
 
-An insight scores by the words that it shares with the query, each the more the rarer it is and the more the field
-counts in which it stands (BM25F, Robertson and Zaragoza 2009); what a concept is called otherwise counts as that
-concept. An entry scores as its best insight. No model is needed, and the result is the same everywhere.
+An insight scores by the words that it shares with the query, each the more the rarer it is and the more its
+field counts (BM25F, Robertson and Zaragoza 2009). What a concept is called otherwise counts as that concept.
+An entry scores as its best insight. No model is needed, and results are the same everywhere.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ WEIGHTS = {
     "outcomes": 1.0,
     "concepts": 0.5,
 }
-"""How much a field counts. `line` is the entry's one-line mechanism, `title` that of the insight."""
+"""How much a field counts. `line`
+is the entry's one-line mechanism, `title` that of the insight."""
 K1, B = 1.4, 0.5
 """How fast a word that stands there often stops to count, and how much long fields are held against it."""
 CONCEPT = 2.0
@@ -42,11 +43,6 @@ TELLING = ("symptoms",)
 """Fields whose concepts count: where an insight says what it cures. All others speak of too many."""
 OF_A_FAMILY = 2
 """Most entries of one family among the first ones."""
-STOP = frozenset(
-    "a an and are as at be been before but by can do does each for from had has have how if in into is it its more "
-    "most no not of on once one only or other than that the their them then there they this those to too under up "
-    "very was what when where which while who why will with would without".split()
-)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -57,9 +53,11 @@ class Found(msgspec.Struct, frozen=True):
     score: float
 
 
-class Synonyms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a concept is called in the field, by concept: words and phrases."""
+class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`stop` are words that say nothing; `concepts` are what concepts are called in the field: words and
+    phrases."""
 
+    stop: str
     concepts: dict[str, tuple[str, ...]]
 
 
@@ -74,7 +72,8 @@ class Lexical:
             for entry, insight in self._documents
         ]
         means = {
-            field: sum(sum(one[field].values()) for one in counted) / max(1, len(counted)) for field in WEIGHTS
+            field: sum(sum(one[field].values()) for one in counted) / max(1, len(counted))
+            for field in WEIGHTS
         }
         self._weighted = [_weighted(one, means) for one in counted]
         spread = Counter(term for one in self._weighted for term in one)
@@ -122,9 +121,11 @@ def fields(entry: Entry, insight: Insight) -> dict[str, str]:
 def terms(text: str) -> list[str]:
     """The stems of a text's words, and the concepts that it speaks of."""
     words = re.findall(r"[a-z][a-z0-9_]+", text.lower().replace("-", " "))
-    stems = [_stem(word) for word in words if word not in STOP]
+    stems = [_stem(word) for word in words if word not in _stop()]
     line = f" {' '.join(_stem(word) for word in words)} "
-    concepts = [f"={name}" for name, phrases in _phrases().items() if any(phrase in line for phrase in phrases)]
+    concepts = [
+        f"={name}" for name, phrases in _phrases().items() if any(phrase in line for phrase in phrases)
+    ]
     return [*stems, *concepts]
 
 
@@ -152,10 +153,19 @@ def _stem(word: str) -> str:
 
 
 @cache
+def _words() -> Words:
+    return msgspec.toml.decode((resources.files("asi_lab.knowledge") / "words.toml").read_bytes(), type=Words)
+
+
+@cache
+def _stop() -> frozenset[str]:
+    return frozenset(_words().stop.split())
+
+
+@cache
 def _phrases() -> dict[str, tuple[str, ...]]:
     """The stemmed phrases of each concept, between blanks."""
-    text = (resources.files("asi_lab.knowledge") / "synonyms.toml").read_bytes()
-    known = msgspec.toml.decode(text, type=Synonyms).concepts
+    known = _words().concepts
     return {name: tuple(_phrase(words) for words in (name, *phrases)) for name, phrases in known.items()}
 
 

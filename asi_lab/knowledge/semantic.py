@@ -1,7 +1,7 @@
 """Entries for a weakness by the meaning of both, as an embedding model sees them.
 
-Every insight is embedded once: the vectors lie in a file that is named for the texts and the embedder, so another
-text or another model makes another file. Search is exact: a few hundred vectors are nothing.
+Every insight is embedded once: the vectors lie in a file that is named for the texts and the embedder, so
+another text or another model makes another file. Search is exact: a few hundred vectors are nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Semantic:
         """
         self.base, self._embed = base, embed
         self._documents = list(base.insights())
-        texts = [f"{i.title}. {' '.join(getattr(i, field) for field in TRIGGERS)}" for _, i in self._documents]
+        texts = [
+            f"{i.title}. {' '.join(getattr(i, field) for field in TRIGGERS)}" for _, i in self._documents
+        ]
         self._matrix = _unit(_kept(texts, embed, embedder, cache))
 
     def search(self, query: str, count: int = 3, most_of_a_family: int = OF_A_FAMILY) -> list[Found]:
@@ -51,8 +53,8 @@ class Semantic:
         vector = _unit(np.asarray(self._embed([query]), np.float32))[0]
         if len(vector) != self._matrix.shape[1]:
             raise ConfigError(
-                f"the embedding model gave {len(vector)} numbers for the query and {self._matrix.shape[1]} for the "
-                "entries: it was changed under the same name. Remove the lab's folder index/ and try again."
+                f"the embedding model gave {len(vector)} numbers for a query and {self._matrix.shape[1]} "
+                "for entries: it was changed under its name. Remove the lab's folder index/ and try again."
             )
         likeness = self._matrix @ vector
         best: dict[str, Found] = {}
@@ -69,7 +71,12 @@ def _kept(texts: Sequence[str], embed: Embed, embedder: str, cache: Path) -> NDA
     file = cache / f"cognition-{name}.npy"
     try:
         kept = np.load(file, allow_pickle=False)
-        if kept.dtype == np.float32 and kept.ndim == 2 and len(kept) == len(texts) and np.isfinite(kept).all():
+        if (
+            kept.dtype == np.float32
+            and kept.ndim == 2
+            and len(kept) == len(texts)
+            and np.isfinite(kept).all()
+        ):
             return np.asarray(kept)
     except (OSError, ValueError, EOFError):
         pass  # none yet, or one that the disk did not keep: made anew
@@ -83,7 +90,9 @@ def _kept(texts: Sequence[str], embed: Embed, embedder: str, cache: Path) -> NDA
         cache.mkdir(parents=True, exist_ok=True)
         disk.write(file, content.getvalue())
     except OSError as error:
-        raise DiskError(f"The vectors of the cognition base were not kept. {disk.explain(error, file)}") from None
+        raise DiskError(
+            f"The vectors of the cognition base were not kept. {disk.explain(error, file)}"
+        ) from None
     return made
 
 

@@ -34,6 +34,7 @@ from asi_lab.text import plain
 OPTIONAL = ("stream_options", "response_format", "temperature")
 """Parameters that are left out where the server refuses them."""
 
+EMBED_SECONDS = 120.0
 LIST_SECONDS = 10.0
 NO_KEY = "no-key"
 """Sent where no key is set: a local server needs none, but the client insists on one."""
@@ -119,6 +120,29 @@ class OpenAI:
             fault = self._explain(error, line, Call(timeout=LIST_SECONDS))
         raise fault
 
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return one vector for each text, all of one length. Raises `Busy` and `ModelError` as
+        `complete`."""
+        if not texts:
+            return []
+        line = Line()
+        try:
+            with _client(self.base_url, self._key, EMBED_SECONDS, line) as client:
+                answer = client.embeddings.create(
+                    model=self.model, input=list(texts), encoding_format="float"
+                )
+                rows = sorted(answer.data, key=lambda row: row.index)
+                vectors = [[float(x) for x in row.embedding] for row in rows]
+        except Exception as error:
+            fault = self._explain(error, line, Call(timeout=EMBED_SECONDS))
+        else:
+            if len(vectors) == len(texts) and len({len(vector) for vector in vectors}) == 1:
+                return vectors
+            fault = Busy(
+                f"{self._server} should give {len(texts)} vectors of one length; it gave {len(vectors)}"
+            )
+        raise fault
+
     @property
     def _server(self) -> str:
         return f"the model server at {bare(self.base_url)}"
@@ -201,6 +225,11 @@ class OpenAI:
                 f"{server} has no model {plain(self.model)}: {words}. Set agents.models to one that it lists."
             )
         return ModelError(f"{server} refuses the request ({status}): {words}")
+
+
+def embed(base_url: str | None, model: str, texts: Sequence[str]) -> list[list[float]]:
+    """Vectors of texts; `base_url` and what is raised are as in `OpenAI`."""
+    return OpenAI(model, base_url).embed(texts)
 
 
 class _Answer:

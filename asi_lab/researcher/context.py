@@ -29,9 +29,16 @@ PLACES = (
 
 
 def values(
-    settings: Settings, candidate_id: int, draw: Draw, library: Library, experience: str, idea: str = ""
+    settings: Settings,
+    candidate_id: int,
+    draw: Draw,
+    library: Library,
+    experience: str,
+    insights: str = "",
+    idea: str = "",
 ) -> dict[str, str]:
-    """The values of the prompt of the planner of a candidate; `idea` is what a person wants it to take up."""
+    """The values of the prompt of the planner of a candidate; `insights` are those of papers, `idea` is what
+    a person wants it to take up."""
     parent, known = library.get(draw.parent), library.baselines
     assert parent.proposal is not None
     return {
@@ -40,7 +47,7 @@ def values(
         "parent_results": results(parent, library),
         "references": references(parent, [library.get(number) for number in draw.references], library),
         "standings": library.standings() or NOTHING,
-        "insights": NOTHING,
+        "insights": insights or NOTHING,
         "lessons": lessons(library.failures()) or NOTHING,
         "experience": experience or NOTHING,
         "direction": wish(idea) if idea else direction(candidate_id, draw, library),

@@ -129,6 +129,9 @@ def _facts(known: Dossier, lineage: str) -> Table:
         add("written by", f"{_text(proposal.researcher)}{model}")
         for done in found.repairs:
             add("repaired", f"by {_text(done.role)} after {done.failure.value}: {_text(done.changes)}")
+        for known_as in proposal.cognitions:
+            words = f"{_text(known_as.key)}: {_text(known_as.insight)} (score {known_as.score:.2f})"
+            add("cognition", f"{words}\nfor: {_text(known_as.weakness)}")
         add("nearest", f"{near}; {proposal.rejected} near-duplicates rejected before")
     if found.score is not None and baselines is not None:
         first, second = result_lines(found, baselines)

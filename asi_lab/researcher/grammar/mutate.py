@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -30,6 +30,9 @@ WEIGHTS = {
     "router": 6,
 }
 """How often a gene is drawn: those that add or replace a mechanism more often than its details."""
+
+Hint = Mapping[str, Sequence[Value]]
+"""Genes with the values that express a mechanism."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "memory": ("rule", "decay", "beta", "normaliser", "out_norm"),
@@ -62,6 +65,27 @@ def mutate(genome: Genome, rng: random.Random, avoid: Collection[Genome] = ()) -
         if repaired is not None and repaired != start and repaired not in avoid:
             return repaired
     raise ValueError(f"no new genome within {ATTEMPTS} mutations of {start}")
+
+
+def lean(
+    genome: Genome, hints: Sequence[Hint], rng: random.Random, avoid: Collection[Genome] = ()
+) -> tuple[int, Genome] | None:
+    """A valid canonical genome that expresses more of one of the hints, with the number of that hint: one of
+    its genes takes a value that it names. None where the genome expresses them all, or no step is sound."""
+    start = canonical(genome)
+    for number in rng.sample(range(len(hints)), len(hints)):
+        missing = [
+            (gene, value)
+            for gene, values in hints[number].items()
+            if gene in GENES and getattr(start, gene) not in values
+            for value in values
+            if value in GENES[gene]
+        ]
+        for gene, value in rng.sample(missing, len(missing)):
+            child = _repaired(_with(start, gene, value), {gene}, rng)
+            if child is not None and child != start and child not in avoid and getattr(child, gene) == value:
+                return number, child
+    return None
 
 
 def recombine(
