@@ -10,6 +10,7 @@ import ast
 from asi_lab.engineer.names import check_names
 from asi_lab.protocol import CLASS_NAME
 from asi_lab.records import Check
+from asi_lab.source import parsed
 
 CONSTRUCTOR = [
     *("mode", "d_model", "hidden_size", "expand_k", "expand_v", "num_heads", "use_beta", "use_gate"),
@@ -33,7 +34,7 @@ def check_source(code: str) -> tuple[Check, ...]:
     if len(code.encode("utf-8", "replace")) > MAX_BYTES:
         return (Check("size", False, len(code), MAX_BYTES, f"expected at most {MAX_BYTES} bytes"),)
     try:
-        tree = ast.parse(code)
+        tree = parsed(code)
     except (SyntaxError, ValueError, RecursionError) as error:
         line = error.lineno if isinstance(error, SyntaxError) else None
         return (Check("syntax", False, detail=f"line {line}: {error}" if line else str(error), line=line),)

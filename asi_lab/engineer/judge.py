@@ -12,6 +12,7 @@ import ast
 
 from asi_lab.baselines import Anchor, performance_points
 from asi_lab.records import Evidence, Judgement, Proposal, RubricPart
+from asi_lab.source import parsed
 
 MIDPOINT = 5.0
 NAME = "measured rubric"
@@ -95,4 +96,4 @@ def _novelty(proposal: Proposal) -> RubricPart:
 
 def _nodes(code: str) -> int:
     """Size of code as the number of syntax nodes: blind to formatting, comments count nothing."""
-    return sum(1 for _ in ast.walk(ast.parse(code)))
+    return sum(1 for _ in ast.walk(parsed(code)))

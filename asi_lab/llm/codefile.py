@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import json_repair
 
 from asi_lab.llm.model import RAW, Tool, ToolCall
 from asi_lab.llm.parse import Unreadable, code_of, edits_of
+from asi_lab.source import parsed
 
 WRITE = Tool(
     "write_code_file",
@@ -95,7 +95,7 @@ class CodeFile:
 
     def _take(self, code: str) -> None:
         try:
-            ast.parse(code)
+            parsed(code)
         except (SyntaxError, ValueError, RecursionError) as error:
             line = error.lineno if isinstance(error, SyntaxError) else None
             text = code.splitlines()[line - 1].strip() if line and line <= len(code.splitlines()) else ""

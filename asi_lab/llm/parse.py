@@ -5,7 +5,6 @@ Everything here takes text and gives text or plain values; nothing of it is exec
 
 from __future__ import annotations
 
-import ast
 import re
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ import json_repair
 import msgspec
 
 from asi_lab.llm.model import ToolCall
+from asi_lab.source import parsed
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def code_of(text: str) -> str | None:
 
 def _parses(code: str) -> bool:
     try:
-        ast.parse(code)
+        parsed(code)
     except (SyntaxError, ValueError, RecursionError):
         return False
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 
-from asi_lab.source import drop_docstrings
+from asi_lab.source import drop_docstrings, parsed
 
 
 def code_hash(code: str) -> str:
@@ -15,7 +15,7 @@ def code_hash(code: str) -> str:
     Code that does not parse is hashed as text.
     """
     try:
-        tree = ast.parse(code)
+        tree = parsed(code)
     except (SyntaxError, ValueError, RecursionError):
         return hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()[:24]
     drop_docstrings(tree)
