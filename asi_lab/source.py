@@ -13,8 +13,8 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def parsed(code: str) -> ast.Module:
-    """The syntax tree of source code, from any thread. Raises SyntaxError, ValueError or RecursionError where it
-    is no code."""
+    """The syntax tree of source code, from any thread. Raises SyntaxError, ValueError or RecursionError where
+    it is no code."""
     with _parsing:
         return ast.parse(code)
 

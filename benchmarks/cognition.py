@@ -1,9 +1,10 @@
 """Does a weakness find its cure? python benchmarks/cognition.py [EMBEDDER ...]
 
-60 queries, symptoms in a researcher's words with the papers that would be acceptable answers, written from titles and
-one-line mechanisms before any search was tuned. Every second one was tuned on, the others are held out. recall@3 is
-the share of queries with an acceptable paper among the first three, MRR the mean of 1 / rank of the first one among
-the first ten. By default the search by words, and as a floor a random order; embedding models are named as in lab.toml.
+60 queries, symptoms in a researcher's words with the papers that would be acceptable answers, written from
+titles and one-line mechanisms before any search was tuned. Every second one was tuned on, the others are held
+out. recall@3 is the share of queries with an acceptable paper among the first three, MRR the mean of 1 / rank
+of the first one among the first ten. By default the search by words, and as a floor a random order; embedding
+models are named as in lab.toml.
 """
 
 from __future__ import annotations
