@@ -95,7 +95,8 @@ def show(key: str, raw: bool) -> None:
         return
     front, body = entry.front, text.split("\n---\n", 1)[1]
     links = [("supersedes", front.supersedes), ("combines with", front.combines_with)]
-    head = [f"**{front.title}**", "", f"{front.first_author} and others, {front.year}, arXiv {front.arxiv}"]
+    where = f", arXiv {front.arxiv}" if front.arxiv else ""
+    head = [f"**{front.title}**", "", f"{front.first_author} and others, {front.year}{where}"]
     head += ["", f"{front.family}: {front.mechanism}", ""]
     head += [f"{words} {', '.join(keys)}\n" for words, keys in links if keys]
     console = tables.console()

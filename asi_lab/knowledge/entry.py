@@ -57,7 +57,8 @@ class Insight(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Front(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The front matter: what the paper is, and how it stands to others (by key)."""
+    """The front matter: what the paper is, and how it stands to others (by key). `arxiv` is empty for a paper
+    that is not there."""
 
     key: str
     title: str

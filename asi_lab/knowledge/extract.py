@@ -192,4 +192,4 @@ def _key(title: str) -> str:
 
 def _arxiv(text: str) -> str:
     match = re.search(r"arXiv:\s*(\d{4}\.\d{4,5})", text)
-    return match[1] if match else "0000.00000"
+    return match[1] if match else ""

@@ -61,8 +61,8 @@ def _entry(entry: Entry, base: Base) -> Iterator[str]:
     front = entry.front
     if not _KEY.fullmatch(front.key):
         yield f"key: expected a-z, 0-9 and -; found {front.key!r}"
-    if not _ARXIV.fullmatch(front.arxiv):
-        yield f"arxiv: expected an id such as 2406.06484; found {front.arxiv!r}"
+    if front.arxiv and not _ARXIV.fullmatch(front.arxiv):
+        yield f"arxiv: expected an id such as 2406.06484, or an empty one; found {front.arxiv!r}"
     if not 1990 <= front.year <= datetime.datetime.now(tz=datetime.UTC).year + 1:
         yield f"year: found {front.year}"
     if front.family not in FAMILIES:

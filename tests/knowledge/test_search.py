@@ -143,7 +143,7 @@ def test_what_is_told_is_what_the_entry_says():
         entry = BASE.get(cognition.key)
         insight = next(one for one in entry.insights if one.title == cognition.insight)
         assert insight.formulation in told
-        assert entry.front.arxiv in told
+        assert entry.front.title in told
         assert insight.design in adviser.cited(found)
     gone = (Cognition("no-such-entry", "x", 1.0, "w"),)
     assert adviser.told(gone) == adviser.cited(gone) == ""
