@@ -89,8 +89,8 @@ class Adviser:
     def _told(self, cognition: Cognition, entry: Entry, insight: Insight) -> str:
         front = entry.front
         return (
-            f"### {front.key}: {insight.title}\n\n({front.title}, {front.first_author} and others, {front.year}; "
-            f"confidence of this entry: {insight.confidence})\n\n"
+            f"### {front.key}: {insight.title}\n\n({front.title}, {front.first_author} and others, "
+            f"{front.year}; confidence of this entry: {insight.confidence})\n\n"
             f"For the weakness: {cognition.weakness}\n\nInsight: {insight.design}\n\n"
             f"Algorithm: {insight.algorithm}\n\nWhy it works: {insight.mechanism}\n\n"
             f"Formulation:\n{insight.formulation}\n\nIn a layer: {insight.integration}\n\n"
