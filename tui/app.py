@@ -375,7 +375,11 @@ class LabApp(App[int]):
         )
 
     def _confirmed(self, question: str, order: Callable[[], None]) -> None:
-        if self.orders.may:
+        if not self.orders.may:
+            return
+        if self.lab.engine_pid() is None:
+            order()  # which says that there is none
+        else:
             self.push_screen(Confirm(question), lambda yes: order() if yes else None)
 
     def action_start_engine(self) -> None:

@@ -92,6 +92,7 @@ class Start(ModalScreen[Wanted | None]):
         border: thick $primary; background: $surface; }
     Start Input { height: 1; border: none; width: 24; background: $boost; }
     Start Horizontal { height: 1; }
+    Start Horizontal Static { width: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Start"),

@@ -16,6 +16,7 @@ from asi_lab.store import Store
 from asi_lab.tui import preferences, since
 from asi_lab.tui.app import PANES
 from asi_lab.tui.dialogs import Confirm, Help, Start
+from asi_lab.tui.engine import Wanted
 from asi_lab.tui.linetable import LineTable
 from asi_lab.tui.preferences import Memory
 from asi_lab.tui.snapshot import Reader
@@ -371,3 +372,27 @@ def test_the_reader_reads_what_is_new_only(own):
     reader = Reader(own)
     assert len(reader.read().summaries) == 4
     reader.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_limits_of_a_search_are_typed_before_it_is_started(own, size, monkeypatch):
+    started = []
+    monkeypatch.setattr("asi_lab.tui.engine.start", lambda lab, wanted: started.append(wanted) or lab.path)
+
+    async def script(app, pilot) -> None:
+        await until(pilot, lambda: isinstance(app.screen, Start))
+        await pilot.press("tab", *"12", "tab", "0", "full_stop", "5")
+        await pilot.pause(0.2)
+        assert "12" in seen(app)
+        assert "0.5" in seen(app)
+        await pilot.press("enter", "s")
+        await until(pilot, lambda: started)
+        assert started == [Wanted(12, 0.5)]
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, Start))
+        await pilot.press("tab", "0", "enter", "s")
+        await pilot.pause(0.2)
+        assert "above 0" in seen(app)
+        assert len(started) == 1
+
+    use(own, size, script)
