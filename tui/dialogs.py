@@ -90,7 +90,7 @@ class Start(ModalScreen[Wanted | None]):
     Start { align: center middle; }
     Start > VerticalScroll { width: 76; max-width: 95%; height: auto; max-height: 95%; padding: 0 2;
         border: thick $primary; background: $surface; }
-    Start Input { height: 1; border: none; width: 24; background: $boost; }
+    Start Input, Start Input:focus { height: 1; border: none; width: 24; background: $boost; }
     Start Horizontal { height: 1; }
     Start Horizontal Static { width: auto; }
     """
