@@ -150,7 +150,8 @@ class Start(ModalScreen[Wanted | None]):
                 int(experiments.value) if experiments.value else None,
                 float(hours.value) if hours.value else None,
             )
-            if (wanted.experiments or 1) < 1 or not 0 < (wanted.hours or 1) < math.inf:
+            given = [limit for limit in (wanted.experiments, wanted.hours) if limit is not None]
+            if not all(0 < limit < math.inf for limit in given):
                 raise ValueError
         except ValueError:
             self.query_one("#fault", Static).update(
