@@ -269,19 +269,16 @@ def _annotated(found: Note, command: Command, words: str, candidate_id: int | No
         return _plain(msgspec.structs.replace(found, comments=comments)), words
     tags = words.split()
     if not tags or any(not TAG.fullmatch(tag) for tag in tags):
-        return (
-            None,
-            f"not tagged: a tag is of a-z 0-9 _ . - and of 1 to 40 characters; found {_short(words)!r}",
-        )
+        expected = "a tag is of a-z 0-9 _ . - and of 1 to 40 characters"
+        return None, f"not tagged: {expected}; found {_short(words)!r}"
     if command.action == "untag":
         kept, verb = tuple(tag for tag in found.tags if tag not in tags), "no longer tagged"
     else:
         kept, verb = tuple(dict.fromkeys((*found.tags, *tags))), "tagged"
     if len(kept) > MOST_TAGS:
         return None, f"not tagged: a candidate has at most {MOST_TAGS} tags"
-    return _plain(
-        msgspec.structs.replace(found, tags=kept)
-    ), f"candidate {candidate_id} {verb}: {' '.join(tags)}"
+    words = f"candidate {candidate_id} {verb}: {' '.join(tags)}"
+    return _plain(msgspec.structs.replace(found, tags=kept)), words
 
 
 def _not_done(found: Candidate | None, command: Command) -> str:
