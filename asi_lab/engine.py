@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -42,6 +42,19 @@ from asi_lab.trials import Trials
 
 HEARTBEAT_SECONDS = 1.0
 TICK_SECONDS = 0.2
+
+News = Sequence[NewEvent]
+
+
+class _Held(NamedTuple):
+    """What an engine holds while it is at work on its lab: `news` is what the preparations gave, `lock` the
+    lock's file descriptor."""
+
+    store: Store
+    control: Control
+    executor: Executor
+    news: News
+    lock: int
 
 
 class View(Protocol):
@@ -83,6 +96,18 @@ class Engine:
             LabLocked: another engine runs on this lab.
             LabError: the disk, data, store, lineage or the machinery of trials failed.
         """
+        return self._alone(hours, lambda held: self._search(held, experiments))
+
+    def race(self, runs: Sequence[tuple[str, int]]) -> int:
+        """Measure reference architectures, each run by its name and the index of its seed, and record them as
+        baselines; those that are there already are left out.
+
+        Returns and raises as `search`, and raises `TrialError` where a run failed.
+        """
+        return self._alone(None, lambda held: self._race(held, runs))
+
+    def _alone(self, hours: float | None, work: Callable[[_Held], None]) -> int:
+        """Do `work` as the one engine of the lab, with its data prepared and its store open."""
         with self.lab.locked() as lock:
             control = Control(self.lab, self.view.say, hours)
             with control.listening():
@@ -91,7 +116,7 @@ class Engine:
                     news = [*confinement, *self._prepare_data(control)]
                     with Store.open(self.lab.store) as store:
                         control.attend(store)
-                        self._search(store, control, executor, news, experiments, lock)
+                        work(_Held(store, control, executor, news, lock))
                 except StopNow:
                     self.view.say(
                         "Cut off. What is finished is kept; what was running starts over next time."
@@ -104,23 +129,14 @@ class Engine:
                     ) from error
         return 0 if control.signalled is None else 128 + control.signalled
 
-    def _search(
-        self,
-        store: Store,
-        control: Control,
-        executor: Executor,
-        news: Sequence[NewEvent],
-        experiments: int | None,
-        lock: int,
-    ) -> None:
+    def _search(self, held: _Held, experiments: int | None) -> None:
+        store, control, executor, news, lock = held
         config_text = self._config_text(store)
-        ended_well = (store.get_meta("engine") or {"state": "stopped"})["state"] == "stopped"
+        ended_well = _ended_well(store)
         watch = _Watch(store, control, self.view, experiments)
-        started: NewEvent = ("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()})
         agents = Agents(self.settings, store, self.lab.path, watch, self.connected)
         watch.agents = agents
-        watch.beat("running", started, *news)
-        try:
+        with self._beating(watch, executor, news):
             agents.greet()
             executor.prepare()
             trials = Trials(self.lab, self.settings, store, executor, watch)
@@ -131,12 +147,33 @@ class Engine:
             loop = Loop(self.settings, config_text, store, lineage, trials, agents, adviser)
             control.annotate = loop.annotate
             loop.run(experiments, lambda: _may_go_on(control, watch, agents))
+
+    def _race(self, held: _Held, runs: Sequence[tuple[str, int]]) -> None:
+        store, control, executor, news, lock = held
+        config_text = self._config_text(store)
+        ended_well = _ended_well(store)
+        watch = _Watch(store, control, self.view, None)
+        with self._beating(watch, executor, news):
+            executor.prepare()
+            if store.get(SEED_ID) is not None:
+                self._lineage(store, config_text, lock, thorough=not ended_well)
+            trials = Trials(self.lab, self.settings, store, executor, watch)
+            have = {(run.architecture, run.seed_index) for run in store.baselines()}
+            _measure(trials, [run for run in runs if run not in have], lambda: control.may_go_on(watch.tick))
+
+    @contextlib.contextmanager
+    def _beating(self, watch: _Watch, executor: Executor, news: News) -> Iterator[None]:
+        """Tell viewers of the engine's start and, whatever happens, of its end, where the executor closes."""
+        started: NewEvent = ("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()})
+        watch.beat("running", started, *news)
+        try:
+            yield
         finally:
             executor.close()
             cause = sys.exception()  # it says more than what may follow from it
             with contextlib.suppress(*([StoreError] if cause else [])):
                 watch.beat("stopped", ("engine_stopped", f"engine {os.getpid()} stopped", {}))
-                self.view.refresh(store)
+                self.view.refresh(watch.store)
 
     def _executor(self) -> tuple[Executor, Sequence[NewEvent]]:
         """Where trials run, and what is to be told of their confinement: the level and what it leaves open.
@@ -196,10 +233,7 @@ class Engine:
         return str(text)
 
     def _measure_baselines(self, store: Store, trials: Trials, may_go_on: Callable[[], bool]) -> None:
-        for architecture, index in baselines.due(self.settings.baselines, 0, store.baselines()):
-            if not may_go_on():
-                raise StopNow
-            trials.baseline(architecture, index)
+        _measure(trials, baselines.due(self.settings.baselines, 0, store.baselines()), may_go_on)
         if store.get(SEED_ID) is None:
             store.put(self._seed(store), ("note", f"seed architecture: {SEED_ARCHITECTURE}", {}))
 
@@ -253,6 +287,23 @@ class Engine:
             for file in self.lab.trials.glob(f"*/*{Path(CHECKPOINT_FILE).stem}.*"):
                 if file.parent.name not in wanted:
                     file.unlink()
+
+
+def _ended_well(store: Store) -> bool:
+    """Whether the engine before this one ended by itself."""
+    return bool((store.get_meta("engine") or {"state": "stopped"})["state"] == "stopped")
+
+
+def _measure(trials: Trials, runs: Sequence[tuple[str, int]], may_go_on: Callable[[], bool]) -> None:
+    """Run baselines, each by its name and the index of its seed.
+
+    Raises:
+        StopNow: the search is to end.
+    """
+    for architecture, index in runs:
+        if not may_go_on():
+            raise StopNow
+        trials.baseline(architecture, index)
 
 
 def _may_go_on(control: Control, watch: _Watch, agents: Agents) -> bool:

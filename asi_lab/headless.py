@@ -10,7 +10,7 @@ import errno
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -20,7 +20,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from asi_lab.baselines import ARCHITECTURES
+from asi_lab import races
+from asi_lab.baselines import due
 from asi_lab.engine import Engine
 from asi_lab.events import Event
 from asi_lab.lab import Lab
@@ -31,6 +32,7 @@ from asi_lab.settings import Settings
 from asi_lab.store import Store
 from asi_lab.text import plain
 from asi_lab.view import leaderboard, status, tables
+from asi_lab.view import races as racing
 
 DIFF_LINES = 60
 _DRAW_SECONDS = 0.2
@@ -50,14 +52,21 @@ def for_whoever_is_there(console: Console) -> Iterator[None]:
 
 
 class ConsoleView:
-    """Shows a running search; use it with `with`. `experiments` is how many candidates it is to hold.
+    """Shows a running search; use it with `with`. `experiments` is how many candidates it is to hold; in a
+    race `runs` are the baselines that it measures.
 
     Everything is drawn by the caller's thread, and nothing is printed while something else is: `say`
     may be called from a signal handler.
     """
 
-    def __init__(self, console: Console, settings: Settings, experiments: int | None) -> None:
-        self.console, self.settings, self.experiments = console, settings, experiments
+    def __init__(
+        self,
+        console: Console,
+        settings: Settings,
+        experiments: int | None,
+        runs: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        self.console, self.settings, self.experiments, self.runs = console, settings, experiments, runs
         self._live = console.is_terminal and not console.is_dumb_terminal
         self._bars = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
@@ -155,9 +164,11 @@ class ConsoleView:
 
     def _count(self, store: Store) -> None:
         """How far the search is, for the bar and the lines."""
-        summaries, runs = store.summaries(), len(store.baselines())
-        if not summaries:
-            total = self.settings.baselines.seeds * len(ARCHITECTURES)
+        summaries = store.summaries()
+        if self.runs or not summaries:
+            wanted = self.runs or due(self.settings.baselines, 0, ())
+            have = {(run.architecture, run.seed_index) for run in store.baselines()}
+            runs, total = len(have & set(wanted)), len(wanted)
             self._bars.update(
                 self._whole, description="baselines", completed=runs, total=total, detail=f"{runs}/{total}"
             )
@@ -234,6 +245,29 @@ def search(lab: Lab, experiments: int | None, hours: float | None) -> int:
     results = tables.console()
     with for_whoever_is_there(results):
         conclude(lab, settings, results)
+    return outcome
+
+
+def race(lab: Lab, architectures: Sequence[str], seeds: int, as_json: bool) -> int:
+    """Measure reference architectures with so many seeds each, and print how they compare; returns the exit
+    status.
+
+    Raises `LabError` as `Engine.race` does.
+    """
+    settings, narration = lab.settings(), tables.console(stderr=True)
+    runs = races.runs(architectures, seeds)
+    with ConsoleView(narration, settings, None, runs) as view:
+        outcome = Engine(lab, view).race(runs)
+    if not lab.has_results():  # cut off before the first run
+        return outcome
+    with Store.open_readonly(lab.store) as store:
+        found = races.read(store, settings, architectures, seeds)
+    results = tables.console()
+    with for_whoever_is_there(results):
+        if as_json:
+            print(tables.to_json(found), file=results.file)
+        else:
+            results.print(racing.race(found, results.width))
     return outcome
 
 

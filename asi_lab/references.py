@@ -1,19 +1,26 @@
-"""The packaged reference architectures: the seed of a lab, and the upper end of the judge's scale."""
+"""The packaged reference architectures; two are the seed of a lab and the upper end of the judge's scale."""
 
 from __future__ import annotations
 
 from importlib import resources
 
 from asi_lab.baselines import ARCHITECTURES, SEED_ARCHITECTURE, UPPER_REFERENCE
+from asi_lab.protocol import ARCHITECTURE_FILE
 from asi_lab.records import Proposal
 from asi_lab.researcher.novelty import code_hash
 
 
+def names() -> list[str]:
+    """All of them, the two baselines of every lab first."""
+    folders = resources.files("asi_lab.lineage_repo").iterdir()
+    found = [folder.name for folder in folders if (folder / ARCHITECTURE_FILE).is_file()]
+    return [*ARCHITECTURES, *sorted(set(found) - set(ARCHITECTURES))]
+
+
 def source(architecture: str) -> str:
-    """Source of a reference architecture."""
-    assert architecture in ARCHITECTURES
+    """Source of a reference architecture, one of `names`."""
     folder = resources.files("asi_lab.lineage_repo")
-    return (folder / architecture / "architecture.py").read_text(encoding="utf-8")
+    return (folder / architecture / ARCHITECTURE_FILE).read_text(encoding="utf-8")
 
 
 def seed() -> Proposal:

@@ -87,14 +87,13 @@ class Trials:
         return standing, evidence
 
     def baseline(self, architecture: str, index: int) -> None:
-        """Measure one seed of a baseline and record it.
+        """Measure one seed of a reference architecture and record it as a baseline.
 
         Raises:
             TrialError: it failed, which no candidate is to blame for.
         """
         label = f"{architecture}-seed{index}"
-        code = dict(zip((SEED_ARCHITECTURE, UPPER_REFERENCE), self.reference_code, strict=True))[architecture]
-        directory = self._directory(label, code)
+        directory = self._directory(label, references.source(architecture))
         evidence = self._whole_run(directory, keyed_seed(self.settings.seed, architecture, index, "init"))
         if evidence.evaluation is None:
             state = evidence.failure.value if evidence.failure else "no result"

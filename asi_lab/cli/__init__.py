@@ -10,17 +10,14 @@ import io
 import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from asi_lab import __version__
-from asi_lab.cli import calibrate, care, check, cognition, demo, look, money, steer
-from asi_lab.cli.shared import create, current_lab, existing, lab_option, preset_option, seed_option
+from asi_lab.cli import calibrate, care, check, cognition, demo, look, money, race, steer
+from asi_lab.cli.shared import current_lab, existing, lab_option, prepare, preset_option, seed_option
 from asi_lab.errors import LabError, UsageError
-
-if TYPE_CHECKING:
-    from asi_lab.lab import Lab
 
 _EPILOG = (
     "Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 the lab is locked by another "
@@ -99,7 +96,7 @@ def cli(
     if no_tui and (replay or readonly):
         raise UsageError("--replay, --readonly: go with the terminal UI, not with --no-tui.")
     lab = existing() if replay else current_lab()
-    _prepare(lab, preset, seed)
+    prepare(lab, preset, seed)
     if no_tui:
         from asi_lab import headless
 
@@ -120,6 +117,7 @@ for _command in (
     look.diff,
     look.log,
     check.check,
+    race.race,
     steer.pause,
     steer.resume,
     steer.stop,
@@ -157,17 +155,3 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
-
-
-def _prepare(lab: Lab, preset: str | None, seed: int | None) -> None:
-    """Make the lab where there is none; an existing one must be what was asked for."""
-    if not lab.exists:
-        create(lab, preset, seed)
-        return
-    settings = lab.settings()
-    for name, asked, found in (("preset", preset, settings.preset), ("seed", seed, settings.seed)):
-        if asked is not None and asked != found:
-            raise UsageError(
-                f"--{name} {asked}: the lab at {lab.path} has {name} {found}. Leave the option out, or make "
-                "another lab with --lab."
-            )

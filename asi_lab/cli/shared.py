@@ -66,6 +66,20 @@ def create(lab: Lab, preset: str | None, seed: int | None) -> None:
     click.echo(f"Made a lab in {lab.path} (preset {preset or DEFAULT_PRESET}, seed {seed or 0}).", err=True)
 
 
+def prepare(lab: Lab, preset: str | None, seed: int | None) -> None:
+    """Make the lab where there is none; an existing one must be what was asked for."""
+    if not lab.exists:
+        create(lab, preset, seed)
+        return
+    settings = lab.settings()
+    for name, asked, found in (("preset", preset, settings.preset), ("seed", seed, settings.seed)):
+        if asked is not None and asked != found:
+            raise UsageError(
+                f"--{name} {asked}: the lab at {lab.path} has {name} {found}. Leave the option out, or make "
+                "another lab with --lab."
+            )
+
+
 def nothing_yet(lab: Lab) -> None:
     """Say that there are no results yet, and how to get some."""
     from asi_lab.view import tables

@@ -14,7 +14,11 @@ from asi_lab.researcher.grammar import gated_delta_net_genome, render, seed_geno
 
 REPOSITORY = Path(asi_lab.__file__).parent / "lineage_repo"
 GRAMMAR_NAMES = ("delta_net", "gated_delta_net")
-NAMES = (*GRAMMAR_NAMES, "mamba2", "path_gate_fusion_net", "content_sharp_router")
+DISCOVERIES = (
+    *("path_gate_fusion_net", "content_sharp_router", "fusion_gated_fir_net", "hier_gate_net"),
+    "ada_multi_path_gate_net",
+)
+NAMES = (*GRAMMAR_NAMES, "mamba2", *DISCOVERIES)
 CONSTRUCTOR = [
     *("mode", "d_model", "hidden_size", "expand_k", "expand_v", "num_heads", "use_beta", "use_gate"),
     *("use_short_conv", "conv_size", "conv_bias", "allow_neg_eigval", "layer_idx", "qk_activation"),
@@ -42,7 +46,7 @@ def build(name: str, **options: object) -> nn.Module:
 
 def mix(layer: nn.Module, x: Tensor, **options: object) -> Tensor:
     output, auxiliary, cache = layer(x, **options)
-    assert auxiliary is None
+    assert auxiliary is None or (auxiliary.ndim == 0 and auxiliary.isfinite())
     assert cache is None
     return output
 

@@ -1,5 +1,7 @@
 """The architectures compute what their docstrings say: token by token, head by head, in float64."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -47,14 +49,14 @@ def rms(x: Tensor) -> Tensor:
     return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
 
 
-def delta(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
-    """One head: q, k, v [B, L, V], beta [B, L]."""
+def delta(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, retention: Tensor) -> Tensor:
+    """One head: q, k, v [B, L, V], beta [B, L], a scalar retention."""
     S = torch.zeros(B, V, V, dtype=torch.double)  # from key to value
     outputs = []
     for t in range(L):
         b = beta[:, t, None, None]
         outer = k[:, t, :, None] * k[:, t, None, :]
-        S = S @ (torch.eye(V) - b * outer) + b * v[:, t, :, None] * k[:, t, None, :]
+        S = retention * S @ (torch.eye(V) - b * outer) + b * v[:, t, :, None] * k[:, t, None, :]
         outputs.append((S @ q[:, t, :, None])[..., 0])
     return torch.stack(outputs, 1)
 
@@ -62,12 +64,15 @@ def delta(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
 def paths_of(mixer: nn.Module, u: Tensor) -> list[Tensor]:
     """For each head: its values, both filters of them and its memory, [B, L, 4, V]."""
     q, k, v = silu(fir(project(u, mixer.qkv_proj), mixer.qkv_conv.weight)).split(D, -1)
-    short, long = fir(v, mixer.filters.short), fir(v, mixer.filters.long)
+    filters = mixer.filters if hasattr(mixer, "filters") else None
+    short = fir(v, filters.short if filters else mixer.short_fir.weight)
+    long = fir(v, filters.long if filters else mixer.long_fir.weight)
     beta = torch.sigmoid(project(u, mixer.beta_proj))
+    retention = torch.sigmoid(mixer.retention) if hasattr(mixer, "retention") else torch.ones(H)
     found = []
     for h in range(H):
         head = slice(h * V, (h + 1) * V)
-        memory = delta(unit(q[..., head]), unit(k[..., head]), v[..., head], beta[..., h])
+        memory = delta(unit(q[..., head]), unit(k[..., head]), v[..., head], beta[..., h], retention[h])
         found.append(torch.stack((v[..., head], short[..., head], long[..., head], memory), -2))
     return found
 
@@ -128,3 +133,55 @@ def test_content_sharp_router(u):
     expected = project(torch.cat(outputs, -1), mixer.out_proj)
     torch.testing.assert_close(mix(mixer, u), expected, rtol=1e-5, atol=1e-6)
     assert least > 1e-4  # the floor that the temperature gives each share
+
+
+def test_fusion_gated_fir_net(u):
+    mixer = layer("fusion_gated_fir_net")
+    seen = silu(project(u, mixer.gates.inner))
+    gates = torch.sigmoid(project(seen, mixer.gates.logits)).split(4, -1)
+    outputs = [(gates[h][..., None] * paths).sum(-2) for h, paths in enumerate(paths_of(mixer, u))]
+    expected = project(torch.cat(outputs, -1), mixer.out_proj)
+    torch.testing.assert_close(mix(mixer, u), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_hier_gate_net(u):
+    mixer = layer("hier_gate_net")
+    logits = project(silu(project(u, mixer.gate.inner)), mixer.gate.logits).split(10, -1)
+    outputs = []
+    for h, paths in enumerate(paths_of(mixer, u)):
+        stage, local, distant, floor = logits[h].split([2, 2, 2, 4], -1)
+        stage = torch.softmax(stage, -1)
+        fine = (torch.softmax(local, -1), torch.softmax(distant, -1))
+        shares = torch.cat([stage[..., i, None] * fine[i] for i in (0, 1)], -1)
+        floor = 0.02 + 0.18 * torch.sigmoid(floor)
+        shares = floor + (1 - floor.sum(-1, keepdim=True)) * shares
+        torch.testing.assert_close(shares.sum(-1), torch.ones(B, L, dtype=torch.double))
+        assert (shares >= 0.02).all()
+        outputs.append((shares[..., None] * paths).sum(-2))
+    expected = project(torch.cat(outputs, -1), mixer.out_proj)
+    torch.testing.assert_close(mix(mixer, u), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_ada_multi_path_gate_net(u):
+    mixer = layer("ada_multi_path_gate_net")
+    gate = mixer.gate
+    tokens = project(silu(project(u, gate.inner)), gate.token_logits).split(4, -1)
+    heads = gate.head_logits.split(4)
+    outputs, lacking = [], []
+    for h, paths in enumerate(paths_of(mixer, u)):
+        shares = 0.02 + 0.92 * torch.softmax(gate.layer_logits + heads[h] + tokens[h], -1)
+        lacking.append(1 + (shares * shares.log()).sum(-1) / math.log(4))
+        outputs.append((shares[..., None] * paths).sum(-2))
+    expected = project(torch.cat(outputs, -1), mixer.out_proj)
+    output, penalty, _ = mixer(u)
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(penalty, 0.01 * torch.stack(lacking).mean())
+    with torch.no_grad():
+        for parameter in gate.parameters():
+            parameter.zero_()
+    assert mixer(u)[1].item() == pytest.approx(0.0, abs=1e-12)  # even shares cost nothing
+    with torch.no_grad():
+        gate.layer_logits[0] = 100.0
+    collapsed = torch.tensor([0.94, 0.02, 0.02, 0.02])
+    entropy = torch.special.entr(collapsed).sum().item() / math.log(4)
+    assert mixer(u)[1].item() == pytest.approx(0.01 * (1 - entropy), rel=1e-5)

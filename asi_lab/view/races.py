@@ -1,0 +1,90 @@
+"""How a race looks on a terminal: 80 columns are enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from asi_lab.races import Figure, Race
+from asi_lab.text import plain
+
+TASK_WIDTH = 18
+"""Columns of a task's score; more tasks than fit side by side go into further tables."""
+
+
+def race(found: Race, width: int) -> RenderableType:
+    """The lanes with their differences to the first, their scores in each task, and how to read them."""
+    if not found.lanes:
+        return Text("No run is finished yet.")
+    room = max(1, (width - max(len(lane.architecture) for lane in found.lanes)) // TASK_WIDTH)
+    columns = [(task.task, task.score_name) for task in found.tasks]
+    if found.lanes[0].average is not None:
+        columns.append(("average", "higher is better"))
+    scores = [_scores(found, columns[i : i + room]) for i in range(0, len(columns), room)]
+    parts = [_losses(found), *(part for table in scores for part in (Text(), table))]
+    return Group(*parts, Text(), _explained(found))
+
+
+def _explained(found: Race) -> Text:
+    first = found.lanes[0].architecture
+    if found.noise:
+        differences = (
+            f"± in a heading is the spread (sd) of one run. Differences are to {first}, with 95 % intervals; "
+            "* marks those beyond chance at 5 %, which one comparison in twenty is without a cause."
+        )
+    else:
+        differences = f"Differences are to {first}. One run of each does not tell noise: ask for more seeds."
+    return Text(f"{differences} Speeds are those of this machine in training, at the time of each run.")
+
+
+def _losses(found: Race) -> Table:
+    shown = _table(found)
+    loss, benchmark = "loss", "benchmark"
+    if found.noise:
+        loss, benchmark = f"loss\n±{found.noise['loss']:.4f}", f"benchmark\n±{found.noise['benchmark']:.2%}"
+    for heading in ("runs", loss, "difference\n95 %", benchmark, "params", "tok/s"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for lane in found.lanes:
+        shown.add_row(
+            lane.architecture,
+            str(lane.runs),
+            f"{lane.loss.mean:.4f}",
+            _difference(lane.loss),
+            f"{lane.benchmark.mean:+.2%}{_star(lane.benchmark)}",
+            f"{lane.params:,}",
+            f"{lane.tokens_per_second:,.0f}",
+        )
+    return shown
+
+
+def _scores(found: Race, columns: Sequence[tuple[str, str]]) -> Table:
+    shown = _table(found)
+    for task, score_name in columns:
+        noise = f"\n±{found.noise[task]:.4f}" if task in found.noise else ""
+        shown.add_column(f"{plain(task)}\n{plain(score_name)}{noise}", justify="right")
+    for lane in found.lanes:
+        figures = {"average": lane.average, **lane.tasks}
+        cells = [figures[task] for task, _ in columns]
+        shown.add_row(lane.architecture, *("" if f is None else f"{f.mean:.4f}{_star(f)}" for f in cells))
+    return shown
+
+
+def _table(found: Race) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    shown.add_column(f"preset {found.preset}", no_wrap=True, overflow="ellipsis")
+    return shown
+
+
+def _difference(found: Figure) -> str:
+    if found.difference is None:
+        return ""
+    interval = "" if found.interval is None else f" ±{found.interval:.4f}"
+    return f"{found.difference:+.4f}{interval}{_star(found)}"
+
+
+def _star(found: Figure) -> str:
+    return "*" if found.beyond_noise else " "

@@ -1,0 +1,60 @@
+"""The command race, with simulated trials."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from asi_lab import engine
+from asi_lab.engineer.executor import Executor
+from tests import simulated_engine
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    simulated: Executor = simulated_engine.SimulatedExecutor(0.0)
+    monkeypatch.setattr(engine.Engine, "_executor", lambda self: (simulated, ()))
+    return simulated_engine.make_lab(tmp_path, "")
+
+
+def test_a_table_of_80_columns(run, lab):
+    result = run("--lab", lab.path, "race", "delta_net", "mamba2", "--seeds", 3)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line.split() for line in lines]
+    assert rows[1] == ["preset", "micro", "runs", *rows[1][3:]]
+    (mamba2,) = (row for row in rows if row[:2] == ["mamba2", "3"])
+    assert float(mamba2[2]) >= 4.0
+    assert mamba2[4].startswith("±")
+    assert "asi_recall" in result.stdout
+    assert "average" in result.stdout
+    assert "baseline mamba2 seed 2: loss" in result.stderr
+
+
+def test_json_and_all_references_by_default(run, lab):
+    result = run("--lab", lab.path, "race", "--seeds", 1, "--json")
+    found = json.loads(result.stdout)
+    assert [lane["architecture"] for lane in found["lanes"]][:2] == ["delta_net", "gated_delta_net"]
+    assert {"mamba2", "content_sharp_router"} < {lane["architecture"] for lane in found["lanes"]}
+    assert found["noise"] == {}
+    assert found["lanes"][1]["loss"]["interval"] is None
+
+
+def test_one_run_of_each_says_that_noise_is_unknown(run, lab):
+    result = run("--lab", lab.path, "race", "delta_net", "mamba2", "--seeds", 1)
+    assert "ask for more seeds" in " ".join(result.stdout.split())
+    assert "*" not in result.stdout
+
+
+def test_an_unknown_name_is_told_with_the_known_ones(run, lab):
+    result = run("--lab", lab.path, "race", "mamba3")
+    assert result.exit_code == 2
+    assert "mamba3: expected a reference architecture: delta_net, gated_delta_net" in result.stderr
+
+
+def test_another_preset_than_the_labs_is_refused(run, lab):
+    result = run("--lab", lab.path, "race", "mamba2", "--preset", "mini")
+    assert result.exit_code == 2
+    assert "has preset micro" in result.stderr

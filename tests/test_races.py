@@ -1,0 +1,169 @@
+"""Races: the figures by hand, a race that is cut off, one in a lab that has searched."""
+
+from __future__ import annotations
+
+import math
+import signal
+from statistics import stdev
+
+import msgspec
+import pytest
+from scipy.stats import ttest_ind
+
+from asi_lab import fsck, races, references
+from asi_lab.baselines import ARCHITECTURES
+from asi_lab.config import from_preset
+from asi_lab.engine import Engine
+from asi_lab.errors import LabLocked
+from asi_lab.records import BaselineRun, Evaluation, Evidence, TaskResult, Training
+from asi_lab.store import Store
+from tests import simulated_engine
+
+SETTINGS = from_preset("micro")
+LOSSES = {"delta_net": (4.0, 4.1, 4.2), "mamba2": (3.5, 3.7, 3.6), "gated_delta_net": (4.05, 4.15)}
+
+
+def a_run(name: str, index: int, loss: float) -> BaselineRun:
+    tasks = (
+        TaskResult("choices", 0.25 + loss / 100, "choice_probability", True, 0.25, 10),
+        TaskResult("words", loss / 2, "bits_per_byte", False, 3.0, 10),
+    )
+    training = Training(1000 + len(name), 500, 3, 30, loss, 1.0, 100.0 + index, 10.0)
+    return BaselineRun(
+        name, index, Evidence(training=training, evaluation=Evaluation(loss, 100, tasks, 0.0, 4, 0.1))
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "store") as store:
+        for name, losses in LOSSES.items():
+            for index, loss in enumerate(losses):
+                store.put_baseline(a_run(name, index, loss))
+        yield store
+
+
+def test_means_differences_and_intervals(store):
+    found = races.read(store, SETTINGS, list(LOSSES), 3)
+    assert [(lane.architecture, lane.runs) for lane in found.lanes] == [
+        *(("delta_net", 3), ("mamba2", 3), ("gated_delta_net", 2)),
+    ]
+    first, second, third = found.lanes
+    assert first.loss == races.Figure(pytest.approx(4.1), None, None)
+    assert second.loss.mean == pytest.approx(3.6)
+    assert second.loss.difference == pytest.approx(-0.5)
+    noise = math.sqrt(sum((len(group) - 1) * stdev(group) ** 2 for group in LOSSES.values()) / 5)
+    assert found.noise["loss"] == pytest.approx(noise)
+    assert second.loss.interval == pytest.approx(2.570582 * noise * math.sqrt(2 / 3), rel=1e-6)
+    assert second.loss.beyond_noise
+    assert not third.loss.beyond_noise
+    assert first.tokens_per_second == 101.0
+    assert second.params == 1006
+
+
+def test_two_lanes_agree_with_the_t_test(store):
+    found = races.read(store, SETTINGS, ["delta_net", "mamba2"], 3)
+    low, high = ttest_ind(LOSSES["mamba2"], LOSSES["delta_net"]).confidence_interval(0.95)
+    figure = found.lanes[1].loss
+    assert figure.difference - figure.interval == pytest.approx(low)
+    assert figure.difference + figure.interval == pytest.approx(high)
+
+
+def test_scores_their_average_and_the_gain(store):
+    found = races.read(store, SETTINGS, ["delta_net", "mamba2"], 3)
+    first, second = found.lanes
+    assert second.tasks["choices"].mean == pytest.approx(0.286)
+    assert second.average == second.tasks["choices"]  # the one where higher is better
+    assert second.tasks["words"].difference == pytest.approx(-0.25)
+    assert first.benchmark.mean == pytest.approx(0.0)
+    gain = ((0.286 - 0.291) / 0.291 + 0.25 / 2.05) / 2
+    assert second.benchmark.mean == pytest.approx(gain)
+
+
+def test_one_run_of_each_has_no_noise_and_no_verdict(store):
+    found = races.read(store, SETTINGS, ["delta_net", "mamba2"], 1)
+    assert found.noise == {}
+    assert found.lanes[1].loss == races.Figure(3.5, pytest.approx(-0.5), None)
+    assert not found.lanes[1].loss.beyond_noise
+
+
+def test_what_has_no_run_is_left_out(store):
+    assert [lane.architecture for lane in races.read(store, SETTINGS, ["x", "mamba2"], 3).lanes] == ["mamba2"]
+    assert races.read(store, SETTINGS, ["x"], 3).lanes == ()
+
+
+def test_runs_go_seed_by_seed():
+    assert races.runs(["a", "b", "a"], 2) == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+
+
+def test_all_references_are_known():
+    names = references.names()
+    assert tuple(names[:2]) == ARCHITECTURES
+    assert set(names[2:]) == {
+        *("mamba2", "path_gate_fusion_net", "content_sharp_router", "fusion_gated_fir_net"),
+        *("hier_gate_net", "ada_multi_path_gate_net"),
+    }
+    assert all("class DeltaNet(" in references.source(name) for name in names)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return simulated_engine.make_lab(
+        tmp_path, "[baselines]\nseeds = 2\nmax_seeds = 2\n[judge]\ntiming = false\n"
+    )
+
+
+def engine(lab, view=None, delay=0.0):
+    return Engine(lab, view or simulated_engine.Silent(), simulated_engine.SimulatedExecutor(delay))
+
+
+class AsksToStop(simulated_engine.Silent):
+    """Presses Ctrl+C whenever the third run comes further: at first it only ends after that run."""
+
+    def working(self, label, stage, progress):
+        if label == "delta_net-seed1":
+            signal.raise_signal(signal.SIGINT)
+
+
+def results(lab):
+    with Store.open_readonly(lab.store) as store:
+        return {(run.architecture, run.seed_index): run.evidence.evaluation.loss for run in store.baselines()}
+
+
+def test_a_race_that_is_cut_off_goes_on_where_it_was(lab):
+    wanted = races.runs(["delta_net", "mamba2"], 2)
+    assert engine(lab, AsksToStop()).race(wanted) == 130
+    before = results(lab)
+    assert list(before) == [("delta_net", 0), ("mamba2", 0)]
+    assert engine(lab).race(wanted) == 0
+    after = results(lab)
+    assert set(after) == set(wanted)
+    assert before.items() < after.items()  # and what was there is not measured again
+
+
+def test_a_search_takes_the_runs_of_its_baselines_over(lab):
+    engine(lab).race(races.runs(["delta_net", "mamba2"], 1))
+    raced = results(lab)
+    engine(lab).search(3, None)
+    losses = results(lab)
+    assert raced.items() < losses.items()
+    with Store.open_readonly(lab.store) as store:
+        assert [candidate.id for candidate in store.candidates()] == [0, 1, 2, 3]
+        seed = store.get(0).evidence.evaluation
+    assert seed.loss == pytest.approx((losses["delta_net", 0] + losses["delta_net", 1]) / 2)
+
+
+def test_a_race_leaves_a_finished_search_as_it_is(lab):
+    engine(lab).search(3, None)
+    with Store.open_readonly(lab.store) as store:
+        before = [msgspec.to_builtins(candidate) for candidate in store.candidates()]
+    engine(lab).race(races.runs(references.names(), 3))
+    with Store.open_readonly(lab.store) as store:
+        assert [msgspec.to_builtins(candidate) for candidate in store.candidates()] == before
+        assert not fsck.check(store, lab.lineage, lab.config.read_text())
+    assert len(results(lab)) == 3 * len(references.names())
+
+
+def test_a_race_needs_the_lab_for_itself(lab):
+    with lab.locked(), pytest.raises(LabLocked):
+        engine(lab).race(races.runs(["delta_net"], 1))
