@@ -33,8 +33,7 @@ WEIGHTS = {
     "outcomes": 1.0,
     "concepts": 0.5,
 }
-"""How much a field counts. `line`
-is the entry's one-line mechanism, `title` that of the insight."""
+"""How much a field counts. `line` is the entry's one-line mechanism, `title` that of the insight."""
 K1, B = 1.4, 0.5
 """How fast a word that stands there often stops to count, and how much long fields are held against it."""
 CONCEPT = 2.0
