@@ -1,15 +1,15 @@
-"""ada_multi_path_gate_net: AdaMultiPathGateNet (arXiv 2507.18074), one fine-grained gate.
+"""ada_multi_path_gate_net: AdaMultiPathGateNet (arXiv 2507.18074), a gate at three levels.
 
-Every head keeps a matrix S [V, K] that maps keys to values, and joins it with filtered
-values, for token t:
+Every head keeps a matrix S [V, K] that maps keys to values, and mixes its answer with
+filtered values, for token t (* is per channel):
 
     S_t = S_(t-1) (I - b_t k_t k_t^T) + b_t v_t k_t^T
     m_t = S_t q_t
     s_t = sum_(i < 5) A_i * v_(t-i),  l_t = sum_(i < 64) C_i * v_(t-i)
-    z_t = z_layer + z_head + W_2 silu(W_1 x_t)
+    z_t = z_global + z_head + W_2 silu(W_1 x_t)
     a_t = 0.02 + 0.92 softmax(z_t)
     o_t = a_t[1] v_t + a_t[2] s_t + a_t[3] l_t + a_t[4] m_t
-    aux = 0.01 mean(1 - entropy(a_t) / log 4)
+    aux = 0.01 (1 - mean entropy(a_t) / log 4)
 
 Mechanisms, in the order of the computation:
 
@@ -17,24 +17,25 @@ Mechanisms, in the order of the computation:
 - queries, keys: short convolution over 4 tokens, SiLU, L2 norm
 - writes: strength b_t in (0, 1) per head and token
 - memory: never forgets
-- paths: the value itself, short and long FIR filter, memory
-- fusion: a softmax over the paths per head and token, with a floor of 2 % per path
-- auxiliary loss: 0 for even shares, 0.008 where one path has all that it may have
+- paths: value, short FIR filter, long FIR filter, memory
+- fusion: a softmax over the paths per head and token, with a floor of 2 % for each
+- auxiliary loss: up to 0.008 where shares are one-sided, none where they are even
 
-Source: ASI-ARCH, section 3.2, "Adaptive Multi-Path Gating",
-written from the paper's text, not from its code. It asks for a
-BalancedSparseGate that adds global, per-head and per-token logits, for a small epsilon
-floor, and for an entropy penalty that is always on.
+Source: ASI-ARCH, section 3.2, "Adaptive Multi-Path Gating", written from the paper's text,
+not from its code. It asks for one BalancedSparseGate over global, per-head and per-token
+logits, for a small epsilon floor and for an entropy penalty that is always on.
 
-The paper leaves open which paths there are, how wide the filters are and how scales are
-kept alike; here they are the four paths that the same section names for
-PathGateFusionNet, depthwise filters over 5 and 64 tokens that start as the identity, and
-a read-out that is not divided by sqrt(K), so that the memory answers at the scale of the
-values; no norm follows. It also leaves open what makes the
-gate sparse and how strong floor and penalty are; here a softmax may put all but the
-floors on one path, and unlike a sparsemax it always has a gradient for the penalty to
-work with. Global logits are one parameter per path, shared by all heads of the layer;
-per-token logits come from a small MLP.
+The paper leaves open which paths there are and how they are kept at one scale; here they
+are the four that the same section names for PathGateFusionNet: the value itself, filters
+over 5 and 64 tokens that start as the identity, and the memory. Queries and keys have
+length one and the read-out is not divided by sqrt(K), so the memory answers at the scale
+of the values, and no path is normed.
+
+It also leaves open what the logits are, what makes the gate sparse and how strong floor and
+penalty are; here global logits are one number per path for all heads of the layer, head
+logits one per path and head, and token logits come from a small MLP. The gate is a softmax:
+it can put all but the floors on one path, and unlike a sparsemax it always gives the
+penalty a gradient. The penalty keeps its weight throughout, in training and evaluation.
 
 Work and memory are linear in the length, and no position sees a later one.
 """
@@ -62,7 +63,7 @@ class CausalConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, L, channels] -> [B, L, channels]."""
+        """x [B, L, C] -> [B, L, C]."""
         return short_convolution(x, self.weight, self.bias, "silu")
 
 
@@ -76,7 +77,7 @@ class CausalFIR(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self, v: torch.Tensor) -> torch.Tensor:
-        """[B, L, H, V] -> [B, L, H, V]."""
+        """v [B, L, H, V] -> [B, L, H, V]."""
         return short_convolution(v.flatten(-2), self.weight).view_as(v)
 
 
@@ -86,15 +87,15 @@ class BalancedSparseGate(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         inner = max(1, width // 2)
-        self.layer_logits = nn.Parameter(torch.zeros(PATHS))
+        self.global_logits = nn.Parameter(torch.zeros(PATHS))
         self.head_logits = nn.Parameter(torch.zeros(heads * PATHS))
         self.inner = nn.Linear(width, inner, bias=False)
         self.token_logits = nn.Linear(inner, heads * PATHS, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, L, D] -> [B, L, H, P], which sum to 1 over the paths."""
+        """x [B, L, D] -> [B, L, H, P], which sum to 1 over the paths."""
         logits = self.token_logits(nn.functional.silu(self.inner(x))) + self.head_logits
-        logits = logits.unflatten(-1, (-1, PATHS)) + self.layer_logits
+        logits = logits.unflatten(-1, (-1, PATHS)) + self.global_logits
         return EPSILON + (1.0 - PATHS * EPSILON) * torch.softmax(logits, dim=-1)
 
 

@@ -1,12 +1,12 @@
 """fusion_gated_fir_net: FusionGatedFIRNet (arXiv 2507.18074), parallel sigmoid gates.
 
 Every head keeps a matrix S [V, K] that maps keys to values and fades by a learned
-retention r, and joins it with filtered values, for token t:
+retention r, and adds its answer to filtered values, for token t (* is per channel):
 
     S_t = r S_(t-1) (I - b_t k_t k_t^T) + b_t v_t k_t^T
     m_t = S_t q_t
     s_t = sum_(i < 5) A_i * v_(t-i),  l_t = sum_(i < 64) C_i * v_(t-i)
-    g_t = sigmoid(W_2 silu(W_1 x_t) + c), one for each of the four paths
+    g_t = sigmoid(W_2 silu(W_1 x_t) + c), four per head
     o_t = g_t[1] v_t + g_t[2] s_t + g_t[3] l_t + g_t[4] m_t
 
 Mechanisms, in the order of the computation:
@@ -14,22 +14,24 @@ Mechanisms, in the order of the computation:
 - values: short convolution over 4 tokens, SiLU
 - queries, keys: short convolution over 4 tokens, SiLU, L2 norm
 - writes: strength b_t in (0, 1) per head and token
-- decay: retention r = sigmoid(w) per head, the same for all tokens
-- paths: the value itself, short and long FIR filter, memory
-- fusion: a sigmoid gate per path, head and token; the gated paths are added
+- decay: retention r in (0, 1), one learned number per head
+- paths: value, short FIR filter, long FIR filter, memory
+- fusion: a sigmoid gate per head, token and path; the gated paths are added
 
-Source: ASI-ARCH, section 3.2, "Parallel Sigmoid Fusion with Retention",
-written from the paper's text, not from its code. It asks for
-independent sigmoid gates instead of one softmax, so that local and global paths can be
-open at once, and for a learned retention per head in the delta rule.
+Source: ASI-ARCH, section 3.2, "Parallel Sigmoid Fusion with Retention", written from the
+paper's text, not from its code. It asks for independent sigmoid gates instead of one
+softmax, so that local and global paths can be open at once, and for a learned retention
+per head in the delta rule.
 
-The paper leaves open which paths there are, how wide the filters are and how scales are
-kept alike; here they are the four paths that the same section names for
-PathGateFusionNet, depthwise filters over 5 and 64 tokens that start as the identity, and
-a read-out that is not divided by sqrt(K), so that the memory answers at the scale of the
-values; no norm follows. It also leaves open what the gates read and where
-they and r start; here they read the token through a small MLP and start half open, and r
-starts with horizons 1 / (1 - r) from 1024 tokens in the first head to 32 in the last.
+The paper leaves open which paths there are and how they are kept at one scale; here they
+are the four that the same section names for PathGateFusionNet: the value itself, filters
+over 5 and 64 tokens that start as the identity, and the memory. Queries and keys have
+length one and the read-out is not divided by sqrt(K), so the memory answers at the scale
+of the values, and no path is normed.
+
+It also leaves open what the gates read and where gates and retention start; here the gates
+read the token through a small MLP and start half open, and r starts with a horizon
+1 / (1 - r) of 1024 tokens in the first head, down to 32 in the last.
 
 Work and memory are linear in the length, and no position sees a later one.
 """
@@ -55,7 +57,7 @@ class CausalConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, L, channels] -> [B, L, channels]."""
+        """x [B, L, C] -> [B, L, C]."""
         return short_convolution(x, self.weight, self.bias, "silu")
 
 
@@ -69,7 +71,7 @@ class CausalFIR(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self, v: torch.Tensor) -> torch.Tensor:
-        """[B, L, H, V] -> [B, L, H, V]."""
+        """v [B, L, H, V] -> [B, L, H, V]."""
         return short_convolution(v.flatten(-2), self.weight).view_as(v)
 
 
@@ -84,7 +86,7 @@ class ParallelGates(nn.Module):
         nn.init.zeros_(self.logits.bias)  # the gates start half open
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, L, D] -> [B, L, H, P], each in (0, 1)."""
+        """x [B, L, D] -> [B, L, H, P], each in (0, 1)."""
         logits = self.logits(nn.functional.silu(self.inner(x)))
         return torch.sigmoid(logits.unflatten(-1, (-1, PATHS)))
 
@@ -129,7 +131,7 @@ class DeltaNet(nn.Module):
         self.qkv_proj = nn.Linear(width, sum(self.widths), bias=False)
         self.qkv_conv = CausalConvolution(sum(self.widths), 4, conv_bias)
         self.beta_proj = nn.Linear(width, num_heads, bias=False)
-        # 1 / (1 - r), the horizon, starts at 1024 tokens in the first head, 32 in the last.
+        # The horizon 1 / (1 - r) starts at 1024 tokens in the first head, at 32 in the last.
         start = torch.linspace(math.log(1023.0), math.log(31.0), num_heads)
         self.retention = nn.Parameter(start)
         self.short_fir = CausalFIR(value_dim, 5)

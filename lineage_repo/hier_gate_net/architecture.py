@@ -1,14 +1,14 @@
-"""hier_gate_net: HierGateNet (arXiv 2507.18074), two-stage gate with dynamic floors.
+"""hier_gate_net: HierGateNet (arXiv 2507.18074), a two-stage gate with dynamic floors.
 
-Every head keeps a matrix S [V, K] that maps keys to values, and joins it with filtered
-values, for token t:
+Every head keeps a matrix S [V, K] that maps keys to values, and mixes its answer with
+filtered values, for token t (* is per channel):
 
     S_t = S_(t-1) (I - b_t k_t k_t^T) + b_t v_t k_t^T
     m_t = S_t q_t
     s_t = sum_(i < 5) A_i * v_(t-i),  l_t = sum_(i < 64) C_i * v_(t-i)
     u_t = silu(W x_t)
-    [local, global] = softmax(M u_t)
-    w_t = [local softmax(F_1 u_t), global softmax(F_2 u_t)]
+    [local_t, global_t] = softmax(M u_t + c)
+    w_t = [local_t softmax(F_1 u_t + d_1), global_t softmax(F_2 u_t + d_2)]
     f_t = 0.02 + 0.18 sigmoid(E u_t + e)
     a_t = f_t + (1 - sum f_t) w_t
     o_t = a_t[1] v_t + a_t[2] s_t + a_t[3] l_t + a_t[4] m_t
@@ -19,23 +19,26 @@ Mechanisms, in the order of the computation:
 - queries, keys: short convolution over 4 tokens, SiLU, L2 norm
 - writes: strength b_t in (0, 1) per head and token
 - memory: never forgets
-- paths: the value itself, short and long FIR filter, memory
-- fusion: local (value, short FIR) against global (long FIR, memory), then within each;
-  every path has a floor between 2 % and 20 % that depends on token and head
+- paths: value and short FIR filter (local), long FIR filter and memory (global)
+- fusion: first local against global, then within each of the two, per head and token
+- floors: each path has between 2 % and 20 %, by head and token
 
-Source: ASI-ARCH, section 3.2, "Hierarchical Gating with Dynamic Floors",
-written from the paper's text, not from its code. It asks for
-a first stage of local against global, a second of fine routing, and learned floors per
-path and head that follow the context, so that no path ever collapses.
+Source: ASI-ARCH, section 3.2, "Hierarchical Gating with Dynamic Floors", written from the
+paper's text, not from its code. It asks for a stage that weighs local against global and
+one of fine routing, and for learned floors per path and head that adapt to the context,
+so that no path, above all the memory, can collapse.
 
-The paper leaves open which paths there are, how wide the filters are and how scales are
-kept alike; here they are the four paths that the same section names for
-PathGateFusionNet, depthwise filters over 5 and 64 tokens that start as the identity, and
-a read-out that is not divided by sqrt(K), so that the memory answers at the scale of the
-values; no norm follows. It also leaves open which paths are
-local, what the gates read and how floors are bounded; here all gates read the token
-through one small MLP, and floors act on the product of both stages. A learned floor could
-sink to nothing, so it has a least value; the memory's starts higher than the others'.
+The paper leaves open which paths there are and how they are kept at one scale; here they
+are the four that the same section names for PathGateFusionNet: the value itself, filters
+over 5 and 64 tokens that start as the identity, and the memory. Queries and keys have
+length one and the read-out is not divided by sqrt(K), so the memory answers at the scale
+of the values, and no path is normed.
+
+It also leaves open which paths are local, what the gate reads and how floors are bounded;
+here two paths are local and two global, everything reads the token through one small MLP,
+and floors act on the product of the stages. They are bounded on both sides: 2 % because a
+learned floor could otherwise vanish, 20 % because four of them must stay below 1. That of
+the memory starts above the others.
 
 Work and memory are linear in the length, and no position sees a later one.
 """
@@ -47,7 +50,7 @@ from torch import nn
 
 from asi_lab.kernels import delta_rule, l2_norm, short_convolution
 
-PATHS = 4  # value, short FIR | long FIR, memory
+PATHS = 4  # local: value, short FIR; global: long FIR, memory
 LEAST, MOST = 0.02, 0.2  # the range of a path's floor; four floors stay below 1
 
 
@@ -61,7 +64,7 @@ class CausalConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, L, channels] -> [B, L, channels]."""
+        """x [B, L, C] -> [B, L, C]."""
         return short_convolution(x, self.weight, self.bias, "silu")
 
 
@@ -75,7 +78,7 @@ class CausalFIR(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self, v: torch.Tensor) -> torch.Tensor:
-        """[B, L, H, V] -> [B, L, H, V]."""
+        """v [B, L, H, V] -> [B, L, H, V]."""
         return short_convolution(v.flatten(-2), self.weight).view_as(v)
 
 
@@ -93,7 +96,7 @@ class HierarchicalGate(nn.Module):
         self.logits.bias.data.copy_(start.repeat(heads))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, L, D] -> [B, L, H, P], which sum to 1 over the paths."""
+        """x [B, L, D] -> [B, L, H, P], which sum to 1 over the paths."""
         logits = self.logits(nn.functional.silu(self.inner(x)))
         logits = logits.unflatten(-1, (-1, sum(self.splits)))
         macro, fine, floor = logits.split(self.splits, dim=-1)

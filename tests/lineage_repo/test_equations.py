@@ -169,7 +169,7 @@ def test_ada_multi_path_gate_net(u):
     heads = gate.head_logits.split(4)
     outputs, lacking = [], []
     for h, paths in enumerate(paths_of(mixer, u)):
-        shares = 0.02 + 0.92 * torch.softmax(gate.layer_logits + heads[h] + tokens[h], -1)
+        shares = 0.02 + 0.92 * torch.softmax(gate.global_logits + heads[h] + tokens[h], -1)
         lacking.append(1 + (shares * shares.log()).sum(-1) / math.log(4))
         outputs.append((shares[..., None] * paths).sum(-2))
     expected = project(torch.cat(outputs, -1), mixer.out_proj)
@@ -181,7 +181,7 @@ def test_ada_multi_path_gate_net(u):
             parameter.zero_()
     assert mixer(u)[1].item() == pytest.approx(0.0, abs=1e-12)  # even shares cost nothing
     with torch.no_grad():
-        gate.layer_logits[0] = 100.0
+        gate.global_logits[0] = 100.0
     collapsed = torch.tensor([0.94, 0.02, 0.02, 0.02])
     entropy = torch.special.entr(collapsed).sum().item() / math.log(4)
     assert mixer(u)[1].item() == pytest.approx(0.01 * (1 - entropy), rel=1e-5)
