@@ -46,7 +46,7 @@ def _losses(found: Race) -> Table:
     loss, benchmark = "loss", "benchmark"
     if found.noise:
         loss, benchmark = f"loss\n±{found.noise['loss']:.4f}", f"benchmark\n±{found.noise['benchmark']:.2%}"
-    for heading in ("runs", loss, "difference\n95 %", benchmark, "params", "tok/s"):
+    for heading in ("runs", loss, "difference\n95 %", benchmark, "params\n1e6", "tok/s"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for lane in found.lanes:
         shown.add_row(
@@ -54,9 +54,9 @@ def _losses(found: Race) -> Table:
             str(lane.runs),
             f"{lane.loss.mean:.4f}",
             _difference(lane.loss),
-            f"{lane.benchmark.mean:+.2%}{_star(lane.benchmark)}",
-            f"{lane.params:,}",
-            f"{lane.tokens_per_second:,.0f}",
+            f"{round(lane.benchmark.mean, 4) + 0.0:+.2%}{_star(lane.benchmark)}",  # never -0.00%
+            f"{lane.params / 1e6:,.3f}" if lane.params < 1e7 else f"{lane.params / 1e6:,.1f}",
+            _speed(lane.tokens_per_second),
         )
     return shown
 
@@ -74,9 +74,13 @@ def _scores(found: Race, columns: Sequence[tuple[str, str]]) -> Table:
 
 
 def _table(found: Race) -> Table:
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     shown.add_column(f"preset {found.preset}", no_wrap=True, overflow="ellipsis")
     return shown
+
+
+def _speed(tokens_per_second: float) -> str:
+    return f"{tokens_per_second:,.0f}" if tokens_per_second < 1e6 else f"{tokens_per_second / 1e6:,.1f}M"
 
 
 def _difference(found: Figure) -> str:

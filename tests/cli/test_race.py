@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from asi_lab import engine
+from asi_lab import engine, references
 from asi_lab.engineer.executor import Executor
 from tests import simulated_engine
 
@@ -31,6 +31,16 @@ def test_a_table_of_80_columns(run, lab):
     assert "asi_recall" in result.stdout
     assert "average" in result.stdout
     assert "baseline mamba2 seed 2: loss" in result.stderr
+
+
+def test_all_references_fit_into_80_columns(run, lab):
+    result = run("--lab", lab.path, "race", "--seeds", 2)
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in result.stdout
+    assert "-0.00%" not in result.stdout
+    for name in references.names():
+        assert sum(line.startswith(f"{name} ") for line in lines) == 2  # losses, then tasks
 
 
 def test_json_and_all_references_by_default(run, lab):
