@@ -79,6 +79,17 @@ def arms_of(settings: AgentSettings, store: Store, before: int | None = None) ->
     return arms.arms(names, summaries, dollars, settings.cost_weight)
 
 
+def connected(name: str, settings: AgentSettings, told: Callable[[str], object]) -> Model:
+    """The model of that name over the network, as the settings say; `told` hears of waits for its server."""
+    model = connect(
+        name,
+        ollama_host=settings.ollama_host or None,
+        openai_base_url=settings.openai_base_url or None,
+        context=settings.context,
+    )
+    return Patient(model, told=told)
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What the plan of a candidate was begun with."""
 
@@ -247,14 +258,7 @@ class Agents:
         return self._models[name]
 
     def _connect(self, name: str) -> Model:
-        settings = self.settings
-        model = connect(
-            name,
-            ollama_host=settings.ollama_host or None,
-            openai_base_url=settings.openai_base_url or None,
-            context=settings.context,
-        )
-        return Patient(model, told=self._tell)
+        return connected(name, self.settings, self._tell)
 
     def _tell(self, words: str) -> None:
         self.store.append_events(("warning", words, {}))

@@ -44,8 +44,19 @@ def due(settings: BaselineSettings, candidates: int, runs: Sequence[BaselineRun]
     Depends on counts alone, so a resumed search measures the same runs at the same places.
     """
     wanted = min(settings.max_seeds, settings.seeds + candidates // settings.grow_every)
+    return missing([(name, i) for i in range(wanted) for name in ARCHITECTURES], runs)
+
+
+def missing(wanted: Sequence[tuple[str, int]], runs: Sequence[BaselineRun]) -> list[tuple[str, int]]:
+    """Those of the wanted runs (architecture, seed index) that are not among the finished ones, in order."""
     have = {(run.architecture, run.seed_index) for run in runs}
-    return [(name, i) for i in range(wanted) for name in ARCHITECTURES if (name, i) not in have]
+    return [run for run in wanted if run not in have]
+
+
+def run_label(what: str, seed_index: int) -> str:
+    """The name of a run with that seed: of its folder and of its series. `what` is an architecture, or the
+    four digits of a candidate that is run again."""
+    return f"{what}-seed{seed_index}"
 
 
 class Baselines:

@@ -158,8 +158,8 @@ class Engine:
             if store.get(SEED_ID) is not None:
                 self._lineage(store, config_text, lock, thorough=not ended_well)
             trials = Trials(self.lab, self.settings, store, executor, watch)
-            have = {(run.architecture, run.seed_index) for run in store.baselines()}
-            _measure(trials, [run for run in runs if run not in have], lambda: control.may_go_on(watch.tick))
+            missing = baselines.missing(runs, store.baselines())
+            _measure(trials, missing, lambda: control.may_go_on(watch.tick))
 
     @contextlib.contextmanager
     def _beating(self, watch: _Watch, executor: Executor, news: News) -> Iterator[None]:

@@ -21,7 +21,7 @@ from rich.table import Column
 from rich.text import Text
 
 from asi_lab import races
-from asi_lab.baselines import due
+from asi_lab.baselines import due, missing
 from asi_lab.engine import Engine
 from asi_lab.events import Event
 from asi_lab.lab import Lab
@@ -167,8 +167,8 @@ class ConsoleView:
         summaries = store.summaries()
         if self.runs or not summaries:
             wanted = self.runs or due(self.settings.baselines, 0, ())
-            have = {(run.architecture, run.seed_index) for run in store.baselines()}
-            runs, total = len(have & set(wanted)), len(wanted)
+            total = len(wanted)
+            runs = total - len(missing(wanted, store.baselines()))
             self._bars.update(
                 self._whole, description="baselines", completed=runs, total=total, detail=f"{runs}/{total}"
             )

@@ -142,10 +142,11 @@ class Loop:
         """Parent and references, from further away the longer the search stands still."""
         search, seed, behind = self.settings.search, self.settings.seed, 2 * self.agents.ahead
         orders = steering.read(self.store)
-        drawn = pool.draw(candidate_id, steering.eligible(orders, entries), search, seed, behind)
+        eligible = steering.eligible(orders, entries)
+        drawn = pool.draw(candidate_id, eligible, search, seed, behind)
         last = candidate_id - 1 - behind
         step = stagnation.standstill(last, entries, search).step
-        known = [entry.id for entry in steering.eligible(orders, entries) if entry.id <= last]
+        known = [entry.id for entry in eligible if entry.id <= last]
         drawn = stagnation.escalated(drawn, step, candidate_id, known, self.index.likeness, seed)
         return steering.steered(orders, drawn, entries)
 
@@ -304,9 +305,8 @@ class Loop:
 
     def annotate(self, candidate_id: int) -> None:
         """Write what people noted on a candidate, and its further runs, into its git note."""
-        if (sha := self.library.get(candidate_id).commit) is not None:
-            with self._publishing:
-                self.lineage.annotate(sha, steering.published(self.store, candidate_id))
+        with self._publishing:
+            steering.publish(self.store, self.lineage, candidate_id)
 
     def _advance(
         self, candidate: Candidate, state: CandidateState, news: NewEvent | None = None, **changes: Any

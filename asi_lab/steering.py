@@ -21,6 +21,7 @@ import msgspec
 
 from asi_lab import repeats
 from asi_lab.commands import Command
+from asi_lab.lineage import Lineage
 from asi_lab.pool import Entry
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Draw
 from asi_lab.repeats import Repeat
@@ -100,6 +101,13 @@ def published(store: Store, candidate_id: int) -> str:
         clock = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(comment.time))
         lines += ["", f"{clock}", plain(comment.text, multiline=True)]
     return "\n".join(lines).strip()
+
+
+def publish(store: Store, lineage: Lineage, candidate_id: int) -> None:
+    """Make a candidate's git note what is noted on it, once it has a commit."""
+    found = store.get(candidate_id)
+    if found is not None and found.commit is not None:
+        lineage.annotate(found.commit, published(store, candidate_id))
 
 
 def obey(store: Store, command: Command) -> bool:

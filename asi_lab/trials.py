@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from asi_lab import calibration, protocol, references, spending
-from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
+from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines, run_label
 from asi_lab.control import StopNow
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer import run
@@ -92,7 +92,7 @@ class Trials:
         Raises:
             TrialError: it failed, which no candidate is to blame for.
         """
-        label = f"{architecture}-seed{index}"
+        label = run_label(architecture, index)
         directory = self._directory(label, references.source(architecture))
         evidence = self._whole_run(directory, keyed_seed(self.settings.seed, architecture, index, "init"))
         if evidence.evaluation is None:
@@ -110,7 +110,7 @@ class Trials:
         """Train and evaluate a candidate once more, with the seed of that index; nothing cuts it short but
         the limits, and its weights are not kept."""
         assert candidate.proposal is not None
-        label = f"{candidate.id:04d}-seed{index}"
+        label = run_label(f"{candidate.id:04d}", index)
         directory = self._directory(label, candidate.proposal.code)
         seed = keyed_seed(self.settings.seed, candidate.id, index, "init")
         evidence = self._whole_run(directory, seed, candidate.id)

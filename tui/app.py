@@ -27,7 +27,7 @@ from asi_lab.tui import engine, outside, preferences, since, themes, verbs
 from asi_lab.tui.ascii import Ascii
 from asi_lab.tui.commandline import CommandLine
 from asi_lab.tui.dialogs import Confirm, Help, Start
-from asi_lab.tui.heading import ALIVE, heading, tabs
+from asi_lab.tui.heading import heading, tabs
 from asi_lab.tui.keyline import Clickable, KeyLine
 from asi_lab.tui.notices import Notice
 from asi_lab.tui.orders import Orders
@@ -264,8 +264,7 @@ class LabApp(App[int]):
         if not named:
             number = self.selected
         elif named == "best":
-            board = self.snapshot.board if self.snapshot else None
-            number = board.candidates[0].id if board and board.candidates else None
+            number = self.snapshot.best if self.snapshot else None
         else:
             number = int(named) if named.isascii() and named.isdecimal() and len(named) < 10 else None
         known = {summary.id for summary in self.snapshot.summaries} if self.snapshot else set()
@@ -484,11 +483,9 @@ class LabApp(App[int]):
             return
         before, self.snapshot, self._read_at = self.snapshot, found, time.monotonic()
         if self.selected is None and found.summaries:
-            board = found.board
-            best = board.candidates[0].id if board and board.candidates else None
-            self.selected = found.summaries[-1].id if best is None else best
+            self.selected = found.summaries[-1].id if found.best is None else found.best
         self._answers(before, found)
-        if isinstance(self.screen, Start) and found.status.engine.state in ALIVE:
+        if isinstance(self.screen, Start) and found.status.engine.is_there:
             self.screen.dismiss(None)  # somebody else has started one
         self._head()
         self.pane.show(found)

@@ -13,7 +13,6 @@ from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view.tables import duration
 
 SIGNS = {"running": "▶", "paused": "⏸", "stopped": "■", "lost contact": "✗"}
-ALIVE = ("preparing data", "running", "paused")
 STALE_SECONDS = 2.0
 
 
@@ -39,7 +38,7 @@ def _engine(snapshot: Snapshot) -> Text:
     words = Text(f"{SIGNS.get(engine.state, '◌')} {engine.state}", style="bold")
     if engine.state == "lost contact" and engine.beat_age is not None:
         words.append(f" {duration(engine.beat_age)}")
-    elif engine.state in ALIVE and engine.started is not None:
+    elif engine.is_there and engine.started is not None:
         words.append(f" {duration(max(0.0, snapshot.status.time - engine.started))}")
     return words
 

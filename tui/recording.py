@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from asi_lab import arms, spending
 from asi_lab.agents import arms_of
+from asi_lab.baselines import run_label
 from asi_lab.errors import UsageError
 from asi_lab.events import Event
 from asi_lab.lab import Lab
@@ -119,7 +120,7 @@ class Recording:
         self._events = self._all_events(self._store)
         self._times = [event.time for event in self._events]
         self._final = {summary.id: summary for summary in self._store.summaries()}
-        self._runs = {f"{run.architecture}-seed{run.seed_index}": run for run in self._store.baselines()}
+        self._runs = {run_label(run.architecture, run.seed_index): run for run in self._store.baselines()}
         self._steps = _steps(self._events, self._final)
         self._entries: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for entry in self._store.ledger.entries().values():
@@ -305,11 +306,9 @@ def _spans(events: Sequence[Event]) -> list[tuple[float, float]]:
     return [(begin, end) for begin, end in spans if end > begin] or [(begin, begin + 1.0)]
 
 
-def _steps(
-    events: Sequence[Event], final: Mapping[int, Summary]
-) -> dict[int, list[tuple[float, CandidateState]]]:
+def _steps(events: Sequence[Event], final: Mapping[int, Summary]) -> dict[int, Steps]:
     """The states that each candidate came to, with their times."""
-    steps: dict[int, list[tuple[float, CandidateState]]] = {}
+    steps: dict[int, Steps] = {}
     for event in events:
         if event.kind == "note" and event.message.startswith("seed architecture"):
             steps[SEED_ID] = [(event.time, S.DONE)]

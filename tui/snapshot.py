@@ -48,6 +48,11 @@ class Snapshot(msgspec.Struct, frozen=True):
     notes: Mapping[int, Note] = {}
     machine: Machine | None = None
 
+    @property
+    def best(self) -> int | None:
+        """The best candidate of the leaderboard."""
+        return self.board.candidates[0].id if self.board and self.board.candidates else None
+
 
 class Source(Protocol):
     """Where panes read from: a lab as it is now, or a recording of one. Usable from any thread.

@@ -25,9 +25,7 @@ def _hex(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def _terminal(
-    ground: tuple[int, int, int], ink: tuple[int, int, int], good: tuple[int, int, int]
-) -> TerminalTheme:
+def _terminal(ground: Colour, ink: Colour, good: Colour) -> TerminalTheme:
     """Sixteen colours in which good and bad differ by blue and orange."""
     eight = [_BLACK, _VERMILLION, good, _ORANGE, _BLUE, _PURPLE, _GREEN, _WHITE]
     return TerminalTheme(

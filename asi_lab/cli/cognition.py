@@ -166,12 +166,10 @@ def add(source: str, key: str, name: str | None, replace: bool) -> None:
 
     SOURCE is a PDF, an HTML page or a text, as a file or an address, or an arXiv id such as 2406.06484.
     """
-    from asi_lab.agents import listed
+    from asi_lab.agents import connected, listed
     from asi_lab.knowledge import source as paper
     from asi_lab.knowledge.base import load
     from asi_lab.knowledge.extract import Extractor, save
-    from asi_lab.llm.providers import connect
-    from asi_lab.llm.retry import Patient
     from asi_lab.view import tables
 
     lab = existing()
@@ -185,15 +183,7 @@ def add(source: str, key: str, name: str | None, replace: bool) -> None:
     if key and key in base.entries and not replace:
         raise UsageError(f"there is an entry {key} already: give another --key, or --replace.")
     text = paper.read(source)
-    model = Patient(
-        connect(
-            models[0],
-            ollama_host=settings.ollama_host or None,
-            openai_base_url=settings.openai_base_url or None,
-            context=settings.context,
-        ),
-        told=lambda words: click.echo(words, err=True),
-    )
+    model = connected(models[0], settings, lambda words: click.echo(words, err=True))
     extractor = Extractor(model, settings, lab.path, lambda words: click.echo(words, err=True))
     entry = extractor.extract(text, base, key, paper.arxiv_id(source) or "")
     if entry.key in base.entries and not replace:

@@ -75,12 +75,14 @@ def watch(as_json: bool, count: int, until_stopped: bool) -> None:
                 news = watched.look(store) if store else []
                 engine = status.read(lab, settings, store, known=((), None)).engine
             for event in news:
-                line = tables.to_json(event, indent=None) if as_json else tables.event_line(event)
-                click.echo(line) if as_json else console.print(line, soft_wrap=True)
+                if as_json:
+                    click.echo(tables.to_json(event, indent=None))
+                else:
+                    console.print(tables.event_line(event), soft_wrap=True)
             sys.stdout.flush()
             if watched.told(engine.state) and not as_json:
                 click.echo(f"engine: {engine.state}", err=True)
-            if until_stopped and engine.state in ("stopped", "never started", "lost contact"):
+            if until_stopped and not engine.is_there:
                 return
             time.sleep(1)
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ import msgspec
 
 from asi_lab.errors import ConfigError
 from asi_lab.llm.model import Busy, Call, Message, ModelError, NoTools, Reply, ToolCall, Usage
-from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, said
+from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, of_one_length, said
 from asi_lab.text import plain
 
 KEEP_ALIVE = "30m"
@@ -181,11 +181,7 @@ def embed(host: str | None, model: str, texts: Sequence[str]) -> list[list[float
     except Exception as error:
         fault = _explain(error, line, address, model, Call(timeout=EMBED_SECONDS))
     else:
-        if len(vectors) == len(texts) and len({len(vector) for vector in vectors}) == 1:
-            return vectors
-        fault = Busy(
-            f"{_server(address)} should give {len(texts)} vectors of one length; it gave {len(vectors)}"
-        )
+        return of_one_length(vectors, len(texts), _server(address))
     raise fault
 
 

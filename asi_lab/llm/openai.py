@@ -28,7 +28,7 @@ from asi_lab.llm.model import (
     TooLong,
     Usage,
 )
-from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, said
+from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, of_one_length, said
 from asi_lab.text import plain
 
 OPTIONAL = ("stream_options", "response_format", "temperature")
@@ -136,11 +136,7 @@ class OpenAI:
         except Exception as error:
             fault = self._explain(error, line, Call(timeout=EMBED_SECONDS))
         else:
-            if len(vectors) == len(texts) and len({len(vector) for vector in vectors}) == 1:
-                return vectors
-            fault = Busy(
-                f"{self._server} should give {len(texts)} vectors of one length; it gave {len(vectors)}"
-            )
+            return of_one_length(vectors, len(texts), self._server)
         raise fault
 
     @property

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from asi_lab.llm.model import Call, Cancelled, ModelError
+from asi_lab.llm.model import Busy, Call, Cancelled, ModelError
 from asi_lab.text import plain
 
 CONNECT_SECONDS = 10.0
@@ -154,3 +154,14 @@ def bare(address: str) -> str:
     scheme, mark, rest = address.partition("?")[0].rpartition("://")
     host, slash, path = rest.partition("/")
     return plain(scheme + mark + host.rpartition("@")[2] + slash + path, limit=200)
+
+
+def of_one_length(vectors: list[list[float]], wanted: int, server: str) -> list[list[float]]:
+    """The vectors that a server gave for so many texts.
+
+    Raises:
+        Busy: they are more or fewer, or of several lengths.
+    """
+    if len(vectors) == wanted and len({len(vector) for vector in vectors}) == 1:
+        return vectors
+    raise Busy(f"{server} should give {wanted} vectors of one length; it gave {len(vectors)}")

@@ -93,12 +93,6 @@ def steer(lab: Lab, action: Action, candidate: int | None = None, text: str = ""
         )
     command = commands.new(action, candidate, text)
     with lab.locked(), Store.open(lab.store, create=False) as store:
-        if steering.obey(store, command):
-            _publish_note(lab, store, candidate)
+        if steering.obey(store, command) and candidate is not None and lab.lineage.exists():
+            steering.publish(store, Lineage.open(lab.lineage), candidate)
         return store.last_events(1)[0]
-
-
-def _publish_note(lab: Lab, store: Store, candidate: int | None) -> None:
-    found = None if candidate is None else store.get(candidate)
-    if found is not None and found.commit is not None and lab.lineage.exists():
-        Lineage.open(lab.lineage).annotate(found.commit, steering.published(store, found.id))

@@ -41,6 +41,11 @@ class EngineStatus(msgspec.Struct, frozen=True):
     beat_age: float | None = None
     started: float | None = None
 
+    @property
+    def is_there(self) -> bool:
+        """Whether an engine is at work, or about to be."""
+        return self.state in ("preparing data", "running", "paused")
+
 
 class Doing(msgspec.Struct, frozen=True):
     """The trial at work. `left` is the estimate of its remaining seconds, `basis` what that rests on."""

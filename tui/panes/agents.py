@@ -71,7 +71,7 @@ class Agents(Pane):
         at_end, same = lines.is_at_end, number == self._number
         lines.render_in(shown, keep=same)
         self._number = number
-        if (self._follows and at_end) or (self._follows and not same):
+        if self._follows and (at_end or not same):
             lines.scroll_end(animate=False)
 
     def select(self, candidate_id: int | None) -> None:

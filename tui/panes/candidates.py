@@ -117,7 +117,7 @@ class Candidates(ListPane):
 
     def action_order(self) -> None:
         """Sort by the next figure; the same candidate stays selected."""
-        self.sort(following(ORDERS, self.order))
+        self.sort("")
 
     def sort(self, order: str) -> None:
         """Sort by a figure, by the next one where none is named."""

@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 from textual_plot import HiResMode, PlotWidget
 
-from asi_lab.baselines import ARCHITECTURES
+from asi_lab.baselines import ARCHITECTURES, run_label
 from asi_lab.records import CandidateState
 from asi_lab.tui.panes.pane import Pane, following
 from asi_lab.tui.snapshot import Snapshot
@@ -148,12 +148,12 @@ class Curves(Pane):
 
     def _read(self, snapshot: Snapshot) -> None:
         """Read the curves and draw them."""
-        named = [(f"{name}-seed0", name, colour, "") for name, colour in REFERENCES.items()]
-        for label, colour, end in zip(self._labels(), COLOURS, self._ends(snapshot), strict=False):
-            named.append((label, label, colour, end))
+        named = [(run_label(name, 0), name, colour, "") for name, colour in REFERENCES.items()]
+        for run, colour, end in zip(self._labels(), COLOURS, self._ends(snapshot), strict=False):
+            named.append((run, run, colour, end))
         self._curves = [
-            self._curve(self.lab_app.reader.series(run), label, colour, end)
-            for run, label, colour, end in named
+            self._curve(self.lab_app.reader.series(run), title, colour, end)
+            for run, title, colour, end in named
         ]
         self._draw()
 
