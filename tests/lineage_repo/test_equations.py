@@ -61,18 +61,19 @@ def delta(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, retention: Tensor) -> T
     return torch.stack(outputs, 1)
 
 
-def paths_of(mixer: nn.Module, u: Tensor) -> list[Tensor]:
-    """For each head: its values, both filters of them and its memory, [B, L, 4, V]."""
+def paths_of(
+    mixer: nn.Module, u: Tensor, filters: tuple[Tensor, Tensor], retention: Tensor | None = None
+) -> list[Tensor]:
+    """For each head: its values, both filters of them and its memory, [B, L, 4, V]. Without a retention [H]
+    the memory never forgets."""
+    kept = torch.ones(H) if retention is None else retention
     q, k, v = silu(fir(project(u, mixer.qkv_proj), mixer.qkv_conv.weight)).split(D, -1)
-    filters = mixer.filters if hasattr(mixer, "filters") else None
-    short = fir(v, filters.short if filters else mixer.short_fir.weight)
-    long = fir(v, filters.long if filters else mixer.long_fir.weight)
+    short, long = (fir(v, weight) for weight in filters)
     beta = torch.sigmoid(project(u, mixer.beta_proj))
-    retention = torch.sigmoid(mixer.retention) if hasattr(mixer, "retention") else torch.ones(H)
     found = []
     for h in range(H):
         head = slice(h * V, (h + 1) * V)
-        memory = delta(unit(q[..., head]), unit(k[..., head]), v[..., head], beta[..., h], retention[h])
+        memory = delta(unit(q[..., head]), unit(k[..., head]), v[..., head], beta[..., h], kept[h])
         found.append(torch.stack((v[..., head], short[..., head], long[..., head], memory), -2))
     return found
 
@@ -100,7 +101,7 @@ def test_path_gate_fusion_net(u):
     router, hidden = mixer.router, 16
     token = project(u, router.token_proj).split(hidden, -1)
     outputs = []
-    for h, paths in enumerate(paths_of(mixer, u)):
+    for h, paths in enumerate(paths_of(mixer, u, (mixer.filters.short, mixer.filters.long))):
         mean, square = paths.mean(-1), paths.square().mean(-1)
         statistics = torch.cat((mean, (square + 1e-6).sqrt()), -1)
         seen = silu(token[h] + project(statistics, router.path_proj))
@@ -121,7 +122,7 @@ def test_content_sharp_router(u):
     router = mixer.router
     asked = project(u, router.request_proj).split(16, -1)
     outputs, least = [], 1.0
-    for h, paths in enumerate(paths_of(mixer, u)):
+    for h, paths in enumerate(paths_of(mixer, u, (mixer.filters.short, mixer.filters.long))):
         temperature = 0.25 + softplus(project(u, router.temperature_proj)[..., h])
         scores = []
         for p in range(4):
@@ -139,7 +140,10 @@ def test_fusion_gated_fir_net(u):
     mixer = layer("fusion_gated_fir_net")
     seen = silu(project(u, mixer.gates.inner))
     gates = torch.sigmoid(project(seen, mixer.gates.logits)).split(4, -1)
-    outputs = [(gates[h][..., None] * paths).sum(-2) for h, paths in enumerate(paths_of(mixer, u))]
+    found = paths_of(
+        mixer, u, (mixer.short_fir.weight, mixer.long_fir.weight), torch.sigmoid(mixer.retention)
+    )
+    outputs = [(gates[h][..., None] * paths).sum(-2) for h, paths in enumerate(found)]
     expected = project(torch.cat(outputs, -1), mixer.out_proj)
     torch.testing.assert_close(mix(mixer, u), expected, rtol=1e-5, atol=1e-6)
 
@@ -148,7 +152,7 @@ def test_hier_gate_net(u):
     mixer = layer("hier_gate_net")
     logits = project(silu(project(u, mixer.gate.inner)), mixer.gate.logits).split(10, -1)
     outputs = []
-    for h, paths in enumerate(paths_of(mixer, u)):
+    for h, paths in enumerate(paths_of(mixer, u, (mixer.short_fir.weight, mixer.long_fir.weight))):
         stage, local, distant, floor = logits[h].split([2, 2, 2, 4], -1)
         stage = torch.softmax(stage, -1)
         fine = (torch.softmax(local, -1), torch.softmax(distant, -1))
@@ -168,7 +172,7 @@ def test_ada_multi_path_gate_net(u):
     tokens = project(silu(project(u, gate.inner)), gate.token_logits).split(4, -1)
     heads = gate.head_logits.split(4)
     outputs, lacking = [], []
-    for h, paths in enumerate(paths_of(mixer, u)):
+    for h, paths in enumerate(paths_of(mixer, u, (mixer.short_fir.weight, mixer.long_fir.weight))):
         shares = 0.02 + 0.92 * torch.softmax(gate.global_logits + heads[h] + tokens[h], -1)
         lacking.append(1 + (shares * shares.log()).sum(-1) / math.log(4))
         outputs.append((shares[..., None] * paths).sum(-2))
