@@ -4,24 +4,47 @@ Shape letters: `B` batch, `T` tokens, `H` heads, `K` key width, `V` value width,
 `N` chunks of a sequence, `M = B * H` independent recurrences.
 """
 
-from typing import Literal
+import functools
+import importlib.util
+import os
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Implementation = Literal["auto", "naive", "chunk"]
-"""The recurrent reference, the chunked form, or the better of the two for the input."""
+GPU_FORMS = ("triton", "fla")
+"""Forms that Triton runs: ours, and those of flash-linear-attention."""
 
 MIN_LOG_DECAY = -110.0
 """exp(-110) is 0 in float32. Cutting there keeps cumulative sums precise, and finite for -inf."""
 
 
-def use_chunks(implementation: Implementation, tokens: int) -> bool:
-    """Whether the chunked form shall run: always under "auto", except for a single decoding step."""
-    if implementation not in ("auto", "naive", "chunk"):
-        raise ValueError(f"implementation must be 'auto', 'naive' or 'chunk', got {implementation!r}")
-    return implementation == "chunk" or (implementation == "auto" and tokens > 1)
+def choose(implementation: str, x: Tensor, forms: tuple[str, ...], *, cpu: str, gpu: str) -> str:
+    """The form of an operation that shall run on `x`.
+
+    Under "auto" that is `gpu` for a CUDA tensor of at most 32 bits where Triton is installed, and `cpu` for
+    all else; any of `forms` may be asked for by name.
+
+    Raises:
+        ValueError: no form has that name, or it is a GPU's and there is none. Triton's interpreter
+            (TRITON_INTERPRET=1) stands in for a GPU.
+    """
+    if implementation == "auto":
+        return gpu if x.is_cuda and x.dtype != torch.float64 and _has_triton() else cpu
+    if implementation not in forms:
+        names = ", ".join(f"'{name}'" for name in ("auto", *forms))
+        raise ValueError(f"implementation must be one of {names}; got {implementation!r}")
+    if implementation in GPU_FORMS and not (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
+        raise ValueError(
+            f"implementation {implementation!r} needs a tensor on a GPU; got one on {x.device}. "
+            "Take 'auto', or set TRITON_INTERPRET=1 before the first use to run Triton's interpreter."
+        )
+    return implementation
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def check_shapes(

@@ -1,9 +1,11 @@
 """The delta rule: a linear memory that is corrected towards each value (arXiv 2406.06484)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from asi_lab.kernels.common import Implementation, check_shapes, use_chunks
+from asi_lab.kernels.common import check_shapes, choose
 from asi_lab.kernels.delta_rule.chunk import chunk_delta_rule
 from asi_lab.kernels.delta_rule.naive import naive_delta_rule
 from asi_lab.kernels.norms import l2_norm
@@ -19,7 +21,7 @@ def delta_rule(
     output_final_state: bool = False,
     use_qk_l2norm_in_kernel: bool = False,
     *,
-    implementation: Implementation = "auto",
+    implementation: Literal["auto", "naive", "chunk"] = "auto",
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Write by the delta rule, read linearly: `S <- S + beta k (v - S^T k)^T`, `o = scale S^T q`.
@@ -38,8 +40,10 @@ def delta_rule(
         q, k = l2_norm(q), l2_norm(k)
     if scale is None:
         scale = q.shape[-1] ** -0.5
+    fast = "chunk" if q.shape[1] > 1 else "naive"  # one token is a decoding step
+    form = choose(implementation, v, ("naive", "chunk"), cpu=fast, gpu=fast)
     with torch.autocast(v.device.type, enabled=False):
-        if use_chunks(implementation, q.shape[1]):
+        if form == "chunk":
             o, state = chunk_delta_rule(q, k, v, beta, scale, initial_state, chunk_size)
         else:
             o, state = naive_delta_rule(q, k, v, beta, scale, initial_state)

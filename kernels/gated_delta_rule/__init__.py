@@ -1,9 +1,11 @@
 """The gated delta rule: the delta rule on a memory that also decays (arXiv 2412.06464)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from asi_lab.kernels.common import Implementation, check_shapes, use_chunks
+from asi_lab.kernels.common import check_shapes, choose
 from asi_lab.kernels.gated_delta_rule.chunk import chunk_delta_rule
 from asi_lab.kernels.gated_delta_rule.naive import naive_gated_delta_rule
 from asi_lab.kernels.norms import l2_norm
@@ -20,7 +22,7 @@ def gated_delta_rule(
     output_final_state: bool = False,
     use_qk_l2norm_in_kernel: bool = False,
     *,
-    implementation: Implementation = "auto",
+    implementation: Literal["auto", "naive", "chunk"] = "auto",
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Decay, write by the delta rule, read: `S <- e^g S`, `S <- S + beta k (v - S^T k)^T`, `o = scale S^T q`.
@@ -37,8 +39,10 @@ def gated_delta_rule(
         q, k = l2_norm(q), l2_norm(k)
     if scale is None:
         scale = q.shape[-1] ** -0.5
+    fast = "chunk" if q.shape[1] > 1 else "naive"  # one token is a decoding step
+    form = choose(implementation, v, ("naive", "chunk"), cpu=fast, gpu=fast)
     with torch.autocast(v.device.type, enabled=False):
-        if use_chunks(implementation, q.shape[1]):
+        if form == "chunk":
             o, state = chunk_delta_rule(q, k, v, g, beta, scale, initial_state, chunk_size)
         else:
             o, state = naive_gated_delta_rule(q, k, v, g, beta, scale, initial_state)

@@ -1,9 +1,11 @@
 """Linear attention with an optional scalar decay: retention (arXiv 2307.08621), simple GLA."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from asi_lab.kernels.common import Implementation, check_shapes, use_chunks
+from asi_lab.kernels.common import check_shapes, choose
 from asi_lab.kernels.linear_attention.chunk import chunk_linear_attention
 from asi_lab.kernels.linear_attention.naive import naive_linear_attention
 
@@ -17,7 +19,7 @@ def linear_attention(
     initial_state: Tensor | None = None,
     output_final_state: bool = False,
     *,
-    implementation: Implementation = "auto",
+    implementation: Literal["auto", "naive", "chunk"] = "auto",
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Decay, add, read: `S <- e^g S + k v^T`, `o = scale S^T q`. No normaliser is applied.
@@ -31,8 +33,10 @@ def linear_attention(
     check_shapes(q, k, v, initial_state, g=g)
     if scale is None:
         scale = q.shape[-1] ** -0.5
+    fast = "chunk" if q.shape[1] > 1 else "naive"  # one token is a decoding step
+    form = choose(implementation, v, ("naive", "chunk"), cpu=fast, gpu=fast)
     with torch.autocast(v.device.type, enabled=False):
-        if use_chunks(implementation, q.shape[1]):
+        if form == "chunk":
             o, state = chunk_linear_attention(q, k, v, g, scale, initial_state, chunk_size)
         else:
             o, state = naive_linear_attention(q, k, v, g, scale, initial_state)

@@ -4,10 +4,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from asi_lab.kernels.common import choose
 from asi_lab.kernels.norms.fused import fused_norm
 from asi_lab.kernels.norms.naive import naive_norm
 
-NormImplementation = Literal["naive", "fused"]
+NormImplementation = Literal["auto", "naive", "fused"]
 
 
 def rms_norm(
@@ -15,7 +16,7 @@ def rms_norm(
     weight: Tensor | None = None,
     eps: float = 1e-5,
     *,
-    implementation: NormImplementation = "fused",
+    implementation: NormImplementation = "auto",
 ) -> Tensor:
     """`weight * x / sqrt(mean(x^2) + eps)` over the last dimension.
 
@@ -26,7 +27,7 @@ def rms_norm(
     return _norm(x, weight, eps, x.shape[-1], implementation)
 
 
-def l2_norm(x: Tensor, eps: float = 1e-6, *, implementation: NormImplementation = "fused") -> Tensor:
+def l2_norm(x: Tensor, eps: float = 1e-6, *, implementation: NormImplementation = "auto") -> Tensor:
     """`x / sqrt(sum(x^2) + eps)` over the last dimension of x, `[..., D]`."""
     return _norm(x, None, eps, 1, implementation)
 
@@ -34,7 +35,5 @@ def l2_norm(x: Tensor, eps: float = 1e-6, *, implementation: NormImplementation 
 def _norm(
     x: Tensor, weight: Tensor | None, eps: float, count: int, implementation: NormImplementation
 ) -> Tensor:
-    if implementation not in ("naive", "fused"):
-        raise ValueError(f"implementation must be 'naive' or 'fused', got {implementation!r}")
-    norm = fused_norm if implementation == "fused" else naive_norm
-    return norm(x, weight, eps, count)
+    form = choose(implementation, x, ("naive", "fused"), cpu="fused", gpu="fused")
+    return (fused_norm if form == "fused" else naive_norm)(x, weight, eps, count)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from asi_lab.kernels.common import choose
 from asi_lab.kernels.short_convolution.naive import naive_short_convolution
 from asi_lab.kernels.short_convolution.shift import shift_short_convolution
 
@@ -14,7 +15,7 @@ def short_convolution(
     bias: Tensor | None = None,
     activation: Literal["silu"] | None = None,
     *,
-    implementation: Literal["naive", "shift"] = "shift",
+    implementation: Literal["auto", "naive", "shift"] = "auto",
 ) -> Tensor:
     """`y_t = sum_w weight[:, W - 1 - w] * x_{t - w} + bias`, then the activation; inputs before 0 are 0.
 
@@ -31,7 +32,6 @@ def short_convolution(
         raise ValueError(f"bias must be [D] = [{D}], got {list(bias.shape)}")
     if activation not in (None, "silu"):
         raise ValueError(f"activation must be None or 'silu', got {activation!r}")
-    if implementation not in ("naive", "shift"):
-        raise ValueError(f"implementation must be 'naive' or 'shift', got {implementation!r}")
-    convolve = shift_short_convolution if implementation == "shift" else naive_short_convolution
+    form = choose(implementation, x, ("naive", "shift"), cpu="shift", gpu="shift")
+    convolve = shift_short_convolution if form == "shift" else naive_short_convolution
     return convolve(x, weight, bias, activation == "silu")

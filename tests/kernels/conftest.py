@@ -1,11 +1,17 @@
 """Inputs and comparisons shared by the kernel tests."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+# Triton reads this when a kernel is defined; without a GPU its interpreter runs the kernels.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +74,32 @@ def assert_same() -> Callable[..., None]:
 @pytest.fixture
 def make_keys() -> Callable[..., Tensor]:
     return unit_keys
+
+
+@contextmanager
+def count_launches() -> Iterator[list[str]]:
+    """The names of the Triton kernels launched meanwhile, in order, under the interpreter or on a GPU."""
+    from triton.runtime.interpreter import GridExecutor
+    from triton.runtime.jit import JITFunction
+
+    names: list[str] = []
+    originals = {GridExecutor: GridExecutor.__call__, JITFunction: JITFunction.run}
+
+    def of_interpreter(self, *args, **kwargs):
+        names.append(self.fn.__name__)
+        return originals[GridExecutor](self, *args, **kwargs)
+
+    def of_gpu(self, *args, **kwargs):
+        names.append(self.fn.__name__)
+        return originals[JITFunction](self, *args, **kwargs)
+
+    GridExecutor.__call__, JITFunction.run = of_interpreter, of_gpu
+    try:
+        yield names
+    finally:
+        GridExecutor.__call__, JITFunction.run = originals[GridExecutor], originals[JITFunction]
+
+
+@pytest.fixture
+def launches() -> Callable[..., object]:
+    return count_launches
