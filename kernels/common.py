@@ -1,4 +1,4 @@
-"""What the operations share: argument checks, the chunk layout, decays, a stable triangular inverse.
+"""What the operations share: argument checks, the chunk layout, a stable triangular inverse.
 
 Shape letters: `B` batch, `T` tokens, `H` heads, `K` key width, `V` value width, `C` tokens of a chunk,
 `N` chunks of a sequence, `M = B * H` independent recurrences.
@@ -14,9 +14,6 @@ from torch.nn import functional
 
 GPU_FORMS = ("triton", "fla")
 """Forms that Triton runs: ours, and those of flash-linear-attention."""
-
-MIN_LOG_DECAY = -110.0
-"""exp(-110) is 0 in float32. Cutting there keeps cumulative sums precise, and finite for -inf."""
 
 
 def choose(implementation: str, x: Tensor, forms: tuple[str, ...], *, cpu: str, gpu: str) -> str:
@@ -52,10 +49,12 @@ def check_shapes(
     k: Tensor,
     v: Tensor,
     initial_state: Tensor | None,
+    cu_seqlens: Tensor | None = None,
     **gates: Tensor | None,
 ) -> None:
     """Raise ValueError, naming the argument, unless q, k are `[B, T, H, K]`, v `[B, T, H, V]`, each gate
-    `[B, T, H]` and the state `[B, H, K, V]`, none of them empty."""
+    `[B, T, H]` and the state `[B, H, K, V]`, none of them empty; with `cu_seqlens` `[N + 1]`, B must be 1 and
+    the state `[N, H, K, V]`."""
     if q.dim() != 4 or 0 in q.shape:
         raise ValueError(f"q must be [B, T, H, K] and not empty, got {list(q.shape)}")
     B, T, H, K = q.shape
@@ -66,9 +65,27 @@ def check_shapes(
     for name, gate in gates.items():
         if gate is not None and gate.shape != (B, T, H):
             raise ValueError(f"{name} must be [B, T, H] = {[B, T, H]}, got {list(gate.shape)}")
-    state = [B, H, K, v.shape[3]]
+    N = count_sequences(B, cu_seqlens)
+    state = [N, H, K, v.shape[3]]
     if initial_state is not None and list(initial_state.shape) != state:
-        raise ValueError(f"initial_state must be [B, H, K, V] = {state}, got {list(initial_state.shape)}")
+        letters = "[B, H, K, V]" if cu_seqlens is None else "[N, H, K, V]"
+        raise ValueError(f"initial_state must be {letters} = {state}, got {list(initial_state.shape)}")
+
+
+def count_sequences(B: int, cu_seqlens: Tensor | None) -> int:
+    """The batch size, or the number N of sequences that `cu_seqlens` `[N + 1]` packs into a batch of one.
+
+    Raises:
+        ValueError: `cu_seqlens` is no vector of integers, or the batch is not of one.
+    """
+    if cu_seqlens is None:
+        return B
+    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.dtype not in (torch.int32, torch.int64):
+        found = f"{list(cu_seqlens.shape)} of {cu_seqlens.dtype}"
+        raise ValueError(f"cu_seqlens must be [N + 1] integers (int32 or int64), N at least 1, got {found}")
+    if B != 1:
+        raise ValueError(f"cu_seqlens needs all sequences packed into a batch of 1, got a batch of {B}")
+    return len(cu_seqlens) - 1
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -80,8 +97,8 @@ def first_state(initial_state: Tensor | None, k: Tensor, v: Tensor) -> Tensor:
     """The state `[B, H, K, V]` a recurrence starts from, in the compute dtype; zeros where none is given."""
     if initial_state is not None:
         return initial_state.to(compute_dtype(v))
-    B, _, H, K = k.shape
-    return torch.zeros(B, H, K, v.shape[-1], dtype=compute_dtype(v), device=v.device)
+    B, _, H, V = v.shape
+    return torch.zeros(B, H, k.shape[-1], V, dtype=compute_dtype(v), device=v.device)
 
 
 def fit_chunk(chunk_size: int | None, v: Tensor) -> int:
@@ -120,65 +137,10 @@ def from_chunks(x: Tensor, shape: tuple[int, int, int], dtype: torch.dtype) -> T
     return y.view(B, N * chunk, H, *rest)[:, :T]
 
 
-class ChunkDecay:
-    """Decays inside each chunk, from log-decays g `[B, T, H]`; all ones where g is None.
-
-    `pairs` is `exp(gamma_i - gamma_j)` for i >= j, else 0: `[N, M, C, C]` or `[C, C]`. `from_start` is
-    `exp(gamma_i)` and `to_end` is `exp(gamma_C - gamma_i)`: `[N, M, C]` or None. gamma is the cumulative
-    sum of g from the start of the chunk.
-    """
-
-    def __init__(self, g: Tensor | None, like: Tensor):
-        C = like.shape[-2]
-        causal = torch.ones(C, C, dtype=torch.bool, device=like.device).tril()
-        self.from_start: Tensor | None = None
-        self.to_end: Tensor | None = None
-        if g is None:
-            self.pairs = causal.to(like.dtype)
-            return
-        gamma = to_chunks(g.clamp(min=MIN_LOG_DECAY), C).cumsum_(-1)
-        # Masked before the exponential: above the diagonal the difference is positive and may overflow.
-        difference = gamma.unsqueeze(-1) - gamma.unsqueeze(-2)
-        self.pairs = difference.masked_fill_(~causal, -torch.inf).exp_()
-        self.from_start = gamma.exp()
-        self.to_end = (gamma[..., -1:] - gamma).exp_()
-
-
-def scale_tokens(x: Tensor, factor: Tensor | None) -> Tensor:
-    """Multiply the tokens of `[N, M, C or 2C, D]` by `[N, M, C]`; without a factor, x itself."""
-    if factor is None:
-        return x
-    N, M, rows, D = x.shape
-    return (x.reshape(N, M, -1, factor.shape[-1], D) * factor[:, :, None, :, None]).view(N, M, rows, D)
-
-
-def decay_state(state: Tensor, from_start: Tensor | None, n: int) -> Tensor:
-    """A state `[M, K, V]` times the decay of the whole of chunk n."""
-    return state if from_start is None else state * from_start[n, :, -1, None, None]
-
-
 def add_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """`out += a @ b` over the two leading dimensions, in one call."""
     out.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1))
     return out
-
-
-def log_decay_gradient(
-    g: Tensor, per_pair: Tensor, per_query: Tensor, per_key: Tensor, per_state: Tensor
-) -> Tensor:
-    """Gradient of g `[B, T, H]` from products (value times its gradient) of all that decays.
-
-    `per_pair` `[N, M, C, C]` decays by `exp(gamma_i - gamma_j)`, `per_query` `[N, M, C]` by `exp(gamma_i)`,
-    `per_key` `[N, M, C]` by `exp(gamma_C - gamma_j)`, `per_state` `[N, M]` by `exp(gamma_C)`. Nothing that
-    does not decay takes part, not even to cancel: rounding errors of large terms would hide the small
-    gradients of strong decay. So the diagonal of `per_pair` is zeroed, in place.
-    """
-    per_pair.diagonal(dim1=-2, dim2=-1).zero_()
-    d_gamma = per_pair.sum(-1) - per_pair.sum(-2) + per_query
-    earlier_keys = functional.pad(per_key[..., :-1].cumsum(-1), (1, 0))
-    d_g = d_gamma.flip(-1).cumsum_(-1).flip(-1) + earlier_keys + per_state.unsqueeze(-1)
-    B, T, H = g.shape
-    return from_chunks(d_g, (B, T, H), g.dtype).masked_fill(g < MIN_LOG_DECAY, 0)
 
 
 def unit_lower_inverse(a: Tensor) -> Tensor:

@@ -1,14 +1,15 @@
 """The delta rule: a linear memory that is corrected towards each value (arXiv 2406.06484)."""
 
-from typing import Literal
-
-import torch
 from torch import Tensor
 
-from asi_lab.kernels.common import check_shapes, choose
+from asi_lab.kernels.common import check_shapes
 from asi_lab.kernels.delta_rule.chunk import chunk_delta_rule
 from asi_lab.kernels.delta_rule.naive import naive_delta_rule
+from asi_lab.kernels.fla_ops import fla_delta_rule
 from asi_lab.kernels.norms import l2_norm
+from asi_lab.kernels.recurrence import Forms, Implementation, pick_form, recur
+
+_FORMS = Forms(naive_delta_rule, chunk_delta_rule, fla_delta_rule)
 
 
 def delta_rule(
@@ -20,8 +21,9 @@ def delta_rule(
     initial_state: Tensor | None = None,
     output_final_state: bool = False,
     use_qk_l2norm_in_kernel: bool = False,
+    cu_seqlens: Tensor | None = None,
     *,
-    implementation: Literal["auto", "naive", "chunk"] = "auto",
+    implementation: Implementation = "auto",
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Write by the delta rule, read linearly: `S <- S + beta k (v - S^T k)^T`, `o = scale S^T q`.
@@ -30,21 +32,21 @@ def delta_rule(
     allows negative eigenvalues), `initial_state` `[B, H, K, V]`. Keys should have length one:
     `use_qk_l2norm_in_kernel` sees to it. `scale` defaults to `K ** -0.5`; `chunk_size` (a power of two)
     to what is fastest for the device and width. All floating types; computed in float32 (float64 for
-    float64).
+    float64), except in the form "fla": flash-linear-attention's kernels, which "auto" takes for bfloat16 and
+    float16 on a GPU.
+
+    `cu_seqlens` `[N + 1]` packs N sequences into a batch of one: the n-th is tokens `cu_seqlens[n]` to
+    `cu_seqlens[n + 1]`, maybe none, and the states are `[N, H, K, V]`. "chunk" pads all to the longest; "fla"
+    does not look whether the bounds make sense.
 
     Returns o `[B, T, H, V]` in v's dtype and the last state `[B, H, K, V]` (None unless asked for).
     Raises ValueError for shapes that do not fit.
     """
-    check_shapes(q, k, v, initial_state, beta=beta)
+    check_shapes(q, k, v, initial_state, cu_seqlens, beta=beta)
     if use_qk_l2norm_in_kernel:
         q, k = l2_norm(q), l2_norm(k)
     if scale is None:
         scale = q.shape[-1] ** -0.5
-    fast = "chunk" if q.shape[1] > 1 else "naive"  # one token is a decoding step
-    form = choose(implementation, v, ("naive", "chunk"), cpu=fast, gpu=fast)
-    with torch.autocast(v.device.type, enabled=False):
-        if form == "chunk":
-            o, state = chunk_delta_rule(q, k, v, beta, scale, initial_state, chunk_size)
-        else:
-            o, state = naive_delta_rule(q, k, v, beta, scale, initial_state)
-    return o, state if output_final_state else None
+    form = pick_form(_FORMS, implementation, k, v, cu_seqlens)
+    tokens = (q, k, v, beta)
+    return recur(_FORMS, form, tokens, scale, initial_state, output_final_state, cu_seqlens, chunk_size)

@@ -9,7 +9,8 @@ of g from the chunk's start, `D_ij = exp(gamma_i - gamma_j)` for i >= j, and S t
     S' = e^{gamma_C} S + (diag(beta e^{gamma_C - gamma}) K)^T E
 
 Only `E` and `S'` need the loop over chunks; all else is one batched product over all chunks. K and Q are
-kept stacked (`kq`, `[N, M, 2C, K]`), so that most products serve both.
+kept stacked (`kq`, `[N, M, 2C, K]`), so that most products serve both. Where each channel decays for itself,
+e^gamma is a vector and D goes into the products: what `kernels.decay` hides.
 """
 
 from typing import Any
@@ -19,17 +20,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from asi_lab.kernels.common import (
-    ChunkDecay,
     add_product,
-    decay_state,
     first_state,
     fit_chunk,
     from_chunks,
-    log_decay_gradient,
-    scale_tokens,
     to_chunks,
     unit_lower_inverse,
 )
+from asi_lab.kernels.decay import log_decay_gradient, make_decay
 
 
 def chunk_delta_rule(
@@ -42,7 +40,7 @@ def chunk_delta_rule(
     initial_state: Tensor | None,
     chunk_size: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Shapes as in `gated_delta_rule`; without `g` this is the plain delta rule.
+    """Shapes as in `gated_delta_rule`; without g the plain delta rule, with g `[B, T, H, K]` that of `kda`.
 
     Returns o `[B, T, H, V]` in the dtype of v and the last state `[B, H, K, V]` in the compute dtype.
     """
@@ -73,11 +71,11 @@ class _ChunkDeltaRule(torch.autograd.Function):
         keys = to_chunks(k, C, out=kq[:, :, :C])
         to_chunks(q, C, out=kq[:, :, C:]).mul_(scale)
         betas = to_chunks(beta, C)
-        decay = ChunkDecay(g, values)
-        kq_start = scale_tokens(kq, decay.from_start)
-        k_end = scale_tokens(keys * betas.unsqueeze(-1), decay.to_end)
+        decay = make_decay(g, values)
+        kq_start = decay.scale_from_start(kq)
+        k_end = decay.scale_to_end(keys * betas.unsqueeze(-1))
 
-        pairs = _mask_pairs(torch.matmul(kq, keys.mT), decay.pairs)
+        pairs = _without_self(decay.products(kq, keys))
         inverse = unit_lower_inverse((pairs[:, :, :C] * betas.unsqueeze(-2)).flatten(0, 1)).view(N, M, C, C)
 
         states = values.new_empty(N + 1, M, K, V)
@@ -86,14 +84,14 @@ class _ChunkDeltaRule(torch.autograd.Function):
         for n in range(N):
             unexplained = torch.baddbmm(values[n], kq_start[n, :, :C], states[n], alpha=-1)
             torch.bmm(inverse[n], unexplained, out=errors[n])
-            kept = decay_state(states[n], decay.from_start, n)
+            kept = decay.keep(states[n], n)
             torch.baddbmm(kept, k_end[n].mT, errors[n], out=states[n + 1])
 
         o = torch.matmul(kq_start[:, :, C:], states[:-1])
         add_product(o, pairs[:, :, C:], errors * betas.unsqueeze(-1))
 
-        decays = (decay.pairs, decay.from_start, decay.to_end)
-        ctx.save_for_backward(g, initial_state, kq, betas, *decays, pairs, inverse, states, errors)
+        ctx.save_for_backward(g, initial_state, kq, betas, pairs, inverse, states, errors, *decay.saved)
+        ctx.decay, ctx.device = type(decay), v.device.type
         ctx.set_materialize_grads(False)
         ctx.scale, ctx.shape, ctx.dtypes = scale, (B, T, H), (q.dtype, k.dtype, v.dtype, beta.dtype)
         return from_chunks(o, (B, T, H), v.dtype), states[-1].view(B, H, K, V).clone()
@@ -101,19 +99,19 @@ class _ChunkDeltaRule(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None) -> tuple[Tensor | None, ...]:
-        with torch.autocast(ctx.saved_tensors[2].device.type, enabled=False):
+        with torch.autocast(ctx.device, enabled=False):
             return _backward(ctx, d_o, d_final)
 
 
 def _backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None) -> tuple[Tensor | None, ...]:
     """Gradients in the order of `forward`'s arguments. `reads` stacks the gradients of what keys read
     from the memory (the negative gradient of V) and of what queries read (the gradient of O)."""
-    g, initial_state, kq, betas, *saved = ctx.saved_tensors
-    decay, from_start, to_end, pairs, inverse, states, errors = saved
+    g, initial_state, kq, betas, pairs, inverse, states, errors, *decay = ctx.saved_tensors
+    decay = ctx.decay(*decay)
     N, M, C, V = errors.shape
     keys, beta_column = kq[:, :, :C], betas.unsqueeze(-1)
-    kq_start = scale_tokens(kq, from_start)
-    k_end = scale_tokens(keys * beta_column, to_end)
+    kq_start = decay.scale_from_start(kq)
+    k_end = decay.scale_to_end(keys * beta_column)
 
     reads = errors.new_zeros(N, M, 2 * C, V)
     if d_o is not None:
@@ -126,37 +124,31 @@ def _backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None) -> tuple[Ten
         d_error = torch.baddbmm(d_errors[n], k_end[n], d_states[n + 1])
         torch.bmm(inverse[n].mT, d_error, out=d_values[n])
         torch.neg(d_values[n], out=reads[n, :, :C])
-        kept = decay_state(d_states[n + 1], from_start, n)
+        kept = decay.keep(d_states[n + 1], n)
         torch.baddbmm(kept, kq_start[n].mT, reads[n], out=d_states[n])
 
     d_pairs = torch.matmul(reads, errors.mT)
-    d_kq = scale_tokens(torch.matmul(reads, states[:-1].mT), from_start)
-    d_k_end = scale_tokens(torch.matmul(errors, d_states[1:].mT), to_end)
-    per_pair = d_pairs * pairs
-    per_key = (keys * d_k_end).sum(-1)
-    d_beta = per_pair.sum(-2) + per_key
-    d_g = None
-    if g is not None:
-        per_pair = (per_pair[:, :, :C] + per_pair[:, :, C:]).mul_(betas.unsqueeze(-2))
-        per_query = (kq * d_kq).sum(-1).view(N, M, 2, C).sum(2)
-        per_state = from_start[..., -1] * (states[:-1] * d_states[1:]).sum((-2, -1))
-        d_g = log_decay_gradient(g, per_pair, per_query, per_key.mul_(betas), per_state)
-    d_pairs = _mask_pairs(d_pairs, decay).mul_(betas.unsqueeze(-2))
-    add_product(d_kq, d_pairs, keys)
-    d_k = add_product(d_k_end.mul_(beta_column), d_pairs.mT, kq).add_(d_kq[:, :, :C])
+    d_kq = decay.scale_from_start(torch.matmul(reads, states[:-1].mT))
+    d_k = decay.scale_to_end(torch.matmul(errors, d_states[1:].mT))
+    per_pair, per_key = d_pairs * pairs, decay.resolve(keys * d_k)
+    d_beta = per_pair.sum(-2) + per_key.sum(-1)
+    per_pair, per_key = per_pair.mul_(betas.unsqueeze(-2)), per_key.mul_(beta_column)
+    d_k.mul_(beta_column)
+    _without_self(d_pairs.mul_(betas.unsqueeze(-2)))
+    weighted = (per_pair, per_key) if ctx.needs_input_grad[3] else None
+    d_g = decay.backward(d_pairs, kq, keys, d_kq, d_k, states[:-1], d_states[1:], weighted)
+    d_k.add_(d_kq[:, :, :C])
     d_q = d_kq[:, :, C:].mul_(ctx.scale)
     d_initial = None
     if initial_state is not None:
         d_initial = d_states[0].view_as(initial_state).to(initial_state.dtype)
     chunked = (d_q, d_k, d_values, d_beta)
     d_q, d_k, d_v, d_beta = (from_chunks(x, ctx.shape, t) for x, t in zip(chunked, ctx.dtypes, strict=True))
-    return d_q, d_k, d_v, d_g, d_beta, d_initial, None, None
+    return d_q, d_k, d_v, log_decay_gradient(d_g, g), d_beta, d_initial, None, None
 
 
-def _mask_pairs(pairs: Tensor, decay: Tensor) -> Tensor:
-    """Multiply key-key and query-key pairs, stacked in `[N, M, 2C, C]`, by the causal decay `[..., C, C]`,
-    in place. A key does not pair with itself, a query does with its own key."""
-    N, M, _, C = pairs.shape
-    pairs.view(N, M, 2, C, C).mul_(decay.unsqueeze(-3))
-    pairs[:, :, :C].diagonal(dim1=-2, dim2=-1).zero_()
+def _without_self(pairs: Tensor) -> Tensor:
+    """Key-key and query-key pairs, stacked in `[N, M, 2C, C]`, without those of a key with itself; a query
+    keeps that with its own key. In place."""
+    pairs[:, :, : pairs.shape[-1]].diagonal(dim1=-2, dim2=-1).zero_()
     return pairs

@@ -1,4 +1,4 @@
-"""delta_rule, gated_delta_rule and linear_attention: the chunked form against the recurrent reference."""
+"""The contract of all recurrences: the chunked form against the recurrent reference."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,12 +8,52 @@ import pytest
 import torch
 from torch import Tensor
 
-from asi_lab.kernels import delta_rule, gated_delta_rule, linear_attention
+from asi_lab.kernels.delta_rule import delta_rule
+from asi_lab.kernels.gated_delta_rule import gated_delta_rule
+from asi_lab.kernels.kda import kda
+from asi_lab.kernels.linear_attention import linear_attention
+from asi_lab.kernels.retention import retention
+from asi_lab.kernels.ssd import ssd
 
-OPS = {"delta": delta_rule, "gated": gated_delta_rule, "linear": linear_attention}
-GATES = {"delta": ("beta",), "gated": ("g", "beta"), "linear": ("g",)}
-LENGTHS = (1, 7, 64, 100, 257)
 B, H, K, V = 2, 2, 8, 12
+
+
+def ssd_as_the_others(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dt: Tensor,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    **rest: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Its names and its layout of the state as in the other operations, with constants for the rest."""
+    A, D = (torch.linspace(*ends, H, dtype=v.dtype) for ends in ((-1, -0.125), (0.5, 2)))
+    state = None if initial_state is None else initial_state.mT
+    o, state = ssd(v, dt, A, k, q, D, None, False, state, output_final_state, **rest)
+    return o, None if state is None else state.mT
+
+
+OPS = {
+    "delta": delta_rule,
+    "gated": gated_delta_rule,
+    "kda": kda,
+    "linear": linear_attention,
+    "gla": linear_attention,
+    "retention": retention,
+    "ssd": ssd_as_the_others,
+}
+GATES = {
+    "delta": ("beta",),
+    "gated": ("g", "beta"),
+    "kda": ("g", "beta"),
+    "linear": ("g",),
+    "gla": ("g",),
+    "retention": (),
+    "ssd": ("dt",),
+}
+DELTA_RULES = ("delta", "gated", "kda")
+DECAYING = tuple(op for op, gates in GATES.items() if "g" in gates)
 
 
 def make_inputs(
@@ -26,9 +66,11 @@ def make_inputs(
 ) -> dict[str, Tensor]:
     """float64 inputs. beta uniform in (0, 1) or constant; g uniform in (-1, 0) or spread around a value."""
     shape = (B, T, H)
+    decays = (*shape, K) if op in ("kda", "gla") else shape
     gates = {
         "beta": torch.rand(shape).double() if beta is None else torch.full(shape, beta).double(),
-        "g": -torch.rand(shape).double() if g is None else g * (1 + 0.1 * torch.rand(shape).double()),
+        "g": -torch.rand(decays).double() if g is None else g * (1 + 0.1 * torch.rand(decays).double()),
+        "dt": torch.rand(shape).double(),
     }
     inputs = {
         "q": make_keys((B, T, H, K), correlation),
@@ -43,7 +85,7 @@ def run(op: str, implementation: str, **fixed: Any) -> Callable[..., tuple[Tenso
     return partial(OPS[op], output_final_state=True, implementation=implementation, **fixed)
 
 
-@pytest.mark.parametrize("T", LENGTHS)
+@pytest.mark.parametrize("T", [1, 7, 64, 133])
 @pytest.mark.parametrize("op", OPS)
 def test_outputs_and_gradients_equal_the_reference(op, T, assert_same, make_keys):
     inputs = make_inputs(op, T, make_keys)
@@ -54,30 +96,30 @@ def test_outputs_and_gradients_equal_the_reference(op, T, assert_same, make_keys
 @pytest.mark.parametrize("chunk_size", [1, 2, 8, 64, 128])
 @pytest.mark.parametrize("op", OPS)
 def test_any_chunk_size_gives_the_same(op, chunk_size, assert_same, make_keys):
-    inputs = make_inputs(op, 70, make_keys)
+    inputs = make_inputs(op, 70 if chunk_size < 128 else 130, make_keys)
     assert_same(run(op, "chunk", chunk_size=chunk_size), run(op, "naive"), inputs, 1e-9)
 
 
 @pytest.mark.parametrize("chunk_size", [16, 64])
-@pytest.mark.parametrize("beta", [None, 1.0, 2.0])
+@pytest.mark.parametrize("beta", [None, 2.0])
 @pytest.mark.parametrize("correlation", [0.5, 0.9, 1.0])
-@pytest.mark.parametrize("op", ["delta", "gated"])
+@pytest.mark.parametrize("op", DELTA_RULES)
 def test_correlated_keys_stay_accurate(op, correlation, beta, chunk_size, assert_same, make_keys):
-    inputs = make_inputs(op, 130, make_keys, correlation, beta)
+    inputs = make_inputs(op, 90, make_keys, correlation, beta)
     chunked = run(op, "chunk", chunk_size=chunk_size)
     assert_same(chunked, run(op, "naive"), inputs, 1e-9)
     assert_same(chunked, run(op, "naive"), inputs, 2e-3, torch.float32)
 
 
 @pytest.mark.parametrize("g", [0.0, -1e-3, -20.0])
-@pytest.mark.parametrize("op", ["gated", "linear"])
+@pytest.mark.parametrize("op", DECAYING)
 def test_no_and_strong_decay(op, g, assert_same, make_keys):
     inputs = make_inputs(op, 100, make_keys, g=g)
     assert_same(run(op, "chunk"), run(op, "naive"), inputs, 1e-9)
     assert_same(run(op, "chunk"), run(op, "naive"), inputs, 1e-3, torch.float32)
 
 
-@pytest.mark.parametrize("op", ["gated", "linear"])
+@pytest.mark.parametrize("op", DECAYING)
 def test_one_reset_among_weak_decays(op, assert_same, make_keys):
     inputs = make_inputs(op, 100, make_keys, g=-1e-2)
     inputs["g"][:, 37] = -90.0
@@ -85,7 +127,7 @@ def test_one_reset_among_weak_decays(op, assert_same, make_keys):
     assert_same(run(op, "chunk"), run(op, "naive"), inputs, 1e-3, torch.float32)
 
 
-@pytest.mark.parametrize("op", ["gated", "linear"])
+@pytest.mark.parametrize("op", DECAYING)
 def test_infinite_decay_forgets_all_and_has_finite_gradients(op, make_keys):
     inputs = make_inputs(op, 40, make_keys)
     inputs["g"][:, 20] = -torch.inf
@@ -99,12 +141,12 @@ def test_infinite_decay_forgets_all_and_has_finite_gradients(op, make_keys):
     assert (leaves["v"].grad[:, :20] == 0).all()
 
 
-@pytest.mark.parametrize("op", ["gated", "linear"])
+@pytest.mark.parametrize("op", DECAYING)
 def test_without_decay_it_is_the_ungated_rule(op, make_keys):
     inputs = make_inputs(op, 50, make_keys, g=0.0)
     gated, _ = run(op, "chunk")(**inputs)
     del inputs["g"]
-    ungated, _ = run("delta" if op == "gated" else "linear", "chunk")(**inputs)
+    ungated, _ = run("delta" if op in DELTA_RULES else "linear", "chunk")(**inputs)
     torch.testing.assert_close(gated, ungated, rtol=1e-12, atol=1e-12)
 
 
@@ -141,6 +183,21 @@ def test_gradient_of_one_output_alone(op, output, assert_same, make_keys):
         return function
 
     assert_same(one("chunk"), one("naive"), inputs, 1e-9)
+
+
+@pytest.mark.parametrize("implementation", ["auto", "naive", "chunk"])
+@pytest.mark.parametrize("op", OPS)
+def test_steps_of_one_token_equal_one_pass(op, implementation, make_keys):
+    """Decoding: with the state carried from token to token."""
+    inputs = make_inputs(op, 21, make_keys)
+    whole, last = run(op, "chunk")(**inputs)
+    state, outputs = inputs.pop("initial_state"), []
+    for t in range(21):
+        token = {n: x[:, t : t + 1] for n, x in inputs.items()}
+        o, state = run(op, implementation)(**token, initial_state=state)
+        outputs.append(o)
+    torch.testing.assert_close(torch.cat(outputs, 1), whole, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(state, last, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("implementation", ["naive", "chunk"])
@@ -214,7 +271,7 @@ def test_autocast_does_not_lower_the_precision(op, implementation, make_keys):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("op", ["delta", "gated"])
+@pytest.mark.parametrize("op", DELTA_RULES)
 def test_normalising_inside_equals_normalising_before(op, assert_same, make_keys):
     inputs = make_inputs(op, 40, make_keys)
     inputs["q"], inputs["k"] = torch.randn_like(inputs["q"]), torch.randn_like(inputs["k"])
@@ -228,10 +285,11 @@ def test_normalising_inside_equals_normalising_before(op, assert_same, make_keys
 
 @pytest.mark.parametrize("op", OPS)
 def test_auto_scale_and_state_on_request(op, make_keys):
+    scale = {} if op == "ssd" else {"scale": K**-0.5}
     for T in (1, 20):
         inputs = make_inputs(op, T, make_keys)
         o, state = OPS[op](**inputs)
-        explicit, last = run(op, "naive", scale=K**-0.5)(**inputs)
+        explicit, last = run(op, "naive", **scale)(**inputs)
         assert state is None
         torch.testing.assert_close(o, explicit, rtol=1e-10, atol=1e-10)
         assert last.shape == (B, H, K, V)
@@ -254,21 +312,28 @@ def test_what_does_not_fit_is_named(change, message, make_keys):
         delta_rule(**(make_inputs("delta", 9, make_keys) | change))
 
 
-def test_the_naive_rules_agree_with_the_field_s_references(make_keys):
-    fla_delta = pytest.importorskip("fla.ops.delta_rule.naive", exc_type=ImportError)
-    fla_gated = pytest.importorskip("fla.ops.gated_delta_rule.naive", exc_type=ImportError)
-    inputs = {n: x.float() for n, x in make_inputs("gated", 60, make_keys).items()}
-    state = inputs.pop("initial_state")
-    o, last = run("gated", "naive", initial_state=state)(**inputs)
-    theirs, end = fla_gated.naive_recurrent_gated_delta_rule(
-        **inputs, initial_state=state, output_final_state=True
-    )
-    torch.testing.assert_close(o, theirs, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(last, end, rtol=1e-4, atol=1e-5)
+FIELD = {
+    "delta": ("delta_rule", "delta_rule_recurrence"),
+    "gated": ("gated_delta_rule", "naive_recurrent_gated_delta_rule"),
+    "kda": ("kda", "naive_recurrent_kda"),
+    "linear": ("simple_gla", "naive_recurrent_simple_gla"),
+    "gla": ("gla", "naive_recurrent_gla"),
+}
 
-    del inputs["g"]
-    o, last = run("delta", "naive", initial_state=state)(**inputs)
-    heads_first = {n: x.transpose(1, 2) for n, x in inputs.items()}
-    theirs, end = fla_delta.delta_rule_recurrence(**heads_first, initial_state=state)
-    torch.testing.assert_close(o, theirs.transpose(1, 2), rtol=1e-4, atol=1e-5)
+
+@pytest.mark.parametrize("op", FIELD)
+def test_the_naive_rules_agree_with_the_field_s_references(op, make_keys):
+    module, name = FIELD[op]
+    field = pytest.importorskip(f"fla.ops.{module}.naive", exc_type=ImportError)
+    inputs = {n: x.float() for n, x in make_inputs(op, 60, make_keys).items()}
+    o, last = run(op, "naive")(**inputs)
+    if op == "delta":  # heads first, and a state always
+        heads_first = {n: x if n == "initial_state" else x.transpose(1, 2) for n, x in inputs.items()}
+        theirs, end = field.delta_rule_recurrence(**heads_first)
+        theirs = theirs.transpose(1, 2)
+    else:
+        if op == "gla":
+            inputs["gk"] = inputs.pop("g")
+        theirs, end = getattr(field, name)(**inputs, output_final_state=True)
+    torch.testing.assert_close(o, theirs, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(last, end, rtol=1e-4, atol=1e-5)
