@@ -8,7 +8,7 @@ from asi_lab.kernels.common import choose
 from asi_lab.kernels.norms.fused import fused_norm
 from asi_lab.kernels.norms.naive import naive_norm
 
-NormImplementation = Literal["auto", "naive", "fused"]
+NormImplementation = Literal["auto", "naive", "fused", "triton"]
 
 
 def rms_norm(
@@ -35,5 +35,10 @@ def l2_norm(x: Tensor, eps: float = 1e-6, *, implementation: NormImplementation 
 def _norm(
     x: Tensor, weight: Tensor | None, eps: float, count: int, implementation: NormImplementation
 ) -> Tensor:
-    form = choose(implementation, x, ("naive", "fused"), cpu="fused", gpu="fused")
+    on_gpu = "triton" if x.numel() else "fused"  # nothing to launch for nothing
+    form = choose(implementation, x, ("naive", "fused", "triton"), cpu="fused", gpu=on_gpu)
+    if form == "triton":
+        from asi_lab.kernels.norms.triton import triton_norm
+
+        return triton_norm(x, weight, eps, count)
     return (fused_norm if form == "fused" else naive_norm)(x, weight, eps, count)
