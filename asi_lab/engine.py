@@ -20,7 +20,7 @@ from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.control import Control, StopNow
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer.executor import Executor, LocalExecutor
-from asi_lab.errors import DataError, DiskError, StoreError
+from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
 from asi_lab.knowledge import rank as knowledge
 from asi_lab.lab import Lab, check_unchanged
@@ -185,6 +185,11 @@ class Engine:
             return self.executor, ()
         confinement = sandbox.choose(self.settings.sandbox, sandbox.probe())
         level, weak = confinement.level, confinement.level is sandbox.Level.LIMITS
+        if self.settings.train.ranks != 1 and level is sandbox.Level.LANDLOCK:
+            raise ConfigError(
+                "train.ranks: several processes train together through local sockets, which the sandbox "
+                "`landlock` closes. Install bubblewrap (asi-lab doctor says how), or set ranks = 1."
+            )
         hint = ". How to get a better one: asi-lab doctor" if weak else ""
         message = (
             f"sandbox of trials: {level.value}; it leaves open {', '.join(sandbox.uncovered(level))}{hint}"

@@ -14,6 +14,7 @@ EventKind = Literal[
     "candidate_proposed",
     "candidate_state",
     "candidate_repaired",
+    "trial_resumed",
     "baseline_measured",
     "pool_updated",
     "standstill",

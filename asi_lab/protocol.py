@@ -5,7 +5,7 @@ its job, from standard input, and writes JSON lines, its reports, to the file de
 given with `--report-fd`. Standard output and error go to a capped log: candidate code may print.
 Trial and scorer talk over a pair of pipes with the frames of `asi_lab.evaluate.wire`.
 
-    engine --TrialJob--> trial  --Ready, Stage, Progress, Checked, Trained, Failed--> engine
+    engine --TrialJob--> trial  --Ready, Stage, Progress, ..., Trained, Failed--> engine
     engine --ScoreJob--> scorer --Ready, Measured, Scored, Failed-------------------> engine
     trial <--frames: token ids / hidden states-- scorer    at every mark, and in the end
 
@@ -26,12 +26,13 @@ from asi_lab.settings import Evaluate, Limits, Model, Train
 class TrialJob(msgspec.Struct, frozen=True):
     """One candidate to check, train and serve, in the trial's working directory.
 
-    `task` is `check` (preflight alone), `train` (preflight, training, serving) or `serve` (load the
-    checkpoint that lies there and serve). `data` is an absolute path; `seed` is the initialisation seed,
-    `data_seed` the lab's. After so many steps as `marks` say the scorer measures the held-out loss.
+    `task` is `check` (preflight alone), `train` (preflight, training, serving), `resume` (the same from where
+    an earlier trial was cut off) or `serve` (load the checkpoint that lies there and serve). `data` is an
+    absolute path; `seed` is the initialisation seed, `data_seed` the lab's. After so many steps as `marks`
+    say the scorer measures the held-out loss.
     """
 
-    task: Literal["check", "train", "serve"]
+    task: Literal["check", "train", "resume", "serve"]
     data: str
     vocab_size: int
     seed: int
@@ -89,6 +90,18 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     memory_mb: float
 
 
+class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
+    """The model is compiled, which took so many seconds; training begins."""
+
+    seconds: float
+
+
+class Saved(msgspec.Struct, frozen=True, tag="saved"):
+    """What training goes on from after so many steps lies on disk."""
+
+    step: int
+
+
 class Trained(msgspec.Struct, frozen=True, tag="trained"):
     """Training is over, the checkpoint is on disk, the trial now answers the scorer."""
 
@@ -119,12 +132,14 @@ CLASS_NAME = "DeltaNet"
 
 ARCHITECTURE_FILE = "architecture.py"
 CHECKPOINT_FILE = "checkpoint.pt"
-"""Names in a trial's working directory: the candidate's code, and the weights that training leaves."""
+RESUME_FILE = "resume.pt"
+"""Names in a trial's working directory: the candidate's code, the weights that training leaves, and what a
+training that was cut off goes on from."""
 
 TRIAL_UNUSABLE = 3
 """Exit status of a scorer whose trial went away or answered what is no answer."""
 
-Report = Ready | Stage | Checked | Progress | Measured | Trained | Scored | Failed
+Report = Ready | Stage | Checked | Compiled | Progress | Saved | Measured | Trained | Scored | Failed
 
 encoder = msgspec.json.Encoder()
 decoder = msgspec.json.Decoder(Report)

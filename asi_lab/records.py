@@ -166,7 +166,10 @@ class TaskResult(msgspec.Struct, frozen=True):
 
 
 class Training(msgspec.Struct, frozen=True):
-    """What training a model gave. Losses are nats per token; `seconds` is wall time."""
+    """What training a model cost and gave. Losses are nats per token; `seconds` is wall time without
+    `compile_seconds`, `flops_per_token` what the model's size asks for, `matmul_rate` the operations a second
+    of a large matrix product on the same device, `joules` what the GPU took (None where that is not counted).
+    """
 
     params: int
     body_params: int
@@ -176,6 +179,17 @@ class Training(msgspec.Struct, frozen=True):
     seconds: float
     tokens_per_second: float
     peak_memory_mb: float
+    compile_seconds: float = 0.0
+    flops_per_token: float = 0.0
+    matmul_rate: float = 0.0
+    joules: float | None = None
+
+    @property
+    def utilisation(self) -> float | None:
+        """Model FLOPs utilisation: the share of the device's matrix product rate; None where not measured."""
+        if not self.matmul_rate:
+            return None
+        return self.flops_per_token * self.tokens_per_second / self.matmul_rate
 
 
 class HeldOut(msgspec.Struct, frozen=True):

@@ -109,8 +109,26 @@ class Train(Section, frozen=True, kw_only=True):
     weight_decay: Annotated[NonNegativeFloat, about("Decoupled weight decay of matrices.")] = 0.1
     gradient_clip: Annotated[PositiveFloat, about("Largest norm of the gradient.")] = 1.0
     precision: Annotated[
-        Literal["fp32", "bf16", "auto"], about("Arithmetic of matrix products; auto is bf16 on a GPU.")
+        Literal["fp32", "bf16", "bf16_weights", "auto"],
+        about(
+            "fp32; bf16 products over fp32 weights (auto on a GPU); or bf16 weights, with gradients and "
+            "updates in fp32."
+        ),
     ] = "auto"
+    compile: Annotated[
+        Literal["auto", "on", "off"],
+        about("torch.compile of the blocks around the candidate's layer; auto is on for a GPU."),
+    ] = "auto"
+    recompute: Annotated[
+        bool, about("Keep no activations for backward but those between blocks, and compute them again.")
+    ] = False
+    save_minutes: Annotated[
+        NonNegativeFloat,
+        about("Minutes of training after which a checkpoint is written to go on from; 0: never."),
+    ] = 10.0
+    ranks: Annotated[
+        NonNegative, about("Processes that train one model together, a GPU each; 0: one for every GPU.")
+    ] = 1
     threads: Annotated[NonNegative, about("CPU threads of a trial; 0 takes the physical cores.")] = 0
 
 

@@ -235,13 +235,18 @@ class Store:
         points = np.frombuffer(b"".join(unseal(value, what) for _, value in rows), np.float32)
         return points.reshape(-1, len(SERIES_COLUMNS))
 
-    def drop_series(self, run: str) -> None:
-        """Forget a run's loss curve: a trial that starts again starts its curve anew."""
+    def drop_series(self, run: str, after: int = 0) -> None:
+        """Forget a run's loss curve behind so many steps: a trial starts it anew, or goes on there."""
+        points, prefix = self.series(run), _run_prefix(run)
+        kept = points[points[:, 0] <= after]
 
         def work(txn: Any) -> None:
-            keys = [key for key, _ in self._db.rows(txn, "series", prefix=_run_prefix(run))]
-            for key in keys:
-                txn.delete(key, db=self._db.table("series"))
+            table = self._db.table("series")
+            for key in [key for key, _ in self._db.rows(txn, "series", prefix=prefix)]:
+                txn.delete(key, db=table)
+            for chunk, first in enumerate(range(0, len(kept), _CHUNK_ROWS)):
+                rows = kept[first : first + _CHUNK_ROWS].tobytes()
+                txn.put(prefix + number_key(chunk), seal(rows), db=table)
 
         self._db.write(work)
 

@@ -15,7 +15,7 @@ from asi_lab import calibration, protocol, references, spending
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines, run_label
 from asi_lab.control import StopNow
 from asi_lab.data.manifest import load_manifest
-from asi_lab.engineer import run
+from asi_lab.engineer import resume, run
 from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.executor import Executor
 from asi_lab.engineer.monitor import Expectations, Expected
@@ -59,8 +59,8 @@ class Trials:
         """Run a candidate's trial; returns its record as it then stands, and the whole evidence.
 
         `prune_above` are the limits at the marks, empty where it may not be pruned. A trial that was cut off
-        starts over, except that a trained checkpoint is only evaluated. One that was killed from outside ends
-        as interrupted.
+        goes on from its last checkpoint, or starts over where it had none; what was trained is only
+        evaluated. One that was killed from outside ends as interrupted.
         """
         assert candidate.proposal is not None
         directory = self._directory(f"{candidate.id:04d}", candidate.proposal.code)
@@ -74,6 +74,10 @@ class Trials:
             nonlocal standing
             if isinstance(report, protocol.Stage):
                 standing = advance(standing, report.state)
+            elif isinstance(report, protocol.Saved) and standing.starts > 1:
+                standing = advance(
+                    standing, standing.state, starts=1
+                )  # it gets on, so it may be cut off again
             elif isinstance(report, protocol.Trained) and not trained:
                 standing = advance(standing, CandidateState.TRAINED, evidence=evidence)
 
@@ -94,7 +98,8 @@ class Trials:
         """
         label = run_label(architecture, index)
         directory = self._directory(label, references.source(architecture))
-        evidence = self._whole_run(directory, keyed_seed(self.settings.seed, architecture, index, "init"))
+        seed = keyed_seed(self.settings.seed, architecture, index, "init")
+        evidence = self._whole_run(directory, seed)
         if evidence.evaluation is None:
             state = evidence.failure.value if evidence.failure else "no result"
             raise TrialError(
@@ -185,11 +190,18 @@ class Trials:
         expected: Expectations,
         candidate_id: int | None = None,
     ) -> Evidence:
-        """Run one job; its curve goes to the store as it comes, and what it took to the ledger."""
+        """Run one job; its curve goes to the store as it comes, and what it took to the ledger. Without a
+        candidate it is a reference's, whose code is ours."""
         label, started, on_gpu = directory.name, time.time(), False
-        if job.task == "train":
-            self.store.drop_series(label)
-        curve = _Curve(self.store, label)
+        cut = resume.find(directory, job) if job.task == "train" else None
+        if cut is not None:
+            job = msgspec.structs.replace(job, task="resume")
+            before = msgspec.structs.replace(before or Evidence(), held_out=cut.held_out)
+            message = f"trial {label} goes on after {cut.step} of {job.train.steps} steps"
+            self.store.append_events(("trial_resumed", message, {"label": label, "step": cut.step}))
+        if job.task != "serve":
+            self.store.drop_series(label, after=cut.step if cut else 0)
+        curve = _Curve(self.store, label, cut.seconds if cut else 0.0)
 
         def look(report: Report, evidence: Evidence) -> None:
             nonlocal on_gpu
@@ -209,7 +221,9 @@ class Trials:
         self.watch.working(label, "checks", None)
         watch = run.Watch(self.settings.supervise, expected, look, self.watch.tick)
         try:
-            return run.run(self.executor.take(), job, self._score_job(expected), directory, watch, before)
+            pair = self.executor.take()
+            score, trusted = self._score_job(expected), candidate_id is None
+            return run.run(pair, job, score, directory, watch, before, cut, trusted=trusted)
         finally:
             curve.flush()
             key = f"{label if candidate_id is None else candidate_id}/trial-{started:.3f}"
@@ -241,10 +255,11 @@ def _task(name: str, lab: Path) -> str:
 class _Curve:
     """Collects points of a training curve and writes them about once a second."""
 
-    def __init__(self, store: Store, label: str) -> None:
+    def __init__(self, store: Store, label: str, earlier: float) -> None:
         self.store, self.label = store, label
         self.rows: list[Sequence[float]] = []
-        self.started = self.flushed = time.monotonic()
+        self.flushed = time.monotonic()
+        self.started = self.flushed - earlier
 
     def add(self, p: Progress) -> None:
         now = time.monotonic()

@@ -58,6 +58,9 @@ class SimulatedPair:
     def take(self, name: str, destination: Path) -> None:
         destination.write_bytes(self.weights)
 
+    def keep_compiled(self) -> None:
+        pass
+
     def _script(
         self, job: TrialJob, score: ScoreJob, files: Mapping[str, Path]
     ) -> Iterator[tuple[Source, Report]]:

@@ -5,6 +5,7 @@ no time; it then waits for its job. This seam is all that knows where a trial ru
 
     trials/.waiting/next-.../trial.log, scorer.log   what the two print, out of the trial's reach
     trials/.waiting/next-.../work/                   the trial's working directory, all that it can write to
+    trials/.compiled/                                what the references' trials compiled; others get a copy
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ class TrialPair(Protocol):
     def take(self, name: str, destination: Path) -> None:
         """Fetch a file that the trial has written; `Tampered` where it is no plain file."""
 
+    def keep_compiled(self) -> None:
+        """Let later trials start with what this one compiled: only where its code is trusted."""
+
     def finish(self, directory: Path) -> None:
         """End both at once and move their logs to `directory`."""
 
@@ -105,12 +109,13 @@ class Pair:
         *,
         scored: bool = True,
         program: tuple[str, ...] = (),
+        compiled: Path | None = None,
     ) -> None:
         """Start both in `directory`, or the trial alone; the trial's workspace is the folder `work` there.
 
-        `program` runs as the trial instead of our own.
+        What trusted trials compiled lies in `compiled`. `program` runs as the trial instead of our own.
         """
-        self.directory = directory
+        self.directory, self.compiled = directory, compiled
         self.workspace = Workspace(directory / "work")
         work = self.workspace.path
         policy = msgspec.structs.replace(policy, workspace=str(work))
@@ -131,6 +136,8 @@ class Pair:
         """Lay out the files and give both their jobs."""
         for name, source in files.items():
             self.workspace.put(source, name)
+        if self.compiled is not None:
+            self.workspace.warm(self.compiled)
         self.trial.give(trial)
         if score is not None:
             self._processes["scorer"].give(score)
@@ -174,6 +181,11 @@ class Pair:
         """Move a file that the trial has written."""
         self.workspace.take(name, destination)
 
+    def keep_compiled(self) -> None:
+        """Add what the trial compiled to what later ones start from."""
+        if self.compiled is not None:
+            self.workspace.keep_compiled(self.compiled)
+
     def finish(self, directory: Path) -> None:
         """End both processes and move their logs to `directory`."""
         self.kill()
@@ -210,6 +222,7 @@ class LocalExecutor:
         `data` is the lab's data directory, of which a trial sees the training shard alone.
         """
         self._root = directory
+        self._compiled = directory.with_name(".compiled")
         self._sandbox = sandbox
         self._policy = policy_of(settings, [data / MANIFEST_FILE, data / TRAIN_FILE])
         remove_tree(directory)
@@ -221,7 +234,7 @@ class LocalExecutor:
             self._root.mkdir(parents=True, exist_ok=True)
             directory = Path(tempfile.mkdtemp(prefix="next-", dir=self._root))
             directory.chmod(0o755)  # root's trials run as another user
-            self._waiting = Pair(directory, self._sandbox, self._policy)
+            self._waiting = Pair(directory, self._sandbox, self._policy, compiled=self._compiled)
 
     def take(self) -> Pair:
         """The waiting pair, or a new one."""
@@ -276,7 +289,8 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 def _trial_environment(workspace: Path) -> dict[str, str]:
-    """Compile caches lie in the workspace: one that candidates shared would let one plant code in another."""
+    """Compile caches lie in the workspace: one that candidates shared would let one plant code in another.
+    What is copied there at the start comes from trials of the references alone."""
     caches = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton", "XDG_CACHE_HOME": ""}
     places = {name: str(workspace / "cache" / folder) for name, folder in caches.items()}
     return _environment(workspace) | places | {"TMPDIR": str(workspace / "tmp")}

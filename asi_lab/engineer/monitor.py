@@ -63,7 +63,8 @@ class Expectations(msgspec.Struct, frozen=True):
 class Monitor:
     """Follows one training run. Every method raises `Ended` where a rule ends it."""
 
-    def __init__(self, rules: Supervise, expected: Expectations) -> None:
+    def __init__(self, rules: Supervise, expected: Expectations, earlier: float = 0.0) -> None:
+        """`earlier` are the seconds of training that an earlier, cut-off run took."""
         self.rules, self.expected = rules, expected
         self._smoothed = self._lowest = math.inf
         self._points = 0
@@ -71,12 +72,17 @@ class Monitor:
         self._last: tuple[float, int] | None = None  # when which step was reported
         self._paused = 0.0
         self._steps: deque[float] = deque(maxlen=LATEST_STEPS)
-        self.seconds = 0.0
-        """Wall time of the training so far, without the pauses at marks, up to the last point."""
+        self.seconds = earlier
+        """Wall time of the training so far, without compilation and pauses at marks, up to the last point."""
 
     def begin(self) -> None:
         """Training begins."""
         self._began = time.monotonic()
+
+    def compiled(self) -> None:
+        """What came so far was compilation; the clock starts now."""
+        if self._last is None:
+            self._began = time.monotonic()
 
     def tick(self) -> None:
         """Time passes."""

@@ -11,12 +11,13 @@ from pathlib import Path
 import msgspec
 
 from asi_lab import protocol
+from asi_lab.engineer import resume
 from asi_lab.engineer.executor import Health, Source, TrialPair
 from asi_lab.engineer.monitor import Ended, Expectations, Monitor
 from asi_lab.engineer.process import MalformedReport
 from asi_lab.engineer.workspace import Tampered
 from asi_lab.errors import TrialError
-from asi_lab.protocol import CHECKPOINT_FILE, Report, ScoreJob, TrialJob
+from asi_lab.protocol import ARCHITECTURE_FILE, CHECKPOINT_FILE, RESUME_FILE, Report, ScoreJob, TrialJob
 from asi_lab.records import CandidateState, Evidence, Training
 from asi_lab.settings import Limits, Supervise
 
@@ -59,6 +60,9 @@ def run(
     directory: Path,
     watch: Watch = Watch(),  # noqa: B008  immutable
     before: Evidence | None = None,
+    cut: resume.Cut | None = None,
+    *,
+    trusted: bool = False,
 ) -> Evidence:
     """Run one trial to its end and return the evidence, failures included.
 
@@ -69,22 +73,24 @@ def run(
         directory: the candidate's own, where logs and checkpoint go.
         watch: see there.
         before: what an earlier, cut-off run of the same trial measured.
+        cut: where its training goes on, for the task `resume`.
+        trusted: the code is ours, so that others may use what it compiled.
 
     A trial that was killed from outside ends as interrupted: the candidate is not to blame.
 
     Raises:
         TrialError: the machinery broke: our fault or the machine's, not the candidate's.
     """
-    followed = _Followed(
-        pair, trial, directory, Monitor(watch.supervise, watch.expected), before or Evidence()
-    )
-    names = [protocol.ARCHITECTURE_FILE, *([CHECKPOINT_FILE] if trial.task == "serve" else [])]
+    monitor = Monitor(watch.supervise, watch.expected, cut.seconds if cut else 0.0)
+    followed = _Followed(pair, trial, directory, monitor, before or Evidence())
     try:
-        pair.start(trial, score, {name: directory / name for name in names})
+        pair.start(trial, score, _files(directory, trial, cut))
         supervisor = _Supervisor(pair, trial.limits)
         while True:
             for source, report in supervisor.reports():
                 followed.see(source, report)
+                if trusted and isinstance(report, protocol.Trained):
+                    pair.keep_compiled()
                 watch.observe(report, followed.evidence)
                 if followed.is_done:
                     return followed.evidence
@@ -93,12 +99,24 @@ def run(
             supervisor.enforce(followed.is_ready)
     except Ended as end:
         _blame_a_full_disk(directory, end)
+        if end.state is not S.INTERRUPTED:
+            resume.forget(directory)
         checks = followed.evidence.checks + ((end.check,) if end.check else ())
         return msgspec.structs.replace(followed.evidence, checks=checks, failure=end.state, error=str(end))
     except (MalformedReport, Tampered) as error:
         return msgspec.structs.replace(followed.evidence, failure=S.BROKEN, error=f"The trial {error}")
     finally:
         pair.finish(directory)
+
+
+def _files(directory: Path, trial: TrialJob, cut: resume.Cut | None) -> dict[str, Path]:
+    """What the trial finds in its working directory."""
+    files = {ARCHITECTURE_FILE: directory / ARCHITECTURE_FILE}
+    if trial.task == "serve":
+        files[CHECKPOINT_FILE] = directory / CHECKPOINT_FILE
+    elif cut is not None:
+        files[RESUME_FILE] = directory / cut.file
+    return files
 
 
 class _Followed:
@@ -143,6 +161,10 @@ class _Followed:
             self._enter(report.state)
         elif isinstance(report, protocol.Progress):
             self.monitor.see(report)
+        elif isinstance(report, protocol.Compiled):
+            self.monitor.compiled()
+        elif isinstance(report, protocol.Saved):
+            self._saved(report.step)
         elif isinstance(report, protocol.Trained):
             self._trained(report.training)
         elif isinstance(report, protocol.Failed):
@@ -156,13 +178,23 @@ class _Followed:
             self.monitor.begin()
         self.is_done = self.job.task == "check" and stage is S.PREFLIGHTED
 
+    def _saved(self, step: int) -> None:
+        """What training goes on from is fetched, and kept with what is known at this moment."""
+        if self._stage is not S.TRAINING or not 0 < step < self.job.train.steps:
+            raise MalformedReport(f"claims a checkpoint after {step} steps")
+        digest = resume.digest(self.directory, self.job)
+        cut = resume.Cut(digest, step, self.monitor.seconds, self.evidence.held_out)
+        self.pair.take(RESUME_FILE, self.directory / cut.file)
+        resume.keep(self.directory, cut)
+
     def _trained(self, claimed: Training) -> None:
         """The checkpoint is fetched; counts and times are the engine's own."""
-        if self.job.task != "train":
+        if self.job.task not in ("train", "resume"):
             return
         if self._stage is not S.TRAINING or claimed.params < 1:
             raise MalformedReport("claims to be trained")
         self.pair.take(CHECKPOINT_FILE, self.directory / CHECKPOINT_FILE)
+        resume.forget(self.directory)
         train, seconds = self.job.train, self.monitor.seconds or claimed.seconds
         tokens = train.steps * train.batch * train.context
         measured = msgspec.structs.replace(

@@ -15,6 +15,10 @@ MOST_ENTRIES = 20_000
 """A working directory with more files than this counts as too full, however small they are."""
 
 
+COMPILED = ("inductor", "triton")
+"""What torch.compile and Triton keep in a trial's cache."""
+
+
 class Tampered(Exception):
     """What a trial left is not what it should be."""
 
@@ -49,6 +53,32 @@ class Workspace:
             raise Tampered(f"left something else than a plain file as {name}")
         incoming.chmod(0o644)
         incoming.replace(destination)
+
+    def warm(self, compiled: Path) -> None:
+        """Copy what trusted trials compiled into the caches, for the trial to use and to change."""
+        if not compiled.is_dir():
+            return
+        cache = self.path / "cache"
+        shutil.copytree(compiled, cache, symlinks=True, dirs_exist_ok=True)
+        if os.geteuid() == 0:
+            owner = cache.stat()
+            for folder, names, files in os.walk(cache):
+                for name in (*names, *files):
+                    os.lchown(os.path.join(folder, name), owner.st_uid, owner.st_gid)  # noqa: PTH118
+
+    def keep_compiled(self, compiled: Path) -> None:
+        """Add what this trial compiled to what later trials start from: for trusted code alone."""
+        found = [self.path / "cache" / name for name in COMPILED if (self.path / "cache" / name).is_dir()]
+        if not found:
+            return
+        fresh = compiled.with_name(f".incoming-{compiled.name}")
+        remove_tree(fresh)
+        if compiled.is_dir():
+            shutil.copytree(compiled, fresh, symlinks=True)
+        for folder in found:
+            shutil.copytree(folder, fresh / folder.name, symlinks=True, dirs_exist_ok=True)
+        remove_tree(compiled)
+        fresh.rename(compiled)
 
     def used_bytes(self) -> float:
         """Bytes on disk of all that lies in it; infinite where that cannot be told in reasonable time."""

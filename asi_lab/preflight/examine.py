@@ -22,7 +22,7 @@ from asi_lab.protocol import ARCHITECTURE_FILE
 from asi_lab.records import CandidateState, Check
 from asi_lab.settings import Limits, Model, Train
 from asi_lab.train.model import LanguageModel, build_layer, count_parameters, load_architecture
-from asi_lab.train.trainer import autocast, is_mixed
+from asi_lab.train.precision import autocast, is_mixed
 
 S = CandidateState
 Verdict = tuple[Check, CandidateState]

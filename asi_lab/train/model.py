@@ -11,13 +11,15 @@ Only the mixer comes from the candidate; everything else is the same for all can
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from asi_lab.kernels import rms_norm
+from asi_lab.kernels import linear_cross_entropy, rms_norm
 from asi_lab.protocol import CLASS_NAME
 from asi_lab.settings import Model
 
@@ -99,21 +101,32 @@ class Block(nn.Module):
         self.mixer = build_layer(layer, settings, index)
         self.mlp_norm = build_norm(settings) if settings.mlp_ratio > 0 else None
         self.mlp = MLP(settings) if settings.mlp_ratio > 0 else None
+        self.compiled: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """[B, L, D] -> [B, L, D] and the layer's auxiliary loss, if it has one."""
         mixed, aux, _ = self.mixer(self.mixer_norm(x))
+        add = self.compiled if self.compiled is not None and self.training else self.add
+        return add(x, mixed), aux
+
+    def add(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The residual stream [B, L, D] and what the layer made of it [B, L, D] -> the block's result."""
         x = x + mixed
         if self.mlp is not None and self.mlp_norm is not None:
             x = x + self.mlp(self.mlp_norm(x))
-        return x, aux
+        return x
 
 
 class LanguageModel(nn.Module):
-    """The language model; see the module's docstring."""
+    """The language model; see the module's docstring.
+
+    With `recompute` the blocks keep nothing for backward but their inputs, and run once more there
+    (arXiv 1604.06174).
+    """
 
     def __init__(self, layer: type[nn.Module], settings: Model, vocab_size: int) -> None:
         super().__init__()
+        self.recompute = False
         self.embed = nn.Embedding(vocab_size, settings.width)
         self.blocks = nn.ModuleList(Block(layer, settings, i) for i in range(settings.layers))
         self.norm = build_norm(settings)
@@ -132,7 +145,10 @@ class LanguageModel(nn.Module):
         """Embedded tokens [B, L, D] -> hidden states [B, L, D] and the sum of auxiliary losses (a scalar)."""
         aux_total = x.new_zeros(())
         for block in self.blocks:
-            x, aux = block(x)
+            if self.recompute and self.training:
+                x, aux = checkpoint(block, x, use_reentrant=False)
+            else:
+                x, aux = block(x)
             if isinstance(aux, Tensor):
                 aux_total = aux_total + aux
         return self.norm(x), aux_total
@@ -140,8 +156,17 @@ class LanguageModel(nn.Module):
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [B, L + 1] -> next-token loss in nats (mean) and auxiliary loss, both scalars."""
         hidden, aux = self.hidden(tokens[:, :-1])
-        logits = self.head(hidden).float()
-        return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()), aux
+        return linear_cross_entropy(hidden, tokens[:, 1:], self.head.weight), aux
+
+    def compile_blocks(self) -> None:
+        """Compile what the blocks do around their layers, for training alone.
+
+        The layers stay as they are: code of language models is seldom traced whole, what is compiled is
+        then the same for all candidates, and so found in the cache that the baselines left.
+        """
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.compiled = torch.compile(block.add, dynamic=False)
 
     def mixers(self) -> tuple[nn.Module, ...]:
         """The candidate's layers, from the first block to the last."""

@@ -1,174 +1,202 @@
-"""Training of one language model: AdamW, a schedule, clipping, micro-batches.
+"""Training of one language model, from its start or from where it was cut off.
 
-Deterministic for a seed on a CPU: the same job gives the same losses to the last bit.
+Deterministic for a seed on a CPU: the same job gives the same losses to the last bit, however often it was
+cut off.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import resource
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import torch
-from torch import Tensor, nn
 
-from asi_lab.data.shards import TokenStream
-from asi_lab.protocol import Progress
+from asi_lab.protocol import Compiled, Progress, Saved
 from asi_lab.records import Training
 from asi_lab.settings import Train
+from asi_lab.train import checkpoint
+from asi_lab.train.loader import Batches, prefetched
+from asi_lab.train.meter import EnergyMeter, flops_per_token, matmul_rate, peak_memory_mb
 from asi_lab.train.model import LanguageModel
+from asi_lab.train.optimisation import Optimisation
+from asi_lab.train.precision import is_mixed
+from asi_lab.train.ranks import Alone, Ranks
 from asi_lab.train.schedule import learning_rate_factor
 
 CURVE_POINTS = 200
 """Points a training curve has, about; they fall on fixed steps."""
+
+LATEST = 50
+"""Steps over which the training loss of the record is averaged."""
 
 
 class Diverged(Exception):
     """Loss or gradient left the finite numbers."""
 
 
-def is_mixed(device: torch.device, precision: str) -> bool:
-    """Whether training uses bf16 for matrix products; `auto` means bf16 on a GPU, fp32 on a CPU."""
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+class Fit:
+    """One training run.
 
+    `report` receives about `CURVE_POINTS` points of the curve, the first and the last step always among
+    them. After so many steps as each of `marks` says, training stands still while `measure` is called with
+    the number of steps done; what it takes does not count as training time. With a path to `resume`, what
+    training goes on from is written there every `save_minutes`, and reported. Of several `ranks`
+    only the first does.
+    """
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Mixed precision where it is asked for."""
-    if is_mixed(device, precision):
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+    def __init__(
+        self,
+        model: LanguageModel,
+        stream: Batches,
+        train: Train,
+        report: Callable[[Progress | Saved | Compiled], None],
+        marks: Collection[int] = (),
+        measure: Callable[[int], None] = lambda step: None,
+        resume: Path | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.model, self.stream, self.train, self.report = model, stream, train, report
+        self.marks, self.measure, self.resume = frozenset(marks), measure, resume
+        self.device = next(model.parameters()).device
+        self.done = 0
+        self.recent: deque[float] = deque(maxlen=LATEST)
+        self.compile_seconds = 0.0
+        self._earlier = 0.0
+        self._ranks = ranks or Alone()
+        self._optimisation = Optimisation(model, train, self._ranks)
+        self._energy = EnergyMeter(self.device)
 
+    def load(self, path: Path) -> None:
+        """Go on from what an earlier run wrote to its `resume`."""
+        state = checkpoint.load(path)
+        self._optimisation.load(state)
+        self.done, self._earlier = state["done"], state["seconds"]
+        self.recent.extend(state["recent"])
+        torch.set_rng_state(state["generator"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["gpu_generator"], self.device)
 
-def build_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
-    """AdamW; only matrices decay."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": train.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups,
-        lr=train.learning_rate,
-        betas=(train.adam_beta1, train.adam_beta2),
-        eps=train.adam_eps,
-        fused=True,
-    )
+    def run(self) -> Training:
+        """Train the model in place and return what it cost and gave.
+
+        Raises:
+            Diverged: the loss or the gradient norm is not finite.
+        """
+        train = self.train
+        self.model.train()
+        self._compile()
+        every = max(1, train.steps // CURVE_POINTS)
+        started = saved = time.perf_counter()
+        for step, tokens in prefetched(self.stream, range(self.done, train.steps), self.device):
+            rate = train.learning_rate * learning_rate_factor(step, train)
+            loss, norm = self._optimisation.step(tokens, rate)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise Diverged(f"step {step + 1}: loss {loss}, gradient norm {norm}")
+            self.done = step + 1
+            self.recent.append(loss)
+            if self.done % every == 0 or self.done in (1, train.steps):
+                self._tell(loss, rate, time.perf_counter() - started)
+            paused = time.perf_counter()
+            if self.done in self.marks:
+                with self._standing_still():
+                    self.measure(self.done)
+            if self._is_due(paused - saved):
+                assert self.resume is not None
+                checkpoint.save(self._state(paused - started), self.resume)
+                self.report(Saved(self.done))
+                saved = time.perf_counter()
+            started += time.perf_counter() - paused
+        self._optimisation.finish()
+        return self._record(time.perf_counter() - started)
+
+    def _compile(self) -> None:
+        """Compile, and take the time that it takes: that of a first pass forward and backward."""
+        mode = self.train.compile
+        if mode == "off" or (mode == "auto" and self.device.type != "cuda"):
+            return
+        started = time.perf_counter()
+        self.model.compile_blocks()
+        tokens = torch.from_numpy(self.stream.batch(0)[: self.train.micro_batch]).to(self.device)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            self._optimisation.accumulate(tokens)
+        self._optimisation.optimizer.zero_grad(set_to_none=True)
+        self.compile_seconds = time.perf_counter() - started
+        self.report(Compiled(self.compile_seconds))
+
+    def _tell(self, loss: float, rate: float, seconds: float) -> None:
+        tokens = self.done * self.train.batch * self.train.context
+        point = Progress(
+            step=self.done,
+            steps=self.train.steps,
+            tokens=tokens,
+            loss=loss,
+            learning_rate=rate,
+            tokens_per_second=tokens / (self._earlier + seconds),
+            memory_mb=peak_memory_mb(self.device),
+        )
+        self.report(point)
+
+    @contextmanager
+    def _standing_still(self) -> Iterator[None]:
+        """Eval mode for a while, after which training goes on as if nothing had happened."""
+        with (
+            torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
+            self._optimisation.full_precision(),
+        ):
+            self.model.eval()
+            yield
+            self.model.zero_grad(set_to_none=True)
+            self.model.train()
+
+    def _is_due(self, seconds: float) -> bool:
+        if self.resume is None or not self._ranks.leads or self.done == self.train.steps:
+            return False
+        return 0 < 60 * self.train.save_minutes <= seconds
+
+    def _state(self, seconds: float) -> dict[str, Any]:
+        state = self._optimisation.state() | {
+            "done": self.done,
+            "seconds": self._earlier + seconds,
+            "recent": list(self.recent),
+            "generator": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["gpu_generator"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def _record(self, seconds: float) -> Training:
+        count = self.train.steps * self.train.batch * self.train.context
+        params, body = self.model.parameter_counts()
+        joules = self._energy.joules()
+        mixed = is_mixed(self.device, self.train.precision)
+        seconds += self._earlier
+        return Training(
+            params=params,
+            body_params=body,
+            steps=self.train.steps,
+            tokens=count,
+            train_loss=sum(self.recent) / len(self.recent),
+            seconds=seconds,
+            tokens_per_second=count / seconds,
+            peak_memory_mb=peak_memory_mb(self.device),
+            compile_seconds=self.compile_seconds,
+            flops_per_token=flops_per_token(self.model),
+            matmul_rate=matmul_rate(self.device, torch.bfloat16 if mixed else torch.float32),
+            joules=joules,
+        )
 
 
 def fit(
     model: LanguageModel,
-    stream: TokenStream,
+    stream: Batches,
     train: Train,
-    report: Callable[[Progress], None],
-    marks: Collection[int] = (),
-    measure: Callable[[int], None] = lambda step: None,
+    report: Callable[[Progress | Saved | Compiled], None],
+    **others: Any,
 ) -> Training:
-    """Train `model` in place and return what it cost and gave.
-
-    `report` receives about `CURVE_POINTS` points of the curve, the first and the last step always among
-    them. After so many steps as each of `marks` says, training stands still while `measure` is called with
-    the number of steps done; what it takes does not count as training time.
-
-    Raises:
-        Diverged: the loss or the gradient norm is not finite.
-    """
-    device = next(model.parameters()).device
-    optimizer = build_optimizer(model, train)
-    every = max(1, train.steps // CURVE_POINTS)
-    started = time.perf_counter()
-    recent: list[float] = []
-    model.train()
-    for step in range(train.steps):
-        factor = learning_rate_factor(step, train)
-        for group in optimizer.param_groups:
-            group["lr"] = train.learning_rate * factor
-        tokens = torch.from_numpy(stream.batch(step)).to(device, non_blocking=True)
-        loss = _accumulate(model, tokens, train)
-        norm = float(nn.utils.clip_grad_norm_(model.parameters(), train.gradient_clip))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise Diverged(f"step {step + 1}: loss {loss}, gradient norm {norm}")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        recent = [*recent[-49:], loss]
-        if (step + 1) % every == 0 or step + 1 in (1, train.steps):
-            done = (step + 1) * train.batch * train.context
-            report(
-                Progress(
-                    step=step + 1,
-                    steps=train.steps,
-                    tokens=done,
-                    loss=loss,
-                    learning_rate=train.learning_rate * factor,
-                    tokens_per_second=done / (time.perf_counter() - started),
-                    memory_mb=peak_memory_mb(device),
-                )
-            )
-        if step + 1 in marks:
-            stopped = time.perf_counter()
-            with _standing_still(model, device):
-                measure(step + 1)
-            started += time.perf_counter() - stopped
-    seconds = time.perf_counter() - started
-    count = train.steps * train.batch * train.context
-    params, body = model.parameter_counts()
-    return Training(
-        params=params,
-        body_params=body,
-        steps=train.steps,
-        tokens=count,
-        train_loss=sum(recent) / len(recent),
-        seconds=seconds,
-        tokens_per_second=count / seconds,
-        peak_memory_mb=peak_memory_mb(device),
-    )
-
-
-@contextmanager
-def _standing_still(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode for a while, after which training goes on as if nothing had happened."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        model.eval()
-        yield
-        model.zero_grad(set_to_none=True)
-        model.train()
-
-
-def _accumulate(model: LanguageModel, tokens: Tensor, train: Train) -> float:
-    """Backward over micro-batches of tokens [B, L + 1]; returns the mean loss in nats."""
-    parts = torch.split(tokens, train.micro_batch)
-    total = 0.0
-    for part in parts:
-        with autocast(part.device, train.precision):
-            loss, aux = model(part)
-        ((loss + aux) / len(parts)).backward()
-        total += float(loss.detach()) / len(parts)
-    return total
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Most memory held so far in MB: of the GPU, or resident in this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def save_checkpoint(model: nn.Module, training: Training, path: Path) -> None:
-    """Write weights and training record durably: a reader sees the whole file or none."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save({"model": model.state_dict(), "training": msgspec.to_builtins(training)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def load_checkpoint(model: nn.Module, path: Path) -> Training:
-    """Load what `save_checkpoint` wrote into `model`; nothing in the file is executed."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(saved["model"])
-    return msgspec.convert(saved["training"], Training)
+    """Train `model` in place from the start; the arguments are those of `Fit`."""
+    return Fit(model, stream, train, report, **others).run()

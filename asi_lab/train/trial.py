@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,20 +18,21 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from asi_lab import process, protocol
-from asi_lab.data.shards import TokenStream
 from asi_lab.device import pick_device
 from asi_lab.evaluate.serve import serve
 from asi_lab.evaluate.wire import WireError
 from asi_lab.preflight import Exam, Verdict, examine, recheck
 from asi_lab.protocol import TrialJob
-from asi_lab.records import CandidateState
-from asi_lab.train import trainer
+from asi_lab.records import CandidateState, Training
+from asi_lab.train import checkpoint
+from asi_lab.train.job import build_model, prepare_fit, seed_everything
 from asi_lab.train.model import LanguageModel, load_architecture
+from asi_lab.train.ranks import Alone, Group, Ranks, rank_count, start_others
+from asi_lab.train.trainer import Diverged
 
 ERROR_LINES = 40
 
@@ -56,13 +56,6 @@ class Reporter:
         os.write(self.descriptor, protocol.encoder.encode(report) + b"\n")
 
 
-def seed_everything(seed: int) -> None:
-    """Seed every generator a candidate could draw from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
 def run(job: TrialJob, report: Reporter, reader: int, writer: int) -> None:
     """Do the job and serve the scorer until it says goodbye.
 
@@ -80,7 +73,7 @@ def run(job: TrialJob, report: Reporter, reader: int, writer: int) -> None:
                 _Run(layer, job, report, incoming, outgoing).go()
     except (CandidateFailed, WireError):
         raise
-    except trainer.Diverged as error:
+    except Diverged as error:
         raise CandidateFailed(CandidateState.DIVERGED, str(error)) from error
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise CandidateFailed(CandidateState.OUT_OF_MEMORY, _trace(error)) from error
@@ -125,23 +118,29 @@ class _Run:
         self.job, self.report = job, report
         self.incoming, self.outgoing = incoming, outgoing
         self.device = pick_device(job.device)
-        seed_everything(job.seed)
-        self.model = LanguageModel(layer, job.model, job.vocab_size).to(self.device)
+        self.model = build_model(layer, job, self.device)
 
     def go(self) -> None:
         """Train, or take up the checkpoint, check once more for leaks, and serve."""
-        job, checkpoint = self.job, Path(protocol.CHECKPOINT_FILE)
+        job, trained = self.job, Path(protocol.CHECKPOINT_FILE)
         if job.task == "serve":
-            training = trainer.load_checkpoint(self.model, checkpoint)
+            training = checkpoint.load_trained(self.model, trained)
         else:
             self.report(protocol.Stage(CandidateState.TRAINING))
-            stream = TokenStream(Path(job.data), job.train.context, job.train.batch, job.data_seed)
-            training = trainer.fit(self.model, stream, job.train, self.report, job.marks, self._measured)
+            training = self._train()
             _judge(self._recheck(), self.report, "trained ")
-            trainer.save_checkpoint(self.model, training, checkpoint)
+            checkpoint.save_trained(self.model, training, trained)
         self.report(protocol.Trained(training))
         self.model.eval()
         self._serve(job.train.steps, final=True)
+
+    def _train(self) -> Training:
+        job, size = self.job, rank_count(self.job, self.device)
+        ranks: Ranks = Alone()
+        if size > 1:
+            start_others(job, size)
+            ranks = Group(0, size, self.device)
+        return prepare_fit(self.model, job, ranks, self.report, self._measured).run()
 
     def _measured(self, step: int) -> None:
         self._serve(step, final=False)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from asi_lab import repeats, stagnation, steering
 from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
-from asi_lab.records import Candidate, Check, Evidence, Score, TaskResult
+from asi_lab.records import Candidate, Check, Evidence, Score, TaskResult, Training
 from asi_lab.repeats import Repeat
 from asi_lab.settings import Settings
 from asi_lab.spending import Spent
@@ -158,6 +158,18 @@ def _again(known: Dossier) -> str:
     return f"{told}\nmean of {runs} runs {loss:.4f}: {found.gain:+.2%} over DeltaNet, {verdict}"
 
 
+def _costs(run: Training) -> str:
+    """What was measured besides time: how well the device was used, energy, compilation."""
+    parts = []
+    if run.utilisation is not None:
+        parts.append(f"{run.utilisation:.0%} of the device's {run.matmul_rate / 1e12:.3g} TFLOP/s")
+    if run.joules is not None:
+        parts.append(f"{run.joules / 3.6e6:.3g} kWh")
+    if run.compile_seconds:
+        parts.append(f"compiled in {duration(run.compile_seconds)}")
+    return "".join(f"; {part}" for part in parts)
+
+
 def _evidence(evidence: Evidence, score: Score | None, known: Dossier) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if evidence.failure is not None:
@@ -172,7 +184,7 @@ def _evidence(evidence: Evidence, score: Score | None, known: Dossier) -> list[R
         line = (
             f"{run.params:,} parameters ({run.body_params:,} without embeddings), {run.steps:,} steps, "
             f"{run.tokens:,} tokens in {duration(run.seconds)} ({run.tokens_per_second:,.0f} tokens/s), "
-            f"{run.peak_memory_mb:,.0f} MB; training loss {run.train_loss:.4f}"
+            f"{run.peak_memory_mb:,.0f} MB; training loss {run.train_loss:.4f}{_costs(run)}"
         )
         parts += _section("Training", Text(line))
     if (scored := evidence.evaluation) is not None:

@@ -18,6 +18,7 @@ import pytest
 from asi_lab import config, protocol, references, sandbox
 from asi_lab.data.manifest import load_manifest
 from asi_lab.data.prepare import prepare
+from asi_lab.engineer import resume
 from asi_lab.engineer.executor import LocalExecutor
 from asi_lab.engineer.run import Watch, run
 from asi_lab.protocol import ScoreJob, TrialJob
@@ -105,6 +106,8 @@ def trial(executor, settings, data, tmp_path_factory) -> Trial:
         task: str = "train",
         directory: Path | None = None,
         before: Evidence | None = None,
+        cut: resume.Cut | None = None,
+        save_minutes: float = 0.0,
         suspect_below: dict[int, float] | None = None,
         see: Callable[[protocol.Report], None] = lambda report: None,
         **limits: float,
@@ -119,7 +122,7 @@ def trial(executor, settings, data, tmp_path_factory) -> Trial:
             data_seed=0,
             device="cpu",
             model=settings.model,
-            train=settings.train,
+            train=msgspec.structs.replace(settings.train, save_minutes=save_minutes),
             limits=msgspec.structs.replace(settings.limits, **limits),
             marks=MARKS,
         )
@@ -134,7 +137,7 @@ def trial(executor, settings, data, tmp_path_factory) -> Trial:
             see(report)
 
         watch = Watch(settings.supervise, observe=observe)
-        evidence = run(pair, job, score, directory, watch, before)
+        evidence = run(pair, job, score, directory, watch, before, cut)
         return evidence, reports, (directory / "trial.log").read_text()
 
     return go
@@ -393,6 +396,50 @@ def test_killed_at_any_state_a_trial_gives_the_same_in_the_end(trial, honest, tm
     assert again.evaluation.tasks == honest.evaluation.tasks
     assert [h.loss for h in again.held_out] == [h.loss for h in honest.held_out]
     assert [c.name for c in again.checks] == [c.name for c in honest.checks]
+
+
+def test_killed_in_training_it_goes_on_from_its_checkpoint_to_the_same_end(trial, honest, tmp_path):
+    """A checkpoint after every step; killed at the ninth it goes on there, and the marks before are known."""
+    often = 1e-9
+
+    def at_the_ninth(report: protocol.Report) -> None:
+        if isinstance(report, protocol.Progress) and report.step == 9:
+            kill("asi_lab.train.trial")
+
+    killed, reports, _ = trial(
+        GOOD,
+        directory=tmp_path,
+        save_minutes=often,
+        see=lambda r: (
+            kill("asi_lab.train.trial") if isinstance(r, protocol.Progress) and r.step == 9 else None
+        ),
+    )
+    assert killed.failure is S.INTERRUPTED, killed.error
+    cut = msgspec.json.decode((tmp_path / resume.RECORD_FILE).read_bytes(), type=resume.Cut)
+    assert 6 <= cut.step <= 11
+    assert [report.step for report in reports if isinstance(report, protocol.Saved)][-1] == cut.step
+    assert [held_out.step for held_out in cut.held_out] == list(MARKS)
+    assert [path.name for path in tmp_path.glob("resume-*")] == [cut.file]
+
+    before = Evidence(held_out=cut.held_out)
+    again, reports, _ = trial(
+        GOOD, task="resume", directory=tmp_path, before=before, cut=cut, save_minutes=often
+    )
+    steps = [report.step for report in reports if isinstance(report, protocol.Progress)]
+    assert steps == list(range(cut.step + 1, 13))
+    assert again.evaluation.loss == honest.evaluation.loss
+    assert again.evaluation.tasks == honest.evaluation.tasks
+    assert [h.loss for h in again.held_out] == [h.loss for h in honest.held_out]
+    assert again.training.train_loss == honest.training.train_loss
+    assert again.training.seconds > cut.seconds
+    assert list(tmp_path.glob("resume*")) == []
+
+
+def test_a_claim_of_a_checkpoint_that_is_none_is_broken(trial):
+    forged = """os.write(int(sys.argv[2]), b'{"type": "saved", "step": 3}' + bytes([10]))"""
+    evidence, _, _ = trial(spiked(f"x.shape[:2] == (4, 56) and {forged}"))
+    assert evidence.failure is S.BROKEN
+    assert "checkpoint after 3 steps" in evidence.error or "left no resume.pt" in evidence.error
 
 
 @pytest.mark.parametrize("level", [finding.level for finding in sandbox.probe() if finding.holds])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from asi_lab.config import from_preset
+from asi_lab.engineer import monitor, resume
 from asi_lab.engineer import run as supervision
 from asi_lab.engineer.executor import Health, Source
 from asi_lab.engineer.monitor import Expectations, Expected
@@ -17,11 +19,13 @@ from asi_lab.engineer.run import Watch, run
 from asi_lab.errors import TrialError
 from asi_lab.protocol import (
     Checked,
+    Compiled,
     Failed,
     Measured,
     Progress,
     Ready,
     Report,
+    Saved,
     Scored,
     ScoreJob,
     Stage,
@@ -47,6 +51,7 @@ class Pair:
     def __init__(self, script: list[tuple[Source, Report]], health: Health = HEALTHY) -> None:
         self.script, self._health, self.finished = list(script), health, False
         self.files: Mapping[str, Path] = {}
+        self.kept = False
 
     def start(self, trial: TrialJob, score: ScoreJob | None, files: Mapping[str, Path]) -> None:
         self.files = files
@@ -63,6 +68,9 @@ class Pair:
     def take(self, name: str, destination: Path) -> None:
         destination.write_bytes(b"weights")
 
+    def keep_compiled(self) -> None:
+        self.kept = True
+
     def finish(self, directory: Path) -> None:
         self.finished = True
 
@@ -72,15 +80,25 @@ def supervise(tmp_path, monkeypatch):
     monkeypatch.setattr(supervision, "GRACE_SECONDS", 0.0)
     monkeypatch.setattr(supervision, "LOOK_SECONDS", 0.0)
 
-    def go(script, health: Health = HEALTHY, task="train", expected: Expectations | None = None, **limits):
+    def go(
+        script,
+        health: Health = HEALTHY,
+        task="train",
+        expected: Expectations | None = None,
+        cut: resume.Cut | None = None,
+        trusted=False,
+        **limits,
+    ):
         limits = msgspec.structs.replace(MICRO.limits, **limits)
         job = TrialJob(task, "", 257, 0, 0, "cpu", MICRO.model, MICRO.train, limits)
         pair = Pair(script, health)
+        (tmp_path / "architecture.py").write_text("code")
         watch = Watch(expected=expected or Expectations())
         try:
-            return run(pair, job, None, tmp_path, watch)
+            return run(pair, job, None, tmp_path, watch, cut=cut, trusted=trusted)
         finally:
             assert pair.finished
+            assert pair.kept == (trusted and TRAINED in script)
 
     return go
 
@@ -94,6 +112,71 @@ def test_a_whole_trial(supervise, tmp_path):
     train = MICRO.train
     assert evidence.training.steps == train.steps
     assert evidence.training.tokens == train.steps * train.batch * train.context
+
+
+def test_what_trusted_code_compiled_is_kept(supervise):
+    assert supervise(WHOLE, trusted=True).failure is None
+
+
+SAVED = ("trial", Saved(5))
+
+
+def test_a_checkpoint_is_kept_until_training_is_over_or_fails(supervise, tmp_path):
+    """And of several the last one; a trial that was cut off keeps it."""
+    cut_off = Health(trial_exit=-9, scorer_exit=None, said_all=True)
+    begun = [READY, CHECKS, PREFLIGHTED, TRAINING, SAVED, ("trial", Saved(7))]
+    evidence = supervise(begun, cut_off)
+    assert evidence.failure is S.INTERRUPTED
+    assert sorted(path.name for path in tmp_path.glob("resume*")) == ["resume-7.pt", "resume.json"]
+    diverged = [*begun, ("trial", Failed(S.DIVERGED, "step 8"))]
+    assert supervise(diverged).failure is S.DIVERGED
+    assert list(tmp_path.glob("resume*")) == []
+    assert supervise([*begun, TRAINED, SCORED]).failure is None
+    assert list(tmp_path.glob("resume*")) == []
+
+
+def test_it_goes_on_for_the_same_job_alone(supervise, tmp_path):
+    (tmp_path / "architecture.py").write_text("code")
+    job = TrialJob("train", "", 257, 0, 0, "cpu", MICRO.model, MICRO.train, MICRO.limits)
+    assert resume.find(tmp_path, job) is None
+    (tmp_path / "resume-5.pt").write_bytes(b"state")
+    cut = resume.Cut(resume.digest(tmp_path, job), 5, 2.0, ())
+    resume.keep(tmp_path, cut)
+    assert resume.find(tmp_path, job) == cut
+    elsewhere = msgspec.structs.replace(job, data="/elsewhere", device="cuda", task="resume")
+    assert resume.find(tmp_path, elsewhere) == cut
+    longer = msgspec.structs.replace(job, train=msgspec.structs.replace(job.train, steps=999))
+    assert resume.find(tmp_path, longer) is None
+    (tmp_path / "architecture.py").write_text("repaired code")
+    assert resume.find(tmp_path, job) is None
+    (tmp_path / "architecture.py").write_text("code")
+    (tmp_path / resume.RECORD_FILE).write_text('{"job": ')
+    assert resume.find(tmp_path, job) is None
+    resume.keep(tmp_path, cut)
+    (tmp_path / "resume-5.pt").unlink()
+    assert resume.find(tmp_path, job) is None
+
+
+@pytest.mark.parametrize(
+    ("script", "step"),
+    [([READY, CHECKS, SAVED], 5), ([READY, CHECKS, PREFLIGHTED, TRAINING, ("trial", Saved(10**6))], 10**6)],
+)
+def test_an_impossible_checkpoint_is_broken(supervise, script, step):
+    evidence = supervise(script)
+    assert evidence.failure is S.BROKEN
+    assert f"claims a checkpoint after {step} steps" in evidence.error
+
+
+def test_the_clock_goes_on_and_leaves_compilation_out(supervise, monkeypatch):
+    """100 s of compilation and 4 s of training after 50 s of an earlier run."""
+    times = iter([0.0, 100.0, 104.0])
+    monkeypatch.setattr(monitor, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    compiled = ("trial", Compiled(100.0))
+    point = ("trial", Progress(320, 320, 1, 4.0, 1e-3, 1.0, 1.0))
+    script = [READY, CHECKS, PREFLIGHTED, TRAINING, compiled, point, TRAINED, SCORED]
+    monkeypatch.setattr(monitor.Monitor, "tick", lambda self: None)
+    evidence = supervise(script, cut=resume.Cut("", 5, 50.0, ()))
+    assert evidence.training.seconds == 54.0
 
 
 def test_checks_alone_end_with_the_checks(supervise):

@@ -1,0 +1,79 @@
+"""Training that was cut off: where it goes on.
+
+    trials/0042/resume-500.pt    model, optimizer and generator after 500 steps, fetched from the trial
+    trials/0042/resume.json      which of these counts, and what the engine knew then; written last
+
+Both are written by the engine alone. A file of the trial's is only ever read by a trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from asi_lab.protocol import ARCHITECTURE_FILE, TrialJob
+from asi_lab.records import HeldOut
+
+RECORD_FILE = "resume.json"
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """Training after `step` steps that took `seconds`, with the held-out losses measured by then.
+
+    `job` is the digest of what was trained; other code or other settings begin anew.
+    """
+
+    job: str
+    step: int
+    seconds: float
+    held_out: tuple[HeldOut, ...]
+
+    @property
+    def file(self) -> str:
+        """The name of the trial's file in the candidate's directory."""
+        return f"resume-{self.step}.pt"
+
+
+def digest(directory: Path, job: TrialJob) -> str:
+    """What of a job decides its result; limits, device and where the lab lies do not."""
+    decisive = (job.model, job.train, job.vocab_size, job.seed, job.data_seed, job.marks)
+    found = hashlib.sha256(msgspec.json.encode(decisive))
+    found.update((directory / ARCHITECTURE_FILE).read_bytes())
+    return found.hexdigest()
+
+
+def find(directory: Path, job: TrialJob) -> Cut | None:
+    """Where this job's training goes on; None where it begins anew."""
+    try:
+        cut = msgspec.json.decode((directory / RECORD_FILE).read_bytes(), type=Cut)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    return cut if cut.job == digest(directory, job) and (directory / cut.file).exists() else None
+
+
+def keep(directory: Path, cut: Cut) -> None:
+    """Let training go on from `cut` from now on. Its file lies in the directory already."""
+    partial = directory / f"{RECORD_FILE}.partial"
+    with partial.open("wb") as file:
+        file.write(msgspec.json.encode(cut))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(directory / RECORD_FILE)
+    _remove_files(directory, keep=cut.file)
+
+
+def forget(directory: Path) -> None:
+    """Training is over, or has failed: nothing goes on."""
+    (directory / RECORD_FILE).unlink(missing_ok=True)
+    _remove_files(directory)
+
+
+def _remove_files(directory: Path, keep: str = "") -> None:
+    for path in directory.glob("resume-*.pt"):
+        if path.name != keep:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
