@@ -7,6 +7,7 @@ anything of asi_lab, and importing has no side effects.
 
 from asi_lab.kernels.delta_rule import delta_rule
 from asi_lab.kernels.feature_map import feature_map
+from asi_lab.kernels.fir_bank import fir_bank
 from asi_lab.kernels.gated_delta_rule import gated_delta_rule
 from asi_lab.kernels.gated_rms_norm import gated_rms_norm
 from asi_lab.kernels.kda import kda
@@ -14,13 +15,15 @@ from asi_lab.kernels.linear_attention import linear_attention
 from asi_lab.kernels.linear_cross_entropy import linear_cross_entropy
 from asi_lab.kernels.norms import l2_norm, rms_norm
 from asi_lab.kernels.path_mix import path_mix
+from asi_lab.kernels.qkv_convolution import qkv_convolution
 from asi_lab.kernels.retention import retention
-from asi_lab.kernels.short_convolution import short_convolution
+from asi_lab.kernels.short_convolution import short_convolution, short_convolution_step
 from asi_lab.kernels.ssd import ssd
 
 __all__ = [
     "delta_rule",
     "feature_map",
+    "fir_bank",
     "gated_delta_rule",
     "gated_rms_norm",
     "kda",
@@ -28,8 +31,10 @@ __all__ = [
     "linear_attention",
     "linear_cross_entropy",
     "path_mix",
+    "qkv_convolution",
     "retention",
     "rms_norm",
     "short_convolution",
+    "short_convolution_step",
     "ssd",
 ]

@@ -29,6 +29,8 @@ def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=TrialJob)
     torch.set_num_threads(job.train.threads or process.physical_cores())
     device = device_of(rank, pick_device(job.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # Triton launches on the current one
     model = build_model(load_architecture(Path(ARCHITECTURE_FILE).absolute()), job, device)
     fit = prepare_fit(model, job, Group(rank, size, device))
     torch.manual_seed(job.seed + rank)  # dropout differs between ranks

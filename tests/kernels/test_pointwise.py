@@ -1,10 +1,13 @@
 """short_convolution, rms_norm and l2_norm: the fast form against the reference."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn import functional
 
 from asi_lab.kernels import l2_norm, rms_norm, short_convolution
+from asi_lab.kernels.short_convolution import short_convolution_step
 
 
 @pytest.mark.parametrize("activation", [None, "silu"])
@@ -24,6 +27,74 @@ def test_convolution_equals_the_reference(T, W, bias, activation, assert_same):
     assert_same(run("shift"), run("naive"), inputs, 1e-4, torch.float32)
 
 
+@pytest.mark.parametrize("activation", [None, "silu"])
+@pytest.mark.parametrize(("T", "W", "bias"), [(1, 4, False), (9, 4, True), (18, 20, True)])
+def test_triton_convolution_equals_the_reference(T, W, bias, activation, assert_same):
+    inputs = {"x": torch.randn(2, T, 6), "weight": torch.randn(6, W)}
+    if bias:
+        inputs["bias"] = torch.randn(6)
+
+    def run(implementation):
+        return lambda **leaves: (
+            short_convolution(**leaves, activation=activation, implementation=implementation),
+        )
+
+    exact = {name: x.double() for name, x in inputs.items()}
+    assert_same(run("triton"), run("naive"), exact, 1e-4, torch.float32)
+    rounded = {name: x.half().double() for name, x in inputs.items()}
+    assert_same(run("triton"), run("naive"), rounded, 1e-2, torch.float16)
+
+
+def test_triton_convolution_needs_two_launches(launches):
+    x, weight = torch.randn(2, 9, 6, requires_grad=True), torch.randn(6, 4, requires_grad=True)
+    with launches() as names:
+        short_convolution(x, weight, activation="silu", implementation="triton").sum().backward()
+    assert names == ["convolution_forward_kernel", "convolution_backward_kernel"]
+
+
+@pytest.mark.parametrize("implementation", ["naive", "shift", "triton"])
+def test_convolution_of_sequences_in_a_row_equals_single_ones(implementation, assert_same):
+    bounds = [0, 3, 3, 4, 14]
+    inputs = {
+        name: torch.randn(shape).double() for name, shape in {"x": (1, 14, 6), "weight": (6, 4)}.items()
+    }
+
+    def together(x, weight):
+        cu_seqlens = torch.tensor(bounds)
+        return (short_convolution(x, weight, None, "silu", cu_seqlens, implementation=implementation),)
+
+    def one_by_one(x, weight):
+        parts = [x[:, a:b] for a, b in pairwise(bounds) if a < b]
+        outputs = [
+            short_convolution(part, weight, activation="silu", implementation="naive") for part in parts
+        ]
+        return (torch.cat(outputs, 1),)
+
+    dtype, tolerance = (torch.float32, 1e-4) if implementation == "triton" else (torch.float64, 1e-9)
+    assert_same(together, one_by_one, inputs, tolerance, dtype)
+
+
+@pytest.mark.parametrize("activation", [None, "silu"])
+@pytest.mark.parametrize(("W", "bias"), [(1, False), (4, True), (31, True)])
+def test_convolution_steps_equal_the_parallel_form(W, bias, activation):
+    x, weight = torch.randn(2, 9, 6).double(), torch.randn(6, W).double()
+    parameters = (weight, torch.randn(6).double() if bias else None, activation)
+    cache, outputs = x.new_zeros(2, 6, W), []
+    for token in x.unbind(1):
+        before = cache.clone()
+        y, following = short_convolution_step(token, cache, *parameters)
+        assert torch.equal(cache, before)
+        cache = following
+        outputs.append(y)
+    torch.testing.assert_close(torch.stack(outputs, 1), short_convolution(x, *parameters))
+    known = min(W, 9)
+    assert torch.equal(cache[:, :, W - known :], x[:, 9 - known :].mT)
+    with pytest.raises(ValueError, match="cache must be"):
+        short_convolution_step(x[:, 0], cache[:, :5], *parameters)
+    with pytest.raises(ValueError, match="x must be"):
+        short_convolution_step(x, cache, *parameters)
+
+
 def test_convolution_equals_torch():
     x, weight = torch.randn(2, 20, 6), torch.randn(6, 4)
     padded = functional.pad(x.mT, (3, 0))
@@ -31,11 +102,13 @@ def test_convolution_equals_torch():
     torch.testing.assert_close(short_convolution(x, weight, activation="silu"), expected)
 
 
-def test_convolution_is_causal_to_the_bit():
-    x, weight = torch.randn(2, 300, 6), torch.randn(6, 128)
+@pytest.mark.parametrize(("implementation", "T"), [("naive", 300), ("shift", 300), ("triton", 30)])
+def test_convolution_is_causal_to_the_bit(implementation, T):
+    x, weight = torch.randn(2, T, 6), torch.randn(6, 4 if implementation == "triton" else 128)
     changed = x.clone()
-    changed[:, 200:] += 1e4
-    assert torch.equal(short_convolution(changed, weight)[:, :200], short_convolution(x, weight)[:, :200])
+    changed[:, T // 2 :] += 1e4
+    y, other = (short_convolution(each, weight, implementation=implementation) for each in (x, changed))
+    assert torch.equal(y[:, : T // 2], other[:, : T // 2])
 
 
 def test_convolution_of_strided_bfloat16():
@@ -57,6 +130,8 @@ def test_convolution_of_strided_bfloat16():
         ({"activation": "relu"}, "activation must be"),
         ({"implementation": "fft"}, "implementation must be"),
         ({"x": torch.zeros(7, 6)}, "x must be"),
+        ({"cu_seqlens": torch.tensor([0, 7])}, "cu_seqlens needs a batch of 1"),
+        ({"x": torch.zeros(1, 7, 6), "cu_seqlens": torch.tensor([0, 8])}, "cu_seqlens must rise"),
     ],
 )
 def test_convolution_names_what_does_not_fit(arguments, message):
@@ -76,6 +151,7 @@ def test_rms_norm_equals_the_reference(shape, weighted, assert_same):
 
     assert_same(run("fused"), run("naive"), inputs, 1e-9)
     assert_same(run("fused"), run("naive"), inputs, 1e-5, torch.float32)
+    assert_same(run("triton"), run("naive"), inputs, 1e-4, torch.float32)
     expected = functional.rms_norm(inputs["x"], shape[-1:], inputs.get("weight"), 1e-3)
     torch.testing.assert_close(rms_norm(**inputs, eps=1e-3), expected)
 
@@ -88,6 +164,7 @@ def test_l2_norm_equals_the_reference_and_has_length_one(shape, assert_same):
         return lambda x: (l2_norm(x, eps=1e-3, implementation=implementation),)
 
     assert_same(run("fused"), run("naive"), inputs, 1e-9)
+    assert_same(run("triton"), run("naive"), inputs, 1e-4, torch.float32)
     lengths = l2_norm(inputs["x"], eps=1e-12).norm(dim=-1)
     torch.testing.assert_close(lengths, torch.ones(shape[:-1]).double())
 
