@@ -88,6 +88,12 @@ def count_sequences(B: int, cu_seqlens: Tensor | None) -> int:
     return len(cu_seqlens) - 1
 
 
+def check_bounds(bounds: list[int], T: int) -> None:
+    """Raise ValueError unless the values of a `cu_seqlens` cut T tokens into sequences."""
+    if bounds[0] != 0 or bounds[-1] != T or bounds != sorted(bounds):
+        raise ValueError(f"cu_seqlens must rise from 0 to T = {T} and never fall, got {bounds}")
+
+
 def compute_dtype(x: Tensor) -> torch.dtype:
     """float64 for float64 inputs, float32 for all others."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32

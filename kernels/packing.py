@@ -5,6 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from asi_lab.kernels.common import check_bounds
+
 
 class Packing:
     """Where N packed sequences begin and end: sequence n is tokens `cu_seqlens[n]` to `cu_seqlens[n + 1]`.
@@ -19,9 +21,8 @@ class Packing:
 
     def __init__(self, cu_seqlens: Tensor, T: int):
         self.bounds: list[int] = cu_seqlens.tolist()
+        check_bounds(self.bounds, T)
         lengths = [end - start for start, end in pairwise(self.bounds)]
-        if self.bounds[0] != 0 or self.bounds[-1] != T or min(lengths) < 0:
-            raise ValueError(f"cu_seqlens must rise from 0 to T = {T} and never fall, got {self.bounds}")
         self.N, self.longest = len(lengths), max(lengths)
         # The place of each token among the rows.
         places = [torch.arange(length) + n * self.longest for n, length in enumerate(lengths)]

@@ -1,7 +1,7 @@
 """The whole prologue on one block of tokens after the other, with a hand-written backward.
 
 A block goes through convolution, SiLU and norm while it is in the cache, and q, k, v are written where
-they belong, contiguous. The backward pass does the forward of a block again instead of saving it.
+they belong, contiguous.
 """
 
 from typing import Any
@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from asi_lab.kernels.common import compute_dtype
 from asi_lab.kernels.short_convolution.shift import (
-    Block,
     add_taps_gradient,
     convolve_block,
     from_taps,
@@ -40,7 +39,7 @@ def fused_qkv_convolution(
 
 
 class _QkvConvolution(torch.autograd.Function):
-    """Saves what it was given and nothing else."""
+    """Saves the input, the result before the activation, q, k, and one factor a head and token."""
 
     @staticmethod
     def forward(
@@ -59,53 +58,50 @@ class _QkvConvolution(torch.autograd.Function):
         inputs, taps = qkv.to(dtype), to_taps(weight, dtype)
         q, k = (qkv.new_empty(B, T, heads, key_dim) for _ in range(2))
         v = qkv.new_empty(B, T, heads, D // heads - 2 * key_dim)
+        y = torch.empty(qkv.shape, dtype=dtype, device=qkv.device)
+        factors = y.new_empty(B, T, 2 * heads, 1)
         ctx.blocks = split_blocks(qkv, cu_seqlens)
         for block in ctx.blocks:
-            y = _convolve(inputs, taps, bias, block)
-            if silu:
-                y = functional.silu(y, inplace=True)
+            convolved = block.of(y)
+            convolve_block(inputs, taps, block, convolved)
+            if bias is not None:
+                convolved += bias
             q_block, k_block, v_block = block.of(q), block.of(k), block.of(v)
-            keys, values = _split(y, heads, key_dim)
-            factor = _factor(keys, eps)
+            keys, values = _split(functional.silu(convolved) if silu else convolved, heads, key_dim)
+            factor = block.of(factors)
+            torch.linalg.vector_norm(keys, dim=-1, keepdim=True, out=factor)
+            factor.square_().add_(eps).rsqrt_()
             torch.mul(keys[:, :, :heads], factor[:, :, :heads], out=q_block)
             torch.mul(keys[:, :, heads:], factor[:, :, heads:], out=k_block)
             v_block.copy_(values)
-        ctx.save_for_backward(qkv, weight, bias)
-        ctx.heads, ctx.key_dim, ctx.silu, ctx.eps = heads, key_dim, silu, eps
+        ctx.save_for_backward(qkv, weight, bias, y, factors, q, k)
+        ctx.heads, ctx.key_dim, ctx.silu = heads, key_dim, silu
         return q, k, v
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_q: Tensor, d_k: Tensor, d_v: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, weight, bias = ctx.saved_tensors
+        qkv, weight, bias, y, factors, *units = ctx.saved_tensors
         dtype = compute_dtype(qkv)
         inputs, taps = qkv.to(dtype), to_taps(weight, dtype)
         d_y, d_x, d_taps = torch.empty_like(inputs), torch.empty_like(inputs), torch.zeros_like(taps)
         for block in reversed(ctx.blocks):  # the gradient of a block needs that of later tokens' d_y
-            y = _convolve(inputs, taps, bias, block)
-            d_block = block.of(d_y)
+            convolved, d_block = block.of(y), block.of(d_y)
             d_keys, d_values = _split(d_block, ctx.heads, ctx.key_dim)
-            d_keys[:, :, : ctx.heads].copy_(block.of(d_q))
-            d_keys[:, :, ctx.heads :].copy_(block.of(d_k))
+            factor = block.of(factors)
+            for n, (unit, d_unit) in enumerate(zip(units, (d_q, d_k), strict=True)):
+                heads = slice(n * ctx.heads, (n + 1) * ctx.heads)
+                unit, d_unit = block.of(unit), block.of(d_unit)
+                along = (d_unit * unit).sum(-1, keepdim=True, dtype=dtype)
+                torch.addcmul(d_unit.to(dtype), unit, along, value=-1, out=d_keys[:, :, heads])
+                d_keys[:, :, heads].mul_(factor[:, :, heads])
             d_values.copy_(block.of(d_v))
-            keys, _ = _split(functional.silu(y) if ctx.silu else y, ctx.heads, ctx.key_dim)
-            factor = _factor(keys, ctx.eps)
-            unit = keys * factor
-            along = (d_keys * unit).sum(-1, keepdim=True)
-            d_keys.addcmul_(unit, along, value=-1).mul_(factor)
             if ctx.silu:
-                torch.ops.aten.silu_backward.grad_input(d_block, y, grad_input=d_block)
+                torch.ops.aten.silu_backward.grad_input(d_block, convolved, grad_input=d_block)
             input_gradient(d_x, d_y, taps, block)
             add_taps_gradient(d_taps, d_y, inputs, block)
         d_bias = None if bias is None else d_y.sum((0, 1)).to(bias.dtype)
         return d_x.to(qkv.dtype), from_taps(d_taps, weight), d_bias, None, None, None, None, None
-
-
-def _convolve(inputs: Tensor, taps: Tensor, bias: Tensor | None, block: Block) -> Tensor:
-    """The block's convolution `[rows, tokens, D]`, before the activation."""
-    y = torch.empty_like(block.of(inputs), memory_format=torch.contiguous_format)
-    convolve_block(inputs, taps, block, y)
-    return y if bias is None else y.add_(bias)
 
 
 def _split(y: Tensor, heads: int, key_dim: int) -> tuple[Tensor, Tensor]:
@@ -113,9 +109,3 @@ def _split(y: Tensor, heads: int, key_dim: int) -> tuple[Tensor, Tensor]:
     keys = 2 * heads * key_dim
     shape = (*y.shape[:2], heads, -1)
     return y[..., :keys].view(*y.shape[:2], 2 * heads, key_dim), y[..., keys:].view(shape)
-
-
-def _factor(keys: Tensor, eps: float) -> Tensor:
-    """What makes each head of one length: `[B, T, 2 H, 1]`."""
-    norms: Tensor = torch.linalg.vector_norm(keys, dim=-1, keepdim=True)
-    return norms.square_().add_(eps).rsqrt_()

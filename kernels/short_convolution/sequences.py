@@ -5,25 +5,21 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from asi_lab.kernels.common import check_bounds, count_sequences
+
 
 def check_cu_seqlens(cu_seqlens: Tensor | None, x: Tensor) -> None:
     """Raise ValueError unless `cu_seqlens` `[N + 1]` cuts the tokens of x, `[1, T, ...]`, into N sequences.
 
     That it rises from 0 to T is checked on a CPU only: on a GPU the look would wait for the device.
     """
+    count_sequences(x.shape[0], cu_seqlens)
     if cu_seqlens is None:
         return
-    shape, T = list(cu_seqlens.shape), x.shape[1]
-    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"cu_seqlens must be [N + 1] of int64, got {shape} of {cu_seqlens.dtype}")
-    if x.shape[0] != 1:
-        raise ValueError(f"cu_seqlens needs a batch of 1, its sequences in a row; got one of {x.shape[0]}")
     if cu_seqlens.device != x.device:
         raise ValueError(f"cu_seqlens must be on {x.device}, got it on {cu_seqlens.device}")
     if cu_seqlens.device.type == "cpu":
-        values = cu_seqlens.tolist()
-        if values[0] != 0 or values[-1] != T or values != sorted(values):
-            raise ValueError(f"cu_seqlens must rise from 0 to T = {T}, got {values}")
+        check_bounds(cu_seqlens.tolist(), x.shape[1])
 
 
 def sequence_bounds(cu_seqlens: Tensor | None, T: int) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from asi_lab.kernels.common import compute_dtype
 from asi_lab.kernels.short_convolution.sequences import sequence_bounds
 
 BLOCK_ELEMENTS = 1 << 17
-"""Elements of a block on a CPU: 512 KiB in float32, so that two or three fit in a core's L2 cache."""
+"""Elements of a block on a CPU for each thread: 512 KiB in float32, two or three to a core's L2 cache."""
 
 
 def shift_short_convolution(
@@ -44,7 +44,8 @@ class Block(NamedTuple):
 def split_blocks(x: Tensor, cu_seqlens: Tensor | None) -> list[Block]:
     """Blocks that cover x `[B, T, D]`, earlier tokens of a sequence first."""
     B, T, D = x.shape
-    tokens = max(BLOCK_ELEMENTS // max(D, 1), 16) if x.device.type == "cpu" else B * T
+    elements = BLOCK_ELEMENTS * torch.get_num_threads()
+    tokens = max(elements // max(D, 1), 16) if x.device.type == "cpu" else B * T
     rows = max(tokens // max(T, 1), 1)
     return [
         Block(slice(row, row + rows), begin, first, min(first + tokens, end), end)

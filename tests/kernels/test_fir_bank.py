@@ -139,7 +139,7 @@ def test_autocast_changes_nothing():
         ({"weights": [torch.zeros(6, 3), torch.zeros(5, 3)]}, r"weights\[1\] must be"),
         ({"weights": [torch.zeros(6, 0)]}, r"weights\[0\] must be"),
         ({"implementation": "fft"}, "implementation must be"),
-        ({"cu_seqlens": torch.tensor([0, 7])}, "cu_seqlens needs a batch of 1"),
+        ({"cu_seqlens": torch.tensor([0, 7])}, "cu_seqlens needs all sequences packed"),
         ({"x": torch.zeros(1, 7, 6), "cu_seqlens": torch.tensor([0, 6])}, "cu_seqlens must rise"),
         ({"x": torch.zeros(1, 7, 6), "cu_seqlens": torch.tensor([0, 5, 3, 7])}, "cu_seqlens must rise"),
         ({"x": torch.zeros(1, 7, 6), "cu_seqlens": torch.tensor([0.0, 7.0])}, "cu_seqlens must be"),

@@ -130,7 +130,7 @@ def test_convolution_of_strided_bfloat16():
         ({"activation": "relu"}, "activation must be"),
         ({"implementation": "fft"}, "implementation must be"),
         ({"x": torch.zeros(7, 6)}, "x must be"),
-        ({"cu_seqlens": torch.tensor([0, 7])}, "cu_seqlens needs a batch of 1"),
+        ({"cu_seqlens": torch.tensor([0, 7])}, "cu_seqlens needs all sequences packed"),
         ({"x": torch.zeros(1, 7, 6), "cu_seqlens": torch.tensor([0, 8])}, "cu_seqlens must rise"),
     ],
 )
