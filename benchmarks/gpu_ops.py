@@ -41,10 +41,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Make:
-    """Makes random leaves."""
+    """Makes random leaves: keys whose inner products are about `likeness`, and `beta` for delta rules."""
 
     device: torch.device
     dtype: torch.dtype
+    likeness: float = 0.9
+    beta: float = 2.0
 
     def normal(self, *shape: int, scale: float = 1.0, dtype: torch.dtype | None = None) -> Tensor:
         """Normally distributed."""
@@ -52,11 +54,13 @@ class Make:
         return x.to(dtype or self.dtype)
 
     def keys(self, size: Size) -> Tensor:
-        """Of length one, `[B, T, H, K]`; the inner products of a head's keys are about 0.9."""
+        """Of length one and as alike as asked, `[B, T, H, K]`."""
         common, own = (
             F.normalize(self.normal(size.B, t, size.H, size.K).float(), dim=-1) for t in (1, size.T)
         )
-        return F.normalize(0.9**0.5 * common + 0.1**0.5 * own, dim=-1).to(self.dtype)
+        return F.normalize(self.likeness**0.5 * common + (1 - self.likeness) ** 0.5 * own, dim=-1).to(
+            self.dtype
+        )
 
     def log_decays(self, *shape: int) -> Tensor:
         """At most 0, and in float32 whatever the rest is in."""
@@ -86,11 +90,14 @@ class Operation:
 
     def forms(self, device: torch.device, dtype: torch.dtype) -> list[str]:
         """Forms other than the reference that run there."""
-        names = get_args(get_type_hints(self.function)["implementation"])
         left_out = {"auto", "naive"} | (set() if device.type == "cuda" else set(GPU_FORMS))
         if dtype not in (torch.bfloat16, torch.float16):
             left_out.add("fla")
-        return [name for name in names if name not in left_out]
+        return [name for name in self.all_forms() if name not in left_out]
+
+    def all_forms(self) -> list[str]:
+        """All that its argument `implementation` takes."""
+        return list(get_args(get_type_hints(self.function)["implementation"]))
 
     def ours(self, size: Size, implementation: str) -> Callable[[Inputs], Any]:
         """Our form of that name."""
@@ -203,7 +210,7 @@ def recurrence(
         if gate != "none":
             made["g"] = make.log_decays(*shape, *([size.K] if gate == "channel" else []))
         if delta:
-            made["beta"] = torch.full(shape, 2.0, device=make.device, dtype=make.dtype)
+            made["beta"] = torch.full(shape, make.beta, device=make.device, dtype=make.dtype)
         return made
 
     def call(size: Size, inputs: Inputs) -> Any:
@@ -300,9 +307,11 @@ def _doubled(value: Any) -> Any:
 
 
 def _error(actual: Any, expected: Any) -> float:
+    """Each by its own norm, but at least by a thousandth of the largest: some gradients are 0 in truth."""
+    norms = [e.double().norm().item() for e in expected]
     errors = [
-        ((a.double() - e.double()).norm() / e.double().norm()).item()
-        for a, e in zip(actual, expected, strict=True)
+        (a.double() - e.double()).norm().item() / max(norm, 1e-3 * max(norms))
+        for a, e, norm in zip(actual, expected, norms, strict=True)
     ]
     return math.nan if any(math.isnan(e) for e in errors) else max(errors)
 

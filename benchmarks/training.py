@@ -5,9 +5,9 @@
 One process for each contender, all alive at once, measured in turns so that a busy machine slows them alike.
 Everything but the layer's operations, the number format and the allocator is the same:
 
-    recurrence     the delta rule one token at a time
-    fla            the PyTorch reference of flash-linear-attention's delta rule, with torch's own convolution,
-                   norms and cross-entropy; once as installed, once with the allocator settings of our trials
+    recurrence     the delta rule one token at a time, fla's reference and ours
+    fla            flash-linear-attention's chunked PyTorch reference, with torch's own convolution, norms and
+                   cross-entropy; once as installed, once with the allocator settings of our trials
     ours           as a trial trains: fp32, bf16 (autocast), bf16 with compiled blocks
     two trials     two bf16 trials with one thread each, at the same time
 
@@ -47,13 +47,15 @@ SHAPES = {"micro": ("micro", {}, 1024), "mini": ("mini", {}, 2048), "1.34M": ("m
 """Preset, changes of its model, vocabulary."""
 
 CONTENDERS = {
-    "recurrence": "one token at a time, fp32",
+    "fla-recurrence-installed": "fla's recurrence, fp32, allocator as installed",
+    "recurrence": "our recurrence, fp32",
     "fla-installed": "fla's reference, fp32, allocator as installed",
     "fla": "fla's reference, fp32",
     "ours-fp32": "ours, fp32",
     "ours-bf16": "ours, bf16",
     "ours-bf16-compiled": "ours, bf16, compiled",
 }
+YARDSTICKS = ("fla-recurrence-installed", "recurrence", "fla-installed", "fla")
 TOGETHER = "two trials, bf16, one thread each"
 
 
@@ -82,6 +84,7 @@ def report(shape: str, threads: int, rounds: int, seconds: float) -> None:
     ready = {name: worker.answer() for name, worker in workers.items()}
     for worker in pair:
         worker.answer()
+    rates = {name: max(worker.rate() for _ in range(3)) for name, worker in workers.items()}
     speeds: dict[str, list[float]] = {name: [] for name in (*workers, TOGETHER)}
     for _ in range(rounds):
         for name, worker in workers.items():
@@ -99,13 +102,12 @@ def report(shape: str, threads: int, rounds: int, seconds: float) -> None:
     print(
         f"\n**{shape}**: {parameters:,} parameters; compiling took {compiling:.0f} s, which is not counted\n"
     )
-    print("| contender | tokens/s | range | over recurrence | over fla as installed | over fla | MFU |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    heads = ["contender", "tokens/s", "range", *(f"over {name}" for name in YARDSTICKS), "MFU"]
+    print(f"| {' | '.join(heads)} |\n|---|{'---:|' * (len(heads) - 1)}")
     for name, median in medians.items():
         low, high = min(speeds[name]), max(speeds[name])
-        ratios = [median / medians[other] for other in ("recurrence", "fla-installed", "fla")]
-        about = ready.get(name, ready["ours-bf16"])
-        share = about["flops_per_token"] * median / about["matmul_rate"]
+        ratios = [median / medians[other] for other in YARDSTICKS]
+        share = ready["ours-fp32"]["flops_per_token"] * median / rates.get(name, rates["ours-bf16"])
         cells = [f"{median:,.0f}", f"{low:,.0f}-{high:,.0f}", *(f"{x:.1f}x" for x in ratios), f"{share:.0%}"]
         print(f"| {CONTENDERS.get(name, name)} | {' | '.join(cells)} |")
 
@@ -121,6 +123,12 @@ class Worker:
         """Let it train for so long."""
         assert self.popen.stdin is not None
         print(seconds, file=self.popen.stdin, flush=True)
+
+    def rate(self) -> float:
+        """Operations a second of a large matrix product in its number format."""
+        assert self.popen.stdin is not None
+        print("rate", file=self.popen.stdin, flush=True)
+        return self.answer()["matmul_rate"]
 
     def answer(self) -> dict[str, float]:
         """Wait for what it tells."""
@@ -142,7 +150,7 @@ class Worker:
 
 def work(name: str, shape: str, threads: int) -> None:
     """Train steps for as many seconds as each line of standard input says."""
-    if name != "fla-installed":
+    if not name.endswith("installed"):
         process.tune_allocator()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -163,10 +171,12 @@ def work(name: str, shape: str, threads: int) -> None:
         parameters=model.parameter_counts()[0],
         compile_seconds=first,
         flops_per_token=flops_per_token(model),
-        matmul_rate=matmul_rate(CPU, torch.bfloat16 if precision == "bf16" else torch.float32),
     )
     for line in sys.stdin:
-        measure(optimisation, tokens, train, float(line))
+        if line.strip() == "rate":
+            tell(matmul_rate=matmul_rate(CPU, torch.bfloat16 if precision == "bf16" else torch.float32))
+        else:
+            measure(optimisation, tokens, train, float(line))
 
 
 def measure(optimisation: Optimisation, tokens: Tensor, train: Train, seconds: float) -> None:
@@ -190,21 +200,23 @@ def build(name: str, model: Model, vocabulary: int) -> LanguageModel:
         ours = operations["delta_rule"]
         operations["delta_rule"] = lambda *a, **k: ours(*a, **k, implementation="naive")
     elif name.startswith("fla"):
-        operations |= (theirs := fla_operations())
+        operations |= (theirs := fla_operations(recurrent="recurrence" in name))
         language_model.rms_norm = theirs["rms_norm"]
         LanguageModel.forward = plain_forward  # type: ignore[method-assign]
     return LanguageModel(layer, model, vocabulary)
 
 
-def fla_operations() -> dict[str, Any]:
+def fla_operations(recurrent: bool) -> dict[str, Any]:
     """The layer's operations as fla's references and torch compute them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fla warns on import where there is no GPU
-        from fla.ops.delta_rule.naive import delta_rule_chunkwise
+        from fla.ops.delta_rule.naive import delta_rule_chunkwise, delta_rule_recurrence
+
+    rule = delta_rule_recurrence if recurrent else delta_rule_chunkwise
 
     def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> tuple[Tensor, None]:
         heads_first = (x.transpose(1, 2) for x in (q, k, v, beta))
-        return delta_rule_chunkwise(*heads_first)[0].transpose(1, 2), None
+        return rule(*heads_first)[0].transpose(1, 2), None
 
     def short_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
         assert activation == "silu"
