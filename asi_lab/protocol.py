@@ -90,6 +90,10 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     memory_mb: float
 
 
+class Alive(msgspec.Struct, frozen=True, tag="alive"):
+    """Work goes on, though there is nothing to tell."""
+
+
 class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
     """The model is compiled, which took so many seconds; training begins."""
 
@@ -127,6 +131,9 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     error: str
 
 
+PULSE_SECONDS = 10.0
+"""Both say so often that they are alive; silence counts as a stall."""
+
 CLASS_NAME = "DeltaNet"
 """The class every architecture file defines, whatever it holds."""
 
@@ -139,7 +146,7 @@ training that was cut off goes on from."""
 TRIAL_UNUSABLE = 3
 """Exit status of a scorer whose trial went away or answered what is no answer."""
 
-Report = Ready | Stage | Checked | Compiled | Progress | Saved | Measured | Trained | Scored | Failed
+Report = Ready | Alive | Stage | Checked | Compiled | Progress | Saved | Measured | Trained | Scored | Failed
 
 encoder = msgspec.json.Encoder()
 decoder = msgspec.json.Decoder(Report)

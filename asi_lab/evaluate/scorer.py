@@ -32,10 +32,11 @@ from asi_lab.errors import LabError
 from asi_lab.evaluate import run
 from asi_lab.evaluate.client import HiddenStates, Trial
 from asi_lab.evaluate.fault import CandidateFault
+from asi_lab.evaluate.listening import Listening
 from asi_lab.evaluate.lm import HiddenStateLM
 from asi_lab.evaluate.loss import held_out_loss
 from asi_lab.evaluate.wire import WireError, send
-from asi_lab.protocol import TRIAL_UNUSABLE, Failed, Measured, Ready, Report, Scored, ScoreJob, encoder
+from asi_lab.protocol import TRIAL_UNUSABLE, Alive, Failed, Measured, Ready, Report, Scored, ScoreJob, encoder
 from asi_lab.randomness import keyed_seed
 from asi_lab.records import CandidateState, Evaluation, HeldOut
 
@@ -156,7 +157,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     try:
         scorer = Scorer(job)
         with (
-            os.fdopen(arguments.in_fd, "rb", buffering=0) as reader,
+            Listening(arguments.in_fd, lambda: report(Alive())) as reader,
             os.fdopen(arguments.out_fd, "wb", buffering=0) as writer,
         ):
             try:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from asi_lab.data.shards import TokenStream
-from asi_lab.protocol import RESUME_FILE, Compiled, Progress, Saved, TrialJob
+from asi_lab.protocol import RESUME_FILE, Report, TrialJob
 from asi_lab.train.model import LanguageModel
 from asi_lab.train.ranks import Ranks
 from asi_lab.train.trainer import Fit
@@ -36,7 +36,7 @@ def prepare_fit(
     model: LanguageModel,
     job: TrialJob,
     ranks: Ranks,
-    report: Callable[[Progress | Saved | Compiled], None] = lambda report: None,
+    report: Callable[[Report], None] = lambda report: None,
     measure: Callable[[int], None] = lambda step: None,
 ) -> Fit:
     """The training run in the working directory, at its start or where it was cut off."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -31,10 +31,16 @@ def build_optimizer(parameters: Sequence[nn.Parameter], train: Train) -> torch.o
 
 
 class Optimisation:
-    """A model in training, with what its optimizer remembers."""
+    """A model in training, with what its optimizer remembers. `pulse` is called before each micro-batch."""
 
-    def __init__(self, model: LanguageModel, train: Train, ranks: Ranks) -> None:
-        self.model, self.train, self.ranks = model, train, ranks
+    def __init__(
+        self,
+        model: LanguageModel,
+        train: Train,
+        ranks: Ranks,
+        pulse: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.model, self.train, self.ranks, self.pulse = model, train, ranks, pulse
         weights = [p for p in model.parameters() if p.requires_grad]
         self._masters = MasterWeights(model) if train.precision == "bf16_weights" else None
         self.parameters = weights if self._masters is None else [self._masters.twin(p) for p in weights]
@@ -59,6 +65,7 @@ class Optimisation:
         auxiliary losses left out of what is returned."""
         total = torch.zeros((), device=tokens.device)
         for part in torch.split(tokens, self.train.micro_batch):
+            self.pulse()
             share = len(part) / self.train.batch
             with autocast(part.device, self.train.precision):
                 loss, aux = self.model(part)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from asi_lab.protocol import Compiled, Progress, Saved
+from asi_lab.protocol import PULSE_SECONDS, Alive, Compiled, Progress, Report, Saved
 from asi_lab.records import Training
 from asi_lab.settings import Train
 from asi_lab.train import checkpoint
@@ -54,7 +54,7 @@ class Fit:
         model: LanguageModel,
         stream: Batches,
         train: Train,
-        report: Callable[[Progress | Saved | Compiled], None],
+        report: Callable[[Report], None],
         marks: Collection[int] = (),
         measure: Callable[[int], None] = lambda step: None,
         resume: Path | None = None,
@@ -68,7 +68,8 @@ class Fit:
         self.compile_seconds = 0.0
         self._earlier = 0.0
         self._ranks = ranks or Alone()
-        self._optimisation = Optimisation(model, train, self._ranks)
+        self._optimisation = Optimisation(model, train, self._ranks, self._pulse)
+        self._told = time.perf_counter()
         self._energy = EnergyMeter(self.device)
 
     def load(self, path: Path) -> None:
@@ -114,6 +115,11 @@ class Fit:
         self._optimisation.finish()
         return self._record(time.perf_counter() - started)
 
+    def _pulse(self) -> None:
+        if time.perf_counter() - self._told > PULSE_SECONDS:
+            self._told = time.perf_counter()
+            self.report(Alive())
+
     def _compile(self) -> None:
         """Compile, and take the time that it takes: that of a first pass forward and backward."""
         mode = self.train.compile
@@ -140,6 +146,7 @@ class Fit:
             memory_mb=peak_memory_mb(self.device),
         )
         self.report(point)
+        self._told = time.perf_counter()
 
     @contextmanager
     def _standing_still(self) -> Iterator[None]:
@@ -195,7 +202,7 @@ def fit(
     model: LanguageModel,
     stream: Batches,
     train: Train,
-    report: Callable[[Progress | Saved | Compiled], None],
+    report: Callable[[Report], None],
     **others: Any,
 ) -> Training:
     """Train `model` in place from the start; the arguments are those of `Fit`."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from asi_lab import references
 from asi_lab.config import from_preset
-from asi_lab.protocol import Compiled, Progress, Saved
+from asi_lab.protocol import Alive, Compiled, Progress, Saved
 from asi_lab.train.model import LanguageModel, load_architecture
 from asi_lab.train.precision import MasterWeights
 from asi_lab.train.trainer import Fit
@@ -57,7 +57,7 @@ class Run:
         torch.set_num_threads(1)
         self.model = LanguageModel(layer, MODEL, VOCABULARY)
         self.model.recompute = settings.recompute
-        self.cut, self.losses, self.measured, self.compiled = cut, {}, [], []
+        self.cut, self.losses, self.measured, self.compiled, self.pulses = cut, {}, [], [], 0
         fit = Fit(self.model, Stream(), settings, self.see, marks, self.measured.append, path)
         if resume:
             fit.load(path)
@@ -68,6 +68,8 @@ class Run:
     def see(self, report) -> None:
         if isinstance(report, Progress):
             self.losses[report.step] = report.loss
+        elif isinstance(report, Alive):
+            self.pulses += 1
         elif isinstance(report, Compiled):
             self.compiled.append(report.seconds)
         elif isinstance(report, Saved) and report.step == self.cut:
@@ -92,6 +94,12 @@ def test_cut_off_it_goes_on_to_the_same_weights(layer, tmp_path, precision):
     for name, weight in whole.weights().items():
         assert weight.dtype == torch.float32
         assert torch.equal(third.weights()[name], weight), name
+
+
+def test_long_steps_are_told_between_micro_batches(layer, monkeypatch):
+    monkeypatch.setattr("asi_lab.train.trainer.PULSE_SECONDS", 0.0)
+    run = Run(layer, msgspec.structs.replace(TRAIN, micro_batch=1), None)
+    assert run.pulses == 4 * TRAIN.steps
 
 
 def test_without_a_place_or_with_no_minutes_nothing_is_written(layer, tmp_path):
@@ -139,8 +147,8 @@ def test_small_updates_are_not_lost_to_rounding():
     for _ in range(64):
         masters.twin(model.weight).data.add_(2.0**-12)
         masters.write()
-    assert float(masters.twin(model.weight)) == 1 + 2.0**-6
-    assert float(model.weight) == 1 + 2.0**-6
+    assert masters.twin(model.weight).item() == 1 + 2.0**-6
+    assert model.weight.item() == 1 + 2.0**-6
 
 
 @pytest.mark.slow
