@@ -27,7 +27,9 @@ lint: $(VENV)/.ready-dev  ## lint, format, types, who imports whom
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.ready-dev  ## the measurements in docs/ that take minutes, as tables
+	$(BIN)/python benchmarks/errors.py
 	$(BIN)/python benchmarks/delta_rule.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/startup.py
