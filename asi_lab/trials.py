@@ -194,7 +194,9 @@ class Trials:
         candidate it is a reference's, whose code is ours."""
         label, started, on_gpu = directory.name, time.time(), False
         cut = resume.find(directory, job) if job.task == "train" else None
-        if cut is not None:
+        if cut is None:
+            resume.forget(directory)  # what is left there is of other code
+        else:
             job = msgspec.structs.replace(job, task="resume")
             before = msgspec.structs.replace(before or Evidence(), held_out=cut.held_out)
             message = f"trial {label} goes on after {cut.step} of {job.train.steps} steps"

@@ -8,13 +8,12 @@ Both are written by the engine alone. A file of the trial's is only ever read by
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from pathlib import Path
 
 import msgspec
 
+from asi_lab import disk
 from asi_lab.protocol import ARCHITECTURE_FILE, TrialJob
 from asi_lab.records import HeldOut
 
@@ -56,13 +55,8 @@ def find(directory: Path, job: TrialJob) -> Cut | None:
 
 
 def keep(directory: Path, cut: Cut) -> None:
-    """Let training go on from `cut` from now on. Its file lies in the directory already."""
-    partial = directory / f"{RECORD_FILE}.partial"
-    with partial.open("wb") as file:
-        file.write(msgspec.json.encode(cut))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(directory / RECORD_FILE)
+    """Let training go on from `cut` from now on. Its file lies in the directory already. Raises OSError."""
+    disk.write(directory / RECORD_FILE, msgspec.json.encode(cut))
     _remove_files(directory, keep=cut.file)
 
 
@@ -75,5 +69,4 @@ def forget(directory: Path) -> None:
 def _remove_files(directory: Path, keep: str = "") -> None:
     for path in directory.glob("resume-*.pt"):
         if path.name != keep:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+            path.unlink(missing_ok=True)

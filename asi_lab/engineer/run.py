@@ -104,6 +104,7 @@ def run(
         checks = followed.evidence.checks + ((end.check,) if end.check else ())
         return msgspec.structs.replace(followed.evidence, checks=checks, failure=end.state, error=str(end))
     except (MalformedReport, Tampered) as error:
+        resume.forget(directory)
         return msgspec.structs.replace(followed.evidence, failure=S.BROKEN, error=f"The trial {error}")
     finally:
         pair.finish(directory)

@@ -51,7 +51,7 @@ class Optimisation:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self.accumulate(self.ranks.rows(tokens))
-        self.ranks.add_up([loss, *(p.grad for p in self.parameters if p.grad is not None)])
+        self.ranks.add_up(loss, self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.train.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -18,7 +18,7 @@ from typing import Protocol
 import msgspec
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from asi_lab.protocol import TrialJob
 
@@ -42,8 +42,8 @@ class Ranks(Protocol):
     def rows(self, tokens: Tensor) -> Tensor:
         """This rank's rows of a batch [B, L + 1]."""
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their sums over all ranks."""
+    def add_up(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace the loss and the gradients of the parameters by their sums over all ranks."""
 
 
 class Alone:
@@ -55,7 +55,7 @@ class Alone:
         """All of them."""
         return tokens
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
+    def add_up(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         """They are their own sums."""
 
 
@@ -79,10 +79,14 @@ class Group:
         """Rank r takes rows r, r + size, r + 2 size, ..."""
         return tokens[self.rank :: self.size]
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """All-reduce, all at once."""
-        pending = [dist.all_reduce(x, async_op=True) for x in tensors]
-        for work in pending:
+    def add_up(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """All-reduce, all at once. A parameter that this rank's rows had no use for counts as 0: all ranks
+        must speak of the same ones."""
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        sums = [loss, *(p.grad for p in parameters)]
+        for work in [dist.all_reduce(x, async_op=True) for x in sums]:
             assert work is not None
             work.wait()
 

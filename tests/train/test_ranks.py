@@ -56,7 +56,7 @@ def test_two_ranks_train_as_one_and_go_on_when_cut_off(data, tmp_path, precision
     alone = losses_of(data, tmp_path / "alone", precision, ranks=1)
     together = losses_of(data, tmp_path / "together", precision, ranks=2)
     assert sorted(together) == list(range(1, 9))
-    assert together == pytest.approx(alone, rel=1e-5 if precision == "fp32" else 2e-3)
+    assert together == pytest.approx(alone, rel=1e-5 if precision == "fp32" else 1e-2)
     (tmp_path / "together" / "ranks").unlink()
     again = losses_of(data, tmp_path / "together", precision, ranks=2, task="resume")
     assert sorted(again) == [8]
