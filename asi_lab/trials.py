@@ -190,17 +190,39 @@ class Trials:
         expected: Expectations,
         candidate_id: int | None = None,
     ) -> Evidence:
-        """Run one job; its curve goes to the store as it comes, and what it took to the ledger. Without a
-        candidate it is a reference's, whose code is ours."""
-        label, started, on_gpu = directory.name, time.time(), False
+        """Run one job, from where it was cut off if it was. Without a candidate it is a reference's, whose
+        code is ours."""
+        label, going_on = directory.name, job
         cut = resume.find(directory, job) if job.task == "train" else None
         if cut is None:
             resume.forget(directory)  # what is left there is of other code
         else:
-            job = msgspec.structs.replace(job, task="resume")
+            going_on = msgspec.structs.replace(job, task="resume")
             before = msgspec.structs.replace(before or Evidence(), held_out=cut.held_out)
             message = f"trial {label} goes on after {cut.step} of {job.train.steps} steps"
             self.store.append_events(("trial_resumed", message, {"label": label, "step": cut.step}))
+        evidence, steps = self._once(directory, going_on, observe, before, expected, candidate_id, cut)
+        if cut is None or steps or evidence.failure is not CandidateState.BROKEN:
+            return evidence
+        # Its code has trained before, so it may be a file that the disk did not keep.
+        warning = f"trial {label} cannot go on after {cut.step} steps and starts over: {evidence.error}"
+        self.store.append_events(("warning", warning, {"label": label}))
+        before = msgspec.structs.replace(before or Evidence(), held_out=())
+        return self._once(directory, job, observe, before, expected, candidate_id, None)[0]
+
+    def _once(
+        self,
+        directory: Path,
+        job: TrialJob,
+        observe: Observe,
+        before: Evidence | None,
+        expected: Expectations,
+        candidate_id: int | None,
+        cut: resume.Cut | None,
+    ) -> tuple[Evidence, int]:
+        """Run a trial; its curve goes to the store as it comes, and what it took to the ledger. Returns also
+        how many points of the curve came."""
+        label, started, on_gpu = directory.name, time.time(), False
         if job.task != "serve":
             self.store.drop_series(label, after=cut.step if cut else 0)
         curve = _Curve(self.store, label, cut.seconds if cut else 0.0)
@@ -220,17 +242,22 @@ class Trials:
                 self.watch.working(label, "evaluation", None)
             observe(report, evidence)
 
+        def keep(directory: Path, cut: resume.Cut) -> None:
+            curve.flush()
+            resume.keep(directory, cut)
+
         self.watch.working(label, "checks", None)
-        watch = run.Watch(self.settings.supervise, expected, look, self.watch.tick)
+        watch = run.Watch(self.settings.supervise, expected, look, self.watch.tick, keep)
         try:
             pair = self.executor.take()
             score, trusted = self._score_job(expected), candidate_id is None
-            return run.run(pair, job, score, directory, watch, before, cut, trusted=trusted)
+            evidence = run.run(pair, job, score, directory, watch, before, cut, trusted=trusted)
         finally:
             curve.flush()
             key = f"{label if candidate_id is None else candidate_id}/trial-{started:.3f}"
             cost = spending.of_trial(candidate_id, max(0.0, time.time() - started), on_gpu=on_gpu)
             self.store.ledger.add(key, cost)
+        return evidence, curve.points
 
     def _expectations(self, baselines: Baselines, prune_above: calibration.Limits) -> Expectations:
         return Expectations(
@@ -260,10 +287,12 @@ class _Curve:
     def __init__(self, store: Store, label: str, earlier: float) -> None:
         self.store, self.label = store, label
         self.rows: list[Sequence[float]] = []
+        self.points = 0
         self.flushed = time.monotonic()
         self.started = self.flushed - earlier
 
     def add(self, p: Progress) -> None:
+        self.points += 1
         now = time.monotonic()
         self.rows.append(
             (p.step, p.tokens, p.loss, p.learning_rate, p.tokens_per_second, p.memory_mb, now - self.started)

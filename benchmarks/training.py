@@ -196,6 +196,7 @@ def build(name: str, model: Model, vocabulary: int) -> LanguageModel:
     """DeltaNet in the lab's language model, its operations replaced where the contender is not ours."""
     layer = load_architecture(Path(references.__file__).parent / "lineage_repo/delta_net/architecture.py")
     operations: dict[str, Any] = layer.forward.__globals__
+    assert {"delta_rule", "qkv_convolution", "rms_norm"} <= operations.keys(), "the layer calls others now"
     if name == "recurrence":
         ours = operations["delta_rule"]
         operations["delta_rule"] = lambda *a, **k: ours(*a, **k, implementation="naive")
@@ -218,11 +219,15 @@ def fla_operations(recurrent: bool) -> dict[str, Any]:
         heads_first = (x.transpose(1, 2) for x in (q, k, v, beta))
         return rule(*heads_first)[0].transpose(1, 2), None
 
-    def short_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-        assert activation == "silu"
-        width, length = weight.shape[1], x.shape[1]
-        y = functional.conv1d(x.mT, weight[:, None], bias, padding=width - 1, groups=x.shape[2])
-        return functional.silu(y[..., :length]).mT
+    def qkv_convolution(
+        qkv: Tensor, weight: Tensor, bias: Tensor | None, num_heads: int, key_dim: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        width, length, keys = weight.shape[1], qkv.shape[1], num_heads * key_dim
+        y = functional.conv1d(qkv.mT, weight[:, None], bias, padding=width - 1, groups=qkv.shape[2])
+        y = functional.silu(y[..., :length]).mT
+        parts = y.split([keys, keys, y.shape[2] - 2 * keys], dim=-1)
+        q, k, v = (part.unflatten(-1, (num_heads, -1)) for part in parts)
+        return l2_norm(q), l2_norm(k), v
 
     def l2_norm(x: Tensor) -> Tensor:
         return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
@@ -230,12 +235,7 @@ def fla_operations(recurrent: bool) -> dict[str, Any]:
     def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return functional.rms_norm(x, weight.shape, weight, eps)
 
-    return {
-        "delta_rule": delta_rule,
-        "short_convolution": short_convolution,
-        "l2_norm": l2_norm,
-        "rms_norm": rms_norm,
-    }
+    return {"delta_rule": delta_rule, "qkv_convolution": qkv_convolution, "rms_norm": rms_norm}
 
 
 def plain_forward(self: LanguageModel, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,8 @@ ROLES = [
 ]
 CODERS = ["planner", "planner_after_duplicate", "checker", "debugger"]
 PLANNERS = CODERS[:2]
+NOT_FOR_LAYERS = {"linear_cross_entropy", "short_convolution_step"}
+"""Kernels that a layer has no use for, since it sees a whole sequence at once and no loss."""
 
 TOLD = (
     "parent_name parent_code parent_results references standings insights lessons experience direction budget"
@@ -183,7 +185,7 @@ def test_the_example_in_a_prompt_fits_its_schema(name):
 
 @pytest.mark.parametrize("name", ROLES)
 def test_a_prompt_is_short_enough_for_a_small_model(name):
-    assert len(prompting.load(name).system) < (7500 if name in PLANNERS else 4500)
+    assert len(prompting.load(name).system) < (9000 if name in PLANNERS else 5800)
 
 
 @pytest.mark.parametrize("name", ["novelty", "judge", "components", "provenance"])
@@ -231,7 +233,7 @@ def test_those_who_write_code_are_told_every_allowed_import(name):
 @pytest.mark.parametrize("name", PLANNERS)
 def test_a_planner_is_told_every_kernel_as_it_is(name):
     system = prompting.load(name).system
-    for kernel in kernels.__all__:
+    for kernel in set(kernels.__all__) - NOT_FOR_LAYERS:
         told = re.search(rf"`{kernel}\((.*?)\)`", system)
         assert told, kernel
         real = list(inspect.signature(getattr(kernels, kernel)).parameters)

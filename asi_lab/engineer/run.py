@@ -44,13 +44,14 @@ class Watch(msgspec.Struct, frozen=True):
     """What a trial is held against while it runs, and who is told. By default nothing and nobody.
 
     `observe` is called after every report that was taken; `tick` a few times a second, and may raise to cut
-    the trial off.
+    the trial off. `keep` makes what training goes on from count, once its file is in the directory.
     """
 
     supervise: Supervise = Supervise()
     expected: Expectations = Expectations()
     observe: Observe = lambda report, evidence: None
     tick: Callable[[], None] = lambda: None
+    keep: Callable[[Path, resume.Cut], None] = resume.keep
 
 
 def run(
@@ -82,7 +83,7 @@ def run(
         TrialError: the machinery broke: our fault or the machine's, not the candidate's.
     """
     monitor = Monitor(watch.supervise, watch.expected, cut.seconds if cut else 0.0)
-    followed = _Followed(pair, trial, directory, monitor, before or Evidence())
+    followed = _Followed(pair, trial, directory, monitor, before or Evidence(), watch.keep)
     try:
         pair.start(trial, score, _files(directory, trial, cut))
         supervisor = _Supervisor(pair, trial.limits)
@@ -124,9 +125,16 @@ class _Followed:
     """Turns reports into evidence, and takes nothing from a trial that it can know better itself."""
 
     def __init__(
-        self, pair: TrialPair, job: TrialJob, directory: Path, monitor: Monitor, evidence: Evidence
+        self,
+        pair: TrialPair,
+        job: TrialJob,
+        directory: Path,
+        monitor: Monitor,
+        evidence: Evidence,
+        keep: Callable[[Path, resume.Cut], None],
     ) -> None:
         self.pair, self.job, self.directory, self.monitor = pair, job, directory, monitor
+        self.keep = keep
         self.evidence = evidence
         self.is_ready = self.is_done = False
         self._stage: CandidateState | None = None
@@ -186,7 +194,7 @@ class _Followed:
         digest = resume.digest(self.directory, self.job)
         cut = resume.Cut(digest, step, self.monitor.seconds, self.evidence.held_out)
         self.pair.take(RESUME_FILE, self.directory / cut.file)
-        resume.keep(self.directory, cut)
+        self.keep(self.directory, cut)
 
     def _trained(self, claimed: Training) -> None:
         """The checkpoint is fetched; counts and times are the engine's own."""

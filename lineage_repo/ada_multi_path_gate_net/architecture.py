@@ -46,43 +46,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from asi_lab.kernels import delta_rule, l2_norm, short_convolution
+from asi_lab.kernels import delta_rule, fir_bank, path_mix, qkv_convolution
 
 PATHS = 4  # value, short FIR, long FIR, memory
 EPSILON = 0.02  # the least share of a path
 PENALTY = 0.01  # weight of the entropy penalty
 
 
-class CausalConvolution(nn.Module):
-    """Depthwise convolution over time, then SiLU: each channel mixes its own last values."""
-
-    def __init__(self, channels: int, width: int, bias: bool) -> None:
-        super().__init__()
-        bound = width**-0.5
-        self.weight = nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [B, L, C] -> [B, L, C]."""
-        return short_convolution(x, self.weight, self.bias, "silu")
-
-
-class CausalFIR(nn.Module):
-    """Depthwise causal filter over time that starts as the identity."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        weight = torch.zeros(channels, width)
-        weight[:, -1] = 1.0  # the last tap is the present token
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, v: torch.Tensor) -> torch.Tensor:
-        """v [B, L, H, V] -> [B, L, H, V]."""
-        return short_convolution(v.flatten(-2), self.weight).view_as(v)
-
-
 class BalancedSparseGate(nn.Module):
-    """Shares of the paths from global, per-head and per-token logits."""
+    """Logits of the paths: global, per-head and per-token ones added up."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -93,10 +65,10 @@ class BalancedSparseGate(nn.Module):
         self.token_logits = nn.Linear(inner, heads * PATHS, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [B, L, D] -> [B, L, H, P], which sum to 1 over the paths."""
-        logits = self.token_logits(nn.functional.silu(self.inner(x))) + self.head_logits
-        logits = logits.unflatten(-1, (-1, PATHS)) + self.global_logits
-        return EPSILON + (1.0 - PATHS * EPSILON) * torch.softmax(logits, dim=-1)
+        """x [B, L, D] -> [B, L, H, P]."""
+        token: torch.Tensor = self.token_logits(nn.functional.silu(self.inner(x)))
+        logits = (token + self.head_logits).view(*x.shape[:2], -1, PATHS)
+        return logits + self.global_logits
 
 
 class DeltaNet(nn.Module):
@@ -135,12 +107,16 @@ class DeltaNet(nn.Module):
             widths = f"{key_dim} and {value_dim}"
             raise ValueError(f"widths {widths} must divide by {num_heads} heads")
         self.num_heads = num_heads
-        self.widths = [key_dim, key_dim, value_dim]
-        self.qkv_proj = nn.Linear(width, sum(self.widths), bias=False)
-        self.qkv_conv = CausalConvolution(sum(self.widths), 4, conv_bias)
+        self.head_key_dim = key_dim // num_heads
+        channels = 2 * key_dim + value_dim
+        self.qkv_proj = nn.Linear(width, channels, bias=False)
+        bound = 4**-0.5
+        self.conv_weight = nn.Parameter(torch.empty(channels, 4).uniform_(-bound, bound))
+        self.conv_bias = nn.Parameter(torch.zeros(channels)) if conv_bias else None
         self.beta_proj = nn.Linear(width, num_heads, bias=False)
-        self.short_fir = CausalFIR(value_dim, 5)
-        self.long_fir = CausalFIR(value_dim, 64)
+        # A filter starts as the identity: its last tap is the present token.
+        self.short_fir = nn.Parameter(torch.eye(5)[-1].repeat(value_dim, 1))
+        self.long_fir = nn.Parameter(torch.eye(64)[-1].repeat(value_dim, 1))
         self.gate = BalancedSparseGate(width, num_heads)
         self.out_proj = nn.Linear(value_dim, width, bias=False)
 
@@ -162,23 +138,25 @@ class DeltaNet(nn.Module):
             padded = (attention_mask == 0)[..., None]
             x = x.masked_fill(padded, 0.0)
 
-        q, k, v = self.qkv_conv(self.qkv_proj(x)).split(self.widths, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))
-        q = l2_norm(q)
-        k = l2_norm(k)
+        # Convolution, SiLU, heads: q, k [B, L, H, K] of length one, v [B, L, H, V].
+        q, k, v = qkv_convolution(
+            self.qkv_proj(x),
+            self.conv_weight,
+            self.conv_bias,
+            num_heads=self.num_heads,
+            key_dim=self.head_key_dim,
+        )
 
         beta = torch.sigmoid(self.beta_proj(x))
         if attention_mask is not None:  # padding leaves no trace in memory and filters
             k = k.masked_fill(padded[..., None], 0.0)
             v = v.masked_fill(padded[..., None], 0.0)
         memory, _ = delta_rule(q, k, v, beta, scale=1.0)
-        short, long = self.short_fir(v), self.long_fir(v)
+        short, long = fir_bank(v, [self.short_fir, self.long_fir])
 
-        paths = torch.stack([v, short, long, memory], dim=-2)
-        shares = self.gate(x)
-        o = (shares[..., None] * paths).sum(dim=-2)
+        o, _, entropy = path_mix([v, short, long, memory], self.gate(x), floor=EPSILON)
 
-        lacking = 1.0 - torch.special.entr(shares).sum(dim=-1) / math.log(PATHS)
+        lacking = 1.0 - entropy / math.log(PATHS)
         if attention_mask is not None:  # padding is not penalised
             lacking = lacking.masked_fill(padded, 0.0)
         penalty = PENALTY * lacking.mean()

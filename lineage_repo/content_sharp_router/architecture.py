@@ -39,21 +39,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asi_lab.kernels import delta_rule, l2_norm, rms_norm, short_convolution
-
-
-class CausalConvolution(nn.Module):
-    """Depthwise convolution over time, then SiLU: each channel mixes its own last values."""
-
-    def __init__(self, channels: int, width: int, bias: bool) -> None:
-        super().__init__()
-        bound = width**-0.5
-        self.weight = nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, L, channels] -> [B, L, channels]."""
-        return short_convolution(x, self.weight, self.bias, "silu")
+from asi_lab.kernels import delta_rule, fir_bank, l2_norm, path_mix, qkv_convolution, rms_norm
 
 
 class FIRFilters(nn.Module):
@@ -68,12 +54,12 @@ class FIRFilters(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[B, L, H, V] -> both filtered, [B, L, H, V] each."""
-        flat = x.flatten(-2)
-        return short_convolution(flat, self.short).view_as(x), short_convolution(flat, self.long).view_as(x)
+        short, long = fir_bank(x, [self.short, self.long])
+        return short, long
 
 
 class ContentRouter(nn.Module):
-    """Shares of the paths per head and token: cosines of request and content, over a temperature."""
+    """Scores of the paths and a temperature, per head and token: cosines of request and content."""
 
     FLOOR = 0.25
 
@@ -86,13 +72,12 @@ class ContentRouter(nn.Module):
         self.temperature_proj = nn.Linear(width, num_heads)
         nn.init.constant_(self.temperature_proj.bias, math.log(math.expm1(1.0 - self.FLOOR)))
 
-    def forward(self, x: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
-        """x [B, L, D] and paths [B, L, H, P, V] -> shares [B, L, H, P], which sum to one over P."""
+    def forward(self, x: torch.Tensor, paths: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """x [B, L, D] and P paths [B, L, H, V] -> scores [B, L, H, P] and temperature [B, L, H]."""
         request = l2_norm(self.request_proj(x).unflatten(-1, (self.num_heads, -1)))
-        content = l2_norm(self.names + self.content_proj(rms_norm(paths)))
+        content = l2_norm(self.names + self.content_proj(rms_norm(torch.stack(paths, dim=-2))))
         scores = (request[..., None, :] * content).sum(-1)
-        temperature = self.FLOOR + nn.functional.softplus(self.temperature_proj(x))
-        return torch.softmax(scores / temperature[..., None], dim=-1)
+        return scores, self.FLOOR + nn.functional.softplus(self.temperature_proj(x))
 
 
 class DeltaNet(nn.Module):
@@ -130,9 +115,12 @@ class DeltaNet(nn.Module):
             raise ValueError(f"widths {key_dim} and {value_dim} must divide by {num_heads} heads")
         head_width = value_dim // num_heads
         self.num_heads = num_heads
-        self.widths = [key_dim, key_dim, value_dim]
-        self.qkv_proj = nn.Linear(width, sum(self.widths), bias=False)
-        self.qkv_conv = CausalConvolution(sum(self.widths), 4, conv_bias)
+        self.head_key_dim = key_dim // num_heads
+        channels = 2 * key_dim + value_dim
+        self.qkv_proj = nn.Linear(width, channels, bias=False)
+        bound = 4**-0.5
+        self.conv_weight = nn.Parameter(torch.empty(channels, 4).uniform_(-bound, bound))
+        self.conv_bias = nn.Parameter(torch.zeros(channels)) if conv_bias else None
         self.beta_proj = nn.Linear(width, num_heads, bias=False)
         self.filters = FIRFilters(value_dim, short=5, long=64)
         self.router = ContentRouter(width, num_heads, head_width, paths=4, rank=16)
@@ -158,9 +146,14 @@ class DeltaNet(nn.Module):
             padded = (attention_mask == 0)[..., None]
             x = x.masked_fill(padded, 0.0)
 
-        q, k, v = self.qkv_conv(self.qkv_proj(x)).split(self.widths, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))
-        q, k = l2_norm(q), l2_norm(k)
+        # Convolution, SiLU, heads: q, k [B, L, H, K] of length one, v [B, L, H, V].
+        q, k, v = qkv_convolution(
+            self.qkv_proj(x),
+            self.conv_weight,
+            self.conv_bias,
+            num_heads=self.num_heads,
+            key_dim=self.head_key_dim,
+        )
         beta = torch.sigmoid(self.beta_proj(x))
         if attention_mask is not None:  # padding leaves no trace in filters and memory
             k = k.masked_fill(padded[..., None], 0.0)
@@ -168,9 +161,9 @@ class DeltaNet(nn.Module):
 
         short, long = self.filters(v)
         delta, _ = delta_rule(q, k, v, beta, scale=1.0)
-        paths = torch.stack((v, short, long, delta), dim=-2)  # [B, L, H, 4, V]
-        shares = self.router(x, paths)
-        o = (shares[..., None] * paths).sum(-2)
+        paths = [v, short, long, delta]
+        scores, temperature = self.router(x, paths)
+        o, _, _ = path_mix(paths, scores, temperature=temperature)
 
         o = rms_norm(o, self.norm_weight, self.norm_eps)
         y = self.out_proj(o.flatten(-2))

@@ -21,23 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asi_lab.kernels import delta_rule, l2_norm, rms_norm, short_convolution
-
-
-class CausalConvolution(nn.Module):
-    """Depthwise convolution over time: each channel mixes its own last values."""
-
-    def __init__(self, channels: int, width: int, bias: bool, silu: bool) -> None:
-        super().__init__()
-        bound = width**-0.5
-        self.weight = nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-        self.silu = silu
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.silu:
-            return short_convolution(x, self.weight, self.bias, "silu")
-        return short_convolution(x, self.weight, self.bias)
+from asi_lab.kernels import delta_rule, qkv_convolution, rms_norm
 
 
 class DeltaNet(nn.Module):
@@ -76,9 +60,13 @@ class DeltaNet(nn.Module):
             widths = f"{key_dim} and {value_dim}"
             raise ValueError(f"widths {widths} must divide by {num_heads} heads")
         self.num_heads = num_heads
-        self.widths = [key_dim, key_dim, value_dim]
-        self.qkv_proj = nn.Linear(width, sum(self.widths), bias=False)
-        self.qkv_conv = CausalConvolution(sum(self.widths), 4, conv_bias, silu=True)
+        self.head_key_dim = key_dim // num_heads
+        channels = 2 * key_dim + value_dim
+        self.qkv_proj = nn.Linear(width, channels, bias=False)
+        bound = 4**-0.5
+        weight = torch.empty(channels, 4).uniform_(-bound, bound)
+        self.conv_weight = nn.Parameter(weight)
+        self.conv_bias = nn.Parameter(torch.zeros(channels)) if conv_bias else None
         self.beta_proj = nn.Linear(width, num_heads, bias=False)
         self.norm_eps = norm_eps
         self.norm_weight = nn.Parameter(torch.ones(value_dim // num_heads))
@@ -102,10 +90,14 @@ class DeltaNet(nn.Module):
             padded = (attention_mask == 0)[..., None]
             x = x.masked_fill(padded, 0.0)
 
-        q, k, v = self.qkv_conv(self.qkv_proj(x)).split(self.widths, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))
-        q = l2_norm(q)
-        k = l2_norm(k)
+        # Convolution, SiLU, heads: q, k [B, L, H, K] of length one, v [B, L, H, V].
+        q, k, v = qkv_convolution(
+            self.qkv_proj(x),
+            self.conv_weight,
+            self.conv_bias,
+            num_heads=self.num_heads,
+            key_dim=self.head_key_dim,
+        )
 
         beta = torch.sigmoid(self.beta_proj(x))
         if attention_mask is not None:  # padding leaves no trace in the memory

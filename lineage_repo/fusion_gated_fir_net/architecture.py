@@ -42,41 +42,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from asi_lab.kernels import gated_delta_rule, l2_norm, short_convolution
+from asi_lab.kernels import fir_bank, gated_delta_rule, path_mix, qkv_convolution
 
 PATHS = 4  # value, short FIR, long FIR, memory
 
 
-class CausalConvolution(nn.Module):
-    """Depthwise convolution over time, then SiLU: each channel mixes its own last values."""
-
-    def __init__(self, channels: int, width: int, bias: bool) -> None:
-        super().__init__()
-        bound = width**-0.5
-        self.weight = nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [B, L, C] -> [B, L, C]."""
-        return short_convolution(x, self.weight, self.bias, "silu")
-
-
-class CausalFIR(nn.Module):
-    """Depthwise causal filter over time that starts as the identity."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        weight = torch.zeros(channels, width)
-        weight[:, -1] = 1.0  # the last tap is the present token
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, v: torch.Tensor) -> torch.Tensor:
-        """v [B, L, H, V] -> [B, L, H, V]."""
-        return short_convolution(v.flatten(-2), self.weight).view_as(v)
-
-
 class ParallelGates(nn.Module):
-    """Sigmoid gates per token, head and path: none opens at another's cost."""
+    """Logits of sigmoid gates per token, head and path: none opens at another's cost."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -86,9 +58,9 @@ class ParallelGates(nn.Module):
         nn.init.zeros_(self.logits.bias)  # the gates start half open
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [B, L, D] -> [B, L, H, P], each in (0, 1)."""
-        logits = self.logits(nn.functional.silu(self.inner(x)))
-        return torch.sigmoid(logits.unflatten(-1, (-1, PATHS)))
+        """x [B, L, D] -> [B, L, H, P]."""
+        logits: torch.Tensor = self.logits(nn.functional.silu(self.inner(x)))
+        return logits.view(*x.shape[:2], -1, PATHS)
 
 
 class DeltaNet(nn.Module):
@@ -127,15 +99,19 @@ class DeltaNet(nn.Module):
             widths = f"{key_dim} and {value_dim}"
             raise ValueError(f"widths {widths} must divide by {num_heads} heads")
         self.num_heads = num_heads
-        self.widths = [key_dim, key_dim, value_dim]
-        self.qkv_proj = nn.Linear(width, sum(self.widths), bias=False)
-        self.qkv_conv = CausalConvolution(sum(self.widths), 4, conv_bias)
+        self.head_key_dim = key_dim // num_heads
+        channels = 2 * key_dim + value_dim
+        self.qkv_proj = nn.Linear(width, channels, bias=False)
+        bound = 4**-0.5
+        self.conv_weight = nn.Parameter(torch.empty(channels, 4).uniform_(-bound, bound))
+        self.conv_bias = nn.Parameter(torch.zeros(channels)) if conv_bias else None
         self.beta_proj = nn.Linear(width, num_heads, bias=False)
         # The horizon 1 / (1 - r) starts at 1024 tokens in the first head, at 32 in the last.
         start = torch.linspace(math.log(1023.0), math.log(31.0), num_heads)
         self.retention = nn.Parameter(start)
-        self.short_fir = CausalFIR(value_dim, 5)
-        self.long_fir = CausalFIR(value_dim, 64)
+        # A filter starts as the identity: its last tap is the present token.
+        self.short_fir = nn.Parameter(torch.eye(5)[-1].repeat(value_dim, 1))
+        self.long_fir = nn.Parameter(torch.eye(64)[-1].repeat(value_dim, 1))
         self.gates = ParallelGates(width, num_heads)
         self.out_proj = nn.Linear(value_dim, width, bias=False)
 
@@ -157,10 +133,14 @@ class DeltaNet(nn.Module):
             padded = (attention_mask == 0)[..., None]
             x = x.masked_fill(padded, 0.0)
 
-        q, k, v = self.qkv_conv(self.qkv_proj(x)).split(self.widths, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))
-        q = l2_norm(q)
-        k = l2_norm(k)
+        # Convolution, SiLU, heads: q, k [B, L, H, K] of length one, v [B, L, H, V].
+        q, k, v = qkv_convolution(
+            self.qkv_proj(x),
+            self.conv_weight,
+            self.conv_bias,
+            num_heads=self.num_heads,
+            key_dim=self.head_key_dim,
+        )
 
         beta = torch.sigmoid(self.beta_proj(x))
         g = nn.functional.logsigmoid(self.retention).expand_as(beta)
@@ -169,10 +149,9 @@ class DeltaNet(nn.Module):
             v = v.masked_fill(padded[..., None], 0.0)
             g = g.masked_fill(padded, 0.0)
         memory, _ = gated_delta_rule(q, k, v, g, beta, scale=1.0)
-        short, long = self.short_fir(v), self.long_fir(v)
+        short, long = fir_bank(v, [self.short_fir, self.long_fir])
 
-        paths = torch.stack([v, short, long, memory], dim=-2)
-        o = (self.gates(x)[..., None] * paths).sum(dim=-2)
+        o, _, _ = path_mix([v, short, long, memory], self.gates(x), routing="sigmoid")
         y = self.out_proj(o.flatten(-2))
         if attention_mask is not None:
             y = y.masked_fill(padded, 0.0)

@@ -48,63 +48,31 @@ from typing import Any
 import torch
 from torch import nn
 
-from asi_lab.kernels import delta_rule, l2_norm, short_convolution
+from asi_lab.kernels import delta_rule, fir_bank, path_mix, qkv_convolution
 
 PATHS = 4  # local: value, short FIR; global: long FIR, memory
 LEAST, MOST = 0.02, 0.2  # the range of a path's floor; four floors stay below 1
 
 
-class CausalConvolution(nn.Module):
-    """Depthwise convolution over time, then SiLU: each channel mixes its own last values."""
-
-    def __init__(self, channels: int, width: int, bias: bool) -> None:
-        super().__init__()
-        bound = width**-0.5
-        self.weight = nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [B, L, C] -> [B, L, C]."""
-        return short_convolution(x, self.weight, self.bias, "silu")
-
-
-class CausalFIR(nn.Module):
-    """Depthwise causal filter over time that starts as the identity."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        weight = torch.zeros(channels, width)
-        weight[:, -1] = 1.0  # the last tap is the present token
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, v: torch.Tensor) -> torch.Tensor:
-        """v [B, L, H, V] -> [B, L, H, V]."""
-        return short_convolution(v.flatten(-2), self.weight).view_as(v)
-
-
 class HierarchicalGate(nn.Module):
-    """Shares of the paths in two stages, with a floor per token, head and path."""
+    """Logits of two stages, and a floor per token, head and path."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         inner = max(1, width // 2)
         self.inner = nn.Linear(width, inner, bias=False)
-        self.splits = [2, PATHS, PATHS]
+        self.splits = [2 + PATHS, PATHS]
         self.logits = nn.Linear(inner, heads * sum(self.splits))
         # Even shares to start with; of the floors the memory's starts highest.
         start = torch.tensor([0.0] * (2 + PATHS) + [-1.0, -1.0, -1.0, 1.0])
         self.logits.bias.data.copy_(start.repeat(heads))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [B, L, D] -> [B, L, H, P], which sum to 1 over the paths."""
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x [B, L, D] -> logits of both stages [B, L, H, 2 + P], floors [B, L, H, P]."""
         logits = self.logits(nn.functional.silu(self.inner(x)))
         logits = logits.unflatten(-1, (-1, sum(self.splits)))
-        macro, fine, floor = logits.split(self.splits, dim=-1)
-        macro = torch.softmax(macro, dim=-1)
-        fine = torch.softmax(fine.unflatten(-1, (2, 2)), dim=-1)
-        shares = (macro[..., None] * fine).flatten(-2)
-        floor = LEAST + (MOST - LEAST) * torch.sigmoid(floor)
-        return floor + (1.0 - floor.sum(dim=-1, keepdim=True)) * shares
+        stages, floor = logits.split(self.splits, dim=-1)
+        return stages, LEAST + (MOST - LEAST) * torch.sigmoid(floor)
 
 
 class DeltaNet(nn.Module):
@@ -143,12 +111,16 @@ class DeltaNet(nn.Module):
             widths = f"{key_dim} and {value_dim}"
             raise ValueError(f"widths {widths} must divide by {num_heads} heads")
         self.num_heads = num_heads
-        self.widths = [key_dim, key_dim, value_dim]
-        self.qkv_proj = nn.Linear(width, sum(self.widths), bias=False)
-        self.qkv_conv = CausalConvolution(sum(self.widths), 4, conv_bias)
+        self.head_key_dim = key_dim // num_heads
+        channels = 2 * key_dim + value_dim
+        self.qkv_proj = nn.Linear(width, channels, bias=False)
+        bound = 4**-0.5
+        self.conv_weight = nn.Parameter(torch.empty(channels, 4).uniform_(-bound, bound))
+        self.conv_bias = nn.Parameter(torch.zeros(channels)) if conv_bias else None
         self.beta_proj = nn.Linear(width, num_heads, bias=False)
-        self.short_fir = CausalFIR(value_dim, 5)
-        self.long_fir = CausalFIR(value_dim, 64)
+        # A filter starts as the identity: its last tap is the present token.
+        self.short_fir = nn.Parameter(torch.eye(5)[-1].repeat(value_dim, 1))
+        self.long_fir = nn.Parameter(torch.eye(64)[-1].repeat(value_dim, 1))
         self.gate = HierarchicalGate(width, num_heads)
         self.out_proj = nn.Linear(value_dim, width, bias=False)
 
@@ -170,20 +142,25 @@ class DeltaNet(nn.Module):
             padded = (attention_mask == 0)[..., None]
             x = x.masked_fill(padded, 0.0)
 
-        q, k, v = self.qkv_conv(self.qkv_proj(x)).split(self.widths, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))
-        q = l2_norm(q)
-        k = l2_norm(k)
+        # Convolution, SiLU, heads: q, k [B, L, H, K] of length one, v [B, L, H, V].
+        q, k, v = qkv_convolution(
+            self.qkv_proj(x),
+            self.conv_weight,
+            self.conv_bias,
+            num_heads=self.num_heads,
+            key_dim=self.head_key_dim,
+        )
 
         beta = torch.sigmoid(self.beta_proj(x))
         if attention_mask is not None:  # padding leaves no trace in memory and filters
             k = k.masked_fill(padded[..., None], 0.0)
             v = v.masked_fill(padded[..., None], 0.0)
         memory, _ = delta_rule(q, k, v, beta, scale=1.0)
-        short, long = self.short_fir(v), self.long_fir(v)
+        short, long = fir_bank(v, [self.short_fir, self.long_fir])
 
-        paths = torch.stack([v, short, long, memory], dim=-2)
-        o = (self.gate(x)[..., None] * paths).sum(dim=-2)
+        logits, floor = self.gate(x)
+        paths = [v, short, long, memory]
+        o, _, _ = path_mix(paths, logits, routing="hierarchical", groups=(2, 2), floor=floor)
         y = self.out_proj(o.flatten(-2))
         if attention_mask is not None:
             y = y.masked_fill(padded, 0.0)

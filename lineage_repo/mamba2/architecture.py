@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asi_lab.kernels import linear_attention, rms_norm, short_convolution
+from asi_lab.kernels import gated_rms_norm, short_convolution, ssd
 
 
 class CausalConvolution(nn.Module):
@@ -47,7 +47,7 @@ class CausalConvolution(nn.Module):
 
 
 class StepSize(nn.Module):
-    """From the projected step to dt, in (0, inf), and to the log of the decay, -exp(A) dt."""
+    """From the projected step to dt, in (0, inf), and the rate of the decay, -exp(A)."""
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
@@ -56,9 +56,8 @@ class StepSize(nn.Module):
         self.log_rate = nn.Parameter(torch.empty(num_heads).uniform_(1.0, 16.0).log())
 
     def forward(self, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[B, L, H] -> the step sizes and the logs of the decay, both [B, L, H]."""
-        step = nn.functional.softplus(raw + self.bias)
-        return step, -self.log_rate.exp() * step
+        """[B, L, H] -> the step sizes [B, L, H] and the rates [H]: their product is the log decay."""
+        return nn.functional.softplus(raw + self.bias), -self.log_rate.exp()
 
 
 class DeltaNet(nn.Module):
@@ -128,20 +127,16 @@ class DeltaNet(nn.Module):
         z, memory, raw_step = self.in_proj(u).split(self.widths, dim=-1)
         x, b, c = self.conv(memory).split(self.memory_widths, dim=-1)
         x = x.unflatten(-1, (self.num_heads, -1))  # [B, L, H, P]
-        b = b[..., None, :].expand(-1, -1, self.num_heads, -1)  # [B, L, H, N]
-        c = c[..., None, :].expand(-1, -1, self.num_heads, -1)
+        b, c = b[..., None, :], c[..., None, :]  # one group: [B, L, 1, N]
 
-        step, g = self.step(raw_step)
-        v = x * step[..., None]
-        if attention_mask is not None:  # padding leaves no trace in the memory
-            b = b.masked_fill(padded[..., None], 0.0)
-            v = v.masked_fill(padded[..., None], 0.0)
-            g = g.masked_fill(padded, 0.0)
-        y, _ = linear_attention(q=c, k=b, v=v, g=g, scale=1.0)
-        y = y + self.skip[:, None] * x
+        dt, rate = self.step(raw_step)
+        if attention_mask is not None:  # in a step of length 0 nothing is written or forgotten
+            dt = dt.masked_fill(padded, 0.0)
+        y, _ = ssd(x, dt, rate, b, c, self.skip)
 
-        y = y.flatten(-2) * nn.functional.silu(z)
-        y = self.out_proj(rms_norm(y, self.norm_weight, self.norm_eps))
+        y = y.flatten(-2)
+        y = gated_rms_norm(y, z, self.norm_weight, self.norm_eps, norm_before_gate=False)
+        y = self.out_proj(y)
         if attention_mask is not None:
             y = y.masked_fill(padded, 0.0)
         return y, None, past_key_values

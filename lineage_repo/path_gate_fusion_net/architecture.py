@@ -35,21 +35,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asi_lab.kernels import delta_rule, l2_norm, rms_norm, short_convolution
-
-
-class CausalConvolution(nn.Module):
-    """Depthwise convolution over time, then SiLU: each channel mixes its own last values."""
-
-    def __init__(self, channels: int, width: int, bias: bool) -> None:
-        super().__init__()
-        bound = width**-0.5
-        self.weight = nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, L, channels] -> [B, L, channels]."""
-        return short_convolution(x, self.weight, self.bias, "silu")
+from asi_lab.kernels import delta_rule, fir_bank, path_mix, qkv_convolution, rms_norm
 
 
 class FIRFilters(nn.Module):
@@ -64,12 +50,12 @@ class FIRFilters(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[B, L, H, V] -> both filtered, [B, L, H, V] each."""
-        flat = x.flatten(-2)
-        return short_convolution(flat, self.short).view_as(x), short_convolution(flat, self.long).view_as(x)
+        short, long = fir_bank(x, [self.short, self.long])
+        return short, long
 
 
 class TwoStageRouter(nn.Module):
-    """Shares of the paths per head and token: copy against the pool, then within the pool."""
+    """Logits per head and token: copy against the pool, then the paths within each of the two."""
 
     def __init__(self, width: int, num_heads: int, pool: int, hidden: int) -> None:
         super().__init__()
@@ -80,14 +66,16 @@ class TwoStageRouter(nn.Module):
         nn.init.constant_(self.budget_proj.bias, -math.log(pool))
         self.share_proj = nn.Linear(hidden, pool)
 
-    def forward(self, x: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
-        """x [B, L, D] and paths [B, L, H, 1 + pool, V], copy first -> shares [B, L, H, 1 + pool]."""
-        mean, square = paths.mean(-1), paths.pow(2).mean(-1)
-        statistics = torch.cat((mean, torch.sqrt(square + 1e-6)), dim=-1)
+    def forward(self, x: torch.Tensor, paths: list[torch.Tensor]) -> torch.Tensor:
+        """x [B, L, D] and paths [B, L, H, V], copy first -> logits [B, L, H, 2 + 1 + pool]."""
+        means = [path.mean(-1) for path in paths]
+        sizes = [torch.sqrt(path.pow(2).mean(-1) + 1e-6) for path in paths]
+        statistics = torch.stack(means + sizes, dim=-1)
         token = self.token_proj(x).unflatten(-1, (self.num_heads, -1))
         hidden = nn.functional.silu(token + self.path_proj(statistics))
-        copy = torch.sigmoid(self.budget_proj(hidden))
-        return torch.cat((copy, (1.0 - copy) * torch.softmax(self.share_proj(hidden), dim=-1)), dim=-1)
+        # softmax(c, 0) is sigmoid(c), 1 - sigmoid(c). The second 0 is for the copy, alone in its group.
+        budget = nn.functional.pad(self.budget_proj(hidden), (0, 2))
+        return torch.cat((budget, self.share_proj(hidden)), dim=-1)
 
 
 class DeltaNet(nn.Module):
@@ -124,9 +112,12 @@ class DeltaNet(nn.Module):
         if key_dim % num_heads or value_dim % num_heads:
             raise ValueError(f"widths {key_dim} and {value_dim} must divide by {num_heads} heads")
         self.num_heads = num_heads
-        self.widths = [key_dim, key_dim, value_dim]
-        self.qkv_proj = nn.Linear(width, sum(self.widths), bias=False)
-        self.qkv_conv = CausalConvolution(sum(self.widths), 4, conv_bias)
+        self.head_key_dim = key_dim // num_heads
+        channels = 2 * key_dim + value_dim
+        self.qkv_proj = nn.Linear(width, channels, bias=False)
+        bound = 4**-0.5
+        self.conv_weight = nn.Parameter(torch.empty(channels, 4).uniform_(-bound, bound))
+        self.conv_bias = nn.Parameter(torch.zeros(channels)) if conv_bias else None
         self.beta_proj = nn.Linear(width, num_heads, bias=False)
         self.filters = FIRFilters(value_dim, short=5, long=64)
         self.router = TwoStageRouter(width, num_heads, pool=3, hidden=16)
@@ -155,9 +146,14 @@ class DeltaNet(nn.Module):
             padded = (attention_mask == 0)[..., None]
             x = x.masked_fill(padded, 0.0)
 
-        q, k, v = self.qkv_conv(self.qkv_proj(x)).split(self.widths, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))
-        q, k = l2_norm(q), l2_norm(k)
+        # Convolution, SiLU, heads: q, k [B, L, H, K] of length one, v [B, L, H, V].
+        q, k, v = qkv_convolution(
+            self.qkv_proj(x),
+            self.conv_weight,
+            self.conv_bias,
+            num_heads=self.num_heads,
+            key_dim=self.head_key_dim,
+        )
         beta = torch.sigmoid(self.beta_proj(x))
         if attention_mask is not None:  # padding leaves no trace in filters and memory
             k = k.masked_fill(padded[..., None], 0.0)
@@ -165,9 +161,8 @@ class DeltaNet(nn.Module):
 
         short, long = self.filters(v)
         delta, _ = delta_rule(q, k, v, beta, scale=1.0)
-        paths = torch.stack((v, short, long, delta), dim=-2)  # [B, L, H, 4, V]
-        shares = self.router(x, paths)
-        o = (shares[..., None] * paths).sum(-2)
+        paths = [v, short, long, delta]
+        o, _, _ = path_mix(paths, self.router(x, paths), routing="hierarchical", groups=(1, 3))
         o = o + torch.sigmoid(self.residual_logit)[:, None] * v
 
         o = rms_norm(o, self.norm_weight, self.norm_eps)

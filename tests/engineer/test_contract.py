@@ -48,7 +48,7 @@ def test_references_pass(name):
         (
             GOOD.replace("class DeltaNet", "class Mine"),
             "class",
-            "class DeltaNet; found CausalConvolution, Mine",
+            "class DeltaNet; found Mine",
         ),
         (GOOD.replace("def forward", "def forwards"), "forward", "does not define forward"),
         (GOOD.replace("layer_idx", "layer_index"), "__init__", "missing argument layer_idx"),

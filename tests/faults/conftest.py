@@ -27,7 +27,7 @@ from asi_lab.store import Store
 SERVER = Path(__file__).with_name("engine_server.py")
 EXPERIMENTS = 4
 """Under the seed below: 1 scored and best, 2 failed, a further seed of the baselines and a new pool before
-3, 3 scored, 4 scored and best. Where the grammar changes, another seed is needed for that."""
+3, 3 scored, 4 scored and best."""
 WORDS = ("linear", "attention", "keeps", "a", "matrix", "of", "fast", "weights", "the", "delta", "rule")
 LAB_TOML = """preset = "micro"
 seed = 3

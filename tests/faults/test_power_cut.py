@@ -378,3 +378,37 @@ def test_a_candidate_is_not_blamed_for_weights_that_were_lost(prepared, engines,
     with Store.open_readonly(lab.store) as store:
         assert store.get(1).state is CandidateState.DONE
     same(lab)
+
+
+@pytest.mark.parametrize("what", ["resume-2.pt", "resume.json"])
+@pytest.mark.parametrize("how", [*DAMAGES, "gone"])
+def test_a_training_that_has_lost_its_checkpoint_starts_over(
+    prepared, engines, boundaries, copy, same, how, what
+):
+    """Killed in training, with one of the two files that the disk did not keep."""
+    lab = copy(prepared)
+    engines.run(lab, kill=boundaries.index("before candidate 1 trained") + 1)
+    file = lab.trials / "0001" / what
+    file.unlink() if how == "gone" else damage(file, how)
+    engines.finish(lab)
+    with Store.open_readonly(lab.store) as store:
+        assert store.get(1).state is CandidateState.DONE
+        told = [e.message for e in store.events() if e.kind in ("trial_resumed", "warning")]
+        steps = store.series("0001")[:, 0].tolist()
+    noticed_late = what == "resume-2.pt" and how != "gone"
+    assert any("goes on after 2" in text for text in told) == noticed_late
+    assert any("starts over" in text for text in told) == noticed_late
+    assert steps == [1, 2, 3]
+    assert not list((lab.trials / "0001").glob("resume*"))
+    same(lab)
+
+
+def test_a_training_that_was_cut_off_goes_on(prepared, engines, boundaries, copy, same):
+    lab = copy(prepared)
+    engines.run(lab, kill=boundaries.index("before candidate 1 trained") + 1)
+    engines.finish(lab)
+    with Store.open_readonly(lab.store) as store:
+        told = [e.message for e in store.events() if e.kind == "trial_resumed"]
+        assert told == ["trial 0001 goes on after 2 of 320 steps"]
+        assert store.series("0001")[:, 0].tolist() == [1, 2, 3]
+    same(lab)

@@ -1,6 +1,8 @@
 """Inputs and comparisons shared by the kernel tests."""
 
+import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -103,3 +105,35 @@ def count_launches() -> Iterator[list[str]]:
 @pytest.fixture
 def launches() -> Callable[..., object]:
     return count_launches
+
+
+class InterpretedInt(int):
+    """A Python int where compiled kernels have a tensor: the counter of a loop."""
+
+    def to(self, dtype):
+        return self
+
+
+@pytest.fixture
+def interpreter(monkeypatch) -> None:
+    """Runs fla's own kernels, slowly: without timing their configurations, which needs a GPU."""
+    if torch.cuda.is_available():
+        return
+    autotuner = importlib.import_module("triton.runtime.autotuner").Autotuner
+
+    def run_first(self, *args, **kwargs):
+        first = self.configs[0]
+        launch = {"num_warps": first.num_warps, "num_stages": first.num_stages}
+        return self.fn.run(*args, **kwargs | first.kwargs | launch)
+
+    def counters(*bounds):
+        return map(
+            InterpretedInt, range(*(int(x.handle.data.item()) if hasattr(x, "handle") else x for x in bounds))
+        )
+
+    monkeypatch.setattr(autotuner, "run", run_first)
+    for module in ("delta_rule", "gated_delta_rule", "kda", "simple_gla", "gla", "retention"):
+        importlib.import_module(f"fla.ops.{module}")
+    for name, module in list(sys.modules.items()):
+        if name.startswith("fla.ops"):
+            monkeypatch.setattr(module, "range", counters, raising=False)

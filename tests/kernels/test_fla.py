@@ -3,7 +3,6 @@ by recorders, which take only arguments that the real ones have and answer with 
 
 import importlib
 import inspect
-import sys
 from functools import partial
 
 import pytest
@@ -194,38 +193,6 @@ def test_without_a_gpu_fla_is_refused(monkeypatch):
     pick = partial(choose, "fla", torch.zeros(1), ("chunk", "fla"), cpu="chunk", gpu="fla")
     with pytest.raises(ValueError, match="needs a tensor on a GPU"):
         pick()
-
-
-class InterpretedInt(int):
-    """A Python int where compiled kernels have a tensor: the counter of a loop."""
-
-    def to(self, dtype):
-        return self
-
-
-@pytest.fixture
-def interpreter(monkeypatch):
-    """Runs fla's own kernels, slowly: without timing their configurations, which needs a GPU."""
-    if torch.cuda.is_available():
-        return
-    autotuner = importlib.import_module("triton.runtime.autotuner").Autotuner
-
-    def run_first(self, *args, **kwargs):
-        first = self.configs[0]
-        launch = {"num_warps": first.num_warps, "num_stages": first.num_stages}
-        return self.fn.run(*args, **kwargs | first.kwargs | launch)
-
-    def counters(*bounds):
-        return map(
-            InterpretedInt, range(*(int(x.handle.data.item()) if hasattr(x, "handle") else x for x in bounds))
-        )
-
-    monkeypatch.setattr(autotuner, "run", run_first)
-    for module, *_ in OPS.values():
-        importlib.import_module(f"fla.ops.{module}")
-    for name, module in list(sys.modules.items()):
-        if name.startswith("fla.ops"):
-            monkeypatch.setattr(module, "range", counters, raising=False)
 
 
 @pytest.mark.parametrize("bounds", [None, [0, 3, 3, T]])

@@ -67,7 +67,7 @@ def paths_of(
     """For each head: its values, both filters of them and its memory, [B, L, 4, V]. Without a retention [H]
     the memory never forgets."""
     kept = torch.ones(H) if retention is None else retention
-    q, k, v = silu(fir(project(u, mixer.qkv_proj), mixer.qkv_conv.weight)).split(D, -1)
+    q, k, v = silu(fir(project(u, mixer.qkv_proj), mixer.conv_weight)).split(D, -1)
     short, long = (fir(v, weight) for weight in filters)
     beta = torch.sigmoid(project(u, mixer.beta_proj))
     found = []
@@ -140,9 +140,7 @@ def test_fusion_gated_fir_net(u):
     mixer = layer("fusion_gated_fir_net")
     seen = silu(project(u, mixer.gates.inner))
     gates = torch.sigmoid(project(seen, mixer.gates.logits)).split(4, -1)
-    found = paths_of(
-        mixer, u, (mixer.short_fir.weight, mixer.long_fir.weight), torch.sigmoid(mixer.retention)
-    )
+    found = paths_of(mixer, u, (mixer.short_fir, mixer.long_fir), torch.sigmoid(mixer.retention))
     outputs = [(gates[h][..., None] * paths).sum(-2) for h, paths in enumerate(found)]
     expected = project(torch.cat(outputs, -1), mixer.out_proj)
     torch.testing.assert_close(mix(mixer, u), expected, rtol=1e-5, atol=1e-6)
@@ -152,7 +150,7 @@ def test_hier_gate_net(u):
     mixer = layer("hier_gate_net")
     logits = project(silu(project(u, mixer.gate.inner)), mixer.gate.logits).split(10, -1)
     outputs = []
-    for h, paths in enumerate(paths_of(mixer, u, (mixer.short_fir.weight, mixer.long_fir.weight))):
+    for h, paths in enumerate(paths_of(mixer, u, (mixer.short_fir, mixer.long_fir))):
         stage, local, distant, floor = logits[h].split([2, 2, 2, 4], -1)
         stage = torch.softmax(stage, -1)
         fine = (torch.softmax(local, -1), torch.softmax(distant, -1))
@@ -172,7 +170,7 @@ def test_ada_multi_path_gate_net(u):
     tokens = project(silu(project(u, gate.inner)), gate.token_logits).split(4, -1)
     heads = gate.head_logits.split(4)
     outputs, lacking = [], []
-    for h, paths in enumerate(paths_of(mixer, u, (mixer.short_fir.weight, mixer.long_fir.weight))):
+    for h, paths in enumerate(paths_of(mixer, u, (mixer.short_fir, mixer.long_fir))):
         shares = 0.02 + 0.92 * torch.softmax(gate.global_logits + heads[h] + tokens[h], -1)
         lacking.append(1 + (shares * shares.log()).sum(-1) / math.log(4))
         outputs.append((shares[..., None] * paths).sum(-2))

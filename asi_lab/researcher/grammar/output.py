@@ -47,17 +47,17 @@ GATE_NOTES = {
 
 
 def norm(genome: Genome) -> Part:
-    """RMS normalisation of the joined paths."""
-    used = genome.out_norm != "none"
+    """RMS normalisation of the joined paths. One operation computes it and a gate per channel."""
+    used, gated = genome.out_norm != "none", _gated(genome)
     init = code(f"""
         self.norm_eps = norm_eps
         self.norm_weight = nn.Parameter(torch.ones({NORM_SIZE.get(genome.out_norm)}))
     """)
     return Part(
         init=init if used else "",
-        forward=NORM_FORWARD[genome.out_norm],
+        forward="" if gated else NORM_FORWARD[genome.out_norm],
         note=NORM_NOTES[genome.out_norm],
-        kernels=("rms_norm",) if used else (),
+        kernels=("rms_norm",) if used and not gated else (),
     )
 
 
@@ -66,11 +66,21 @@ def gate(genome: Genome) -> Part:
     if genome.gate == "none":
         return Part()
     scope = genome.gate_scope
-    return Part(
-        init=GATE_INIT[scope],
-        forward=f"o = o * {GATE_FUNCTION[genome.gate]}({GATE_INPUT[scope]})",
-        note=f"output gate: {GATE_NAMES[genome.gate]}, {GATE_NOTES[scope]}",
+    note = f"output gate: {GATE_NAMES[genome.gate]}, {GATE_NOTES[scope]}"
+    if not _gated(genome):
+        forward = f"o = o * {GATE_FUNCTION[genome.gate]}({GATE_INPUT[scope]})"
+        return Part(GATE_INIT[scope], forward, note)
+    activation = "" if genome.gate == "silu" else f', "{genome.gate}"'
+    forward = lines(
+        f"gate = {GATE_INPUT[scope]}",
+        f"o = gated_rms_norm(o, gate, self.norm_weight, self.norm_eps{activation})",
     )
+    return Part(GATE_INIT[scope], forward, note, kernels=("gated_rms_norm",))
+
+
+def _gated(genome: Genome) -> bool:
+    """Whether `gated_rms_norm` computes output norm and gate."""
+    return genome.out_norm == "head" and genome.gate != "none" and genome.gate_scope != "head"
 
 
 def projection(genome: Genome) -> Part:

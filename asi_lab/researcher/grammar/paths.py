@@ -10,20 +10,6 @@ from __future__ import annotations
 from asi_lab.researcher.grammar.genome import Genome
 from asi_lab.researcher.grammar.part import Part, code, lines, number
 
-FIR = code('''
-    class CausalFIR(nn.Module):
-        """Depthwise causal filter over time that starts as the identity."""
-
-        def __init__(self, channels: int, width: int) -> None:
-            super().__init__()
-            weight = torch.zeros(channels, width)
-            weight[:, -1] = 1.0  # the last tap is the present token
-            self.weight = nn.Parameter(weight)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return short_convolution(x, self.weight)
-''')
-
 VARIABLES = {"copy": "v", "short": "short", "long": "long", "memory": "o"}
 """The variable that holds each path's output."""
 
@@ -46,35 +32,66 @@ RESIDUAL_NOTES = {
 }
 
 
+TEMPERATURE = "temperature = nn.functional.softplus(self.router_temperature) + 0.1"
+
+LEARNED_FLOORS = code("""
+    least, floor = floor[..., :1], floor[..., 1:]
+    copy = least + (1.0 - 2.0 * least) * torch.sigmoid(logits[..., :1])
+    spare = 1.0 - floor.sum(dim=-1, keepdim=True)
+    context = floor + spare * torch.softmax(logits[..., 1:], dim=-1)
+""")
+"""The floors of the hierarchical router, where they are learned."""
+
+COLUMNS = 80
+"""The width of a line of `forward`, which is indented by 8."""
+
+
 def filters(genome: Genome) -> Part:
-    """Short and long FIR filters on the values."""
+    """Short and long FIR filters on the values, in one pass."""
     widths = {"short": genome.short_fir, "long": genome.long_fir}
     used = {name: width for name, width in widths.items() if width}
+    if not used:
+        return Part()
+    weights = ", ".join(f"self.{name}_fir" for name in used)
+    outputs = ", ".join(used) if len(used) > 1 else f"({next(iter(used))},)"
     return Part(
-        init=lines(*(f"self.{name}_fir = CausalFIR(value_dim, {used[name]})" for name in used)),
-        forward=lines(*(f"{name} = self.{name}_fir(v.flatten(-2)).view_as(v)" for name in used)),
-        note=f"FIR filters on the values: {' and '.join(map(str, used.values()))} tokens" if used else "",
-        kernels=("short_convolution",) if used else (),
-        helpers=(FIR,) if used else (),
+        init=lines(
+            "# A filter starts as the identity: its last tap is the present token.",
+            *(
+                f"self.{name}_fir = nn.Parameter(torch.eye({width})[-1].repeat(value_dim, 1))"
+                for name, width in used.items()
+            ),
+        ),
+        forward=f"{outputs} = fir_bank(v, [{weights}])",
+        note=f"FIR filters on the values: {' and '.join(map(str, used.values()))} tokens",
+        kernels=("fir_bank",),
     )
 
 
 def mixture(genome: Genome) -> Part:
-    """Joins the paths into `o`: a router where there is one, otherwise a plain sum."""
+    """Joins the paths into `o`: a router where there is one, otherwise a plain sum.
+
+    `path_mix` routes and mixes, but not for the hierarchical router: its floors hold in each stage.
+    """
     if genome.router == "none":
         extra = [VARIABLES[path] for path in genome.paths if path != "memory"]
         forward = " + ".join(["o = o", *extra]) if extra else ""
         return Part(forward=forward, note=f"paths: {_listed(genome.paths)} are added" if extra else "")
+    hierarchical = genome.router == "hierarchical"
     return Part(
         init=_router_init(genome),
         forward=lines(
-            f"paths = torch.stack([{', '.join(VARIABLES[path] for path in genome.paths)}], dim=-2)",
+            f"paths = [{', '.join(VARIABLES[path] for path in genome.paths)}]",
             _logits(genome),
-            _weights(genome),
-            "o = (weights[..., None] * paths).sum(dim=-2)",
+            TEMPERATURE if genome.temperature == "learned" else "",
+            f"floor = {number(genome.floor_percent / 100)} * torch.sigmoid(self.router_floor)"
+            if genome.floor == "learned"
+            else "",
+            _stages(genome) if hierarchical else _mix(genome),
             _entropy(genome),
         ),
         note=_router_note(genome),
+        kernels=() if hierarchical else ("path_mix",),
     )
 
 
@@ -113,7 +130,7 @@ def _router_init(genome: Genome) -> str:
         f"self.router_content = nn.Parameter(torch.zeros(num_heads, {count}, {count}))"
         if genome.router_input == "content"
         else "",
-        "self.router_temperature = nn.Parameter(torch.full((num_heads, 1), 0.4))"
+        "self.router_temperature = nn.Parameter(torch.full((num_heads,), 0.4))"
         if genome.temperature == "learned"
         else "",
         f"self.router_floor = nn.Parameter(torch.zeros(num_heads, {count}))"
@@ -124,81 +141,83 @@ def _router_init(genome: Genome) -> str:
 
 def _logits(genome: Genome) -> str:
     if genome.router_input == "head":
-        return "logits = self.router_bias"
+        everywhere = "" if genome.router == "hierarchical" else ".expand(*x.shape[:2], -1, -1)"
+        return f"logits = self.router_bias{everywhere}"
     return lines(
         "logits = self.router(x).unflatten(-1, (self.num_heads, -1)) + self.router_bias",
         code("""
-            strength = (paths.square().mean(dim=-1) + 1e-6).sqrt()
+            strength = torch.stack([path.square().mean(dim=-1) for path in paths], dim=-1)
+            strength = (strength + 1e-6).sqrt()
             logits = logits + torch.einsum("blhp,hpr->blhr", strength, self.router_content)
         """)
         if genome.router_input == "content"
         else "",
-        "logits = logits / (nn.functional.softplus(self.router_temperature) + 0.1)"
-        if genome.temperature == "learned"
-        else "",
     )
 
 
-def _weights(genome: Genome) -> str:
+def _mix(genome: Genome) -> str:
+    """A softmax or sigmoid gates over the paths, with floors and temperature."""
+    arguments = [
+        "paths",
+        "logits",
+        'routing="sigmoid"' if genome.router == "sigmoid" else "",
+        "temperature=temperature" if genome.temperature == "learned" else "",
+        {"none": "", "fixed": f"floor={_floor(genome)}", "learned": "floor=floor"}[genome.floor],
+    ]
+    arguments = [argument for argument in arguments if argument]
+    outputs = "o, _, entropy" if genome.entropy_permille else "o, _, _"
+    call = f"{outputs} = path_mix({', '.join(arguments)})"
+    if len(call) <= COLUMNS:
+        return call
+    return lines(f"{outputs} = path_mix(", *(f"    {argument}," for argument in arguments), ")")
+
+
+def _stages(genome: Genome) -> str:
+    """Copy against context, then a softmax over the context, each with floors and temperature."""
     if genome.floor == "learned":
-        most = number(genome.floor_percent / 100)
-        learned = f"floor = {most} * torch.sigmoid(self.router_floor)"
-        return lines(learned, LEARNED_FLOOR[genome.router])
-    floor = genome.floor_percent / 100 if genome.floor == "fixed" else 0.0
-    paths = len(genome.paths)
+        routed = LEARNED_FLOORS
+    else:
+        floor = _floor(genome)
 
-    def floored(share: str, branches: int) -> str:
-        return f"{number(floor)} + {number(1 - branches * floor)} * {share}" if floor else share
+        def floored(share: str, branches: int) -> str:
+            return f"{number(floor)} + {number(1 - branches * floor)} * {share}" if floor else share
 
-    match genome.router:
-        case "softmax":
-            return f"weights = {floored('torch.softmax(logits, dim=-1)', paths)}"
-        case "sigmoid":
-            return f"weights = {floored('torch.sigmoid(logits)', 1)}"
+        routed = lines(
+            f"copy = {floored('torch.sigmoid(logits[..., :1])', 2)}",
+            f"context = {floored('torch.softmax(logits[..., 1:], dim=-1)', len(genome.paths) - 1)}",
+        )
     return lines(
-        f"copy = {floored('torch.sigmoid(logits[..., :1])', 2)}",
-        f"context = {floored('torch.softmax(logits[..., 1:], dim=-1)', paths - 1)}",
+        "logits = logits / temperature[:, None]" if genome.temperature == "learned" else "",
+        routed,
         "weights = torch.cat([copy, (1.0 - copy) * context], dim=-1)",
+        "o = (weights[..., None] * torch.stack(paths, dim=-2)).sum(dim=-2)",
     )
 
 
-LEARNED_FLOOR = {
-    "softmax": code("""
-        spare = 1.0 - floor.sum(dim=-1, keepdim=True)
-        weights = floor + spare * torch.softmax(logits, dim=-1)
-    """),
-    "sigmoid": "weights = floor + (1.0 - floor) * torch.sigmoid(logits)",
-    "hierarchical": code("""
-        least, floor = floor[..., :1], floor[..., 1:]
-        copy = least + (1.0 - 2.0 * least) * torch.sigmoid(logits[..., :1])
-        spare = 1.0 - floor.sum(dim=-1, keepdim=True)
-        context = floor + spare * torch.softmax(logits[..., 1:], dim=-1)
-        weights = torch.cat([copy, (1.0 - copy) * context], dim=-1)
-    """),
-}
+def _floor(genome: Genome) -> float:
+    """The share that is fixed for a path, or for a branch of a stage."""
+    return genome.floor_percent / 100 if genome.floor == "fixed" else 0.0
 
 
 def _entropy(genome: Genome) -> str:
     """The auxiliary loss: zero for an even mixture, its full weight for a collapsed one."""
     if not genome.entropy_permille:
         return ""
-    if genome.router == "sigmoid":
-        measure = lines(
-            "open_, shut = weights.clamp_min(1e-6), (1.0 - weights).clamp_min(1e-6)",
-            "entropy = torch.special.entr(open_) + torch.special.entr(shut)",
-            "entropy = entropy.mean(dim=-1) / math.log(2)",
-        )
-    else:
-        measure = lines(
-            "entropy = torch.special.entr(weights.clamp_min(1e-6)).sum(dim=-1)",
-            f"entropy = entropy / math.log({len(genome.paths)})",
-        )
-    padded = lines(
-        "if attention_mask is not None:  # padded positions are not penalised",
-        "    entropy = entropy.masked_fill(padded, 1.0)",
+    paths = len(genome.paths)
+    most = f"({paths} * math.log(2))" if genome.router == "sigmoid" else f"math.log({paths})"
+    return lines(
+        "entropy = torch.special.entr(weights.clamp_min(1e-6)).sum(dim=-1)"
+        if genome.router == "hierarchical"
+        else "",
+        f"entropy = entropy / {most}",
+        code("""
+            if attention_mask is not None:  # padded positions are not penalised
+                entropy = entropy.masked_fill(padded, 1.0)
+        """)
+        if genome.router_input != "head"
+        else "",
+        f"aux_loss = {number(genome.entropy_permille / 1000)} * (1.0 - entropy.mean())",
     )
-    loss = f"aux_loss = {number(genome.entropy_permille / 1000)} * (1.0 - entropy.mean())"
-    return lines(measure, padded if genome.router_input != "head" else "", loss)
 
 
 def _router_note(genome: Genome) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from asi_lab.kernels import delta_rule, fir_bank
 from asi_lab.researcher.grammar import Genome, gated_delta_net_genome, render, seed_genome
 from asi_lab.train.model import load_architecture
 
@@ -183,8 +184,7 @@ def test_baseline_genomes_are_the_published_architectures(folder, genome):
     path = Path(__file__).parents[2] / "lineage_repo" / "by_hand" / f"{folder}.py"
     reference = load_architecture(path)(d_model=64, num_heads=2).double()
     rendered = build(genome)
-    weights = {name.replace("qkv_conv.", "conv_"): value for name, value in rendered.state_dict().items()}
-    reference.load_state_dict(weights)
+    reference.load_state_dict(rendered.state_dict())
     x, mask = inputs(2, 70, 64), torch.ones(2, 70)
     mask[0, :5] = 0
     torch.testing.assert_close(rendered(x)[0], reference(x)[0], rtol=0, atol=1e-9)
@@ -198,12 +198,12 @@ def test_hidden_size_counts_where_d_model_is_not_given():
 def test_fir_paths_start_as_the_identity():
     layer = build(Genome(short_fir=5), randomise=False)
     v = inputs(2, 9, 64)
-    torch.testing.assert_close(layer.short_fir(v), v)
+    torch.testing.assert_close(*fir_bank(v, [layer.short_fir]), v)
 
 
 @pytest.mark.parametrize("router", ["softmax", "sigmoid", "hierarchical"])
 @pytest.mark.parametrize("floor", ["fixed", "learned"])
-def test_floors_hold_against_extreme_preferences(router, floor, monkeypatch):
+def test_floors_hold_against_extreme_preferences(router, floor):
     """With a router pushed hard towards the memory, the first path keeps its guaranteed share."""
     genome = msgspec.structs.replace(ROUTED, router=router, floor=floor, floor_percent=10, out_norm="none")
     layer = build(genome, randomise=False)
@@ -211,13 +211,18 @@ def test_floors_hold_against_extreme_preferences(router, floor, monkeypatch):
         layer.router_bias.copy_(torch.tensor([-50.0, -50.0, -50.0, 50.0]))
         if floor == "learned":
             layer.router_floor.fill_(50.0)  # the most that can be learned
-    stacked = []
-    stack = torch.stack
-    monkeypatch.setattr(torch, "stack", lambda parts, dim: stacked.append(stack(parts, dim)) or stacked[-1])
     seen = {}
+
+    def watch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: torch.Tensor, **options: float):
+        o, state = delta_rule(q, k, v, *rest, **options)
+        seen.update(values=v, memory=o)
+        return o, state
+
+    layer.forward.__globals__["delta_rule"] = watch  # of this layer alone: each has its own module
     layer.out_proj.register_forward_pre_hook(lambda _, arguments: seen.update(o=arguments[0]))
     layer(inputs(1, 6, 64))
-    copy, short, long, memory = stacked[0].unbind(-2)
+    copy = short = long = seen["values"]  # filters start as the identity
+    memory = seen["memory"]
     if router == "softmax":
         expected = 0.1 * (copy + short + long) + 0.7 * memory
     elif router == "sigmoid":

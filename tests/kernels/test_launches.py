@@ -1,0 +1,55 @@
+"""How many kernels a layer launches on a GPU, forward and backward, counted without one."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from asi_lab import references
+from asi_lab.train.model import load_architecture
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+LAUNCHES = {
+    "delta_net": 15,
+    "gated_delta_net": 16,
+    "mamba2": 12,
+    "path_gate_fusion_net": 20,
+    "content_sharp_router": 26,
+    "fusion_gated_fir_net": 19,
+    "hier_gate_net": 18,
+    "ada_multi_path_gate_net": 18,
+}
+"""Triton kernels of one layer in float16, forward and backward."""
+
+FLA = {"DeltaNet": ("delta_net", 26), "GatedDeltaNet": ("gated_delta_net", 24)}
+"""The same of flash-linear-attention's own layers."""
+
+
+@pytest.fixture
+def as_on_a_gpu(interpreter, monkeypatch) -> None:
+    """`auto` picks what it picks on a GPU; the interpreter runs it."""
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda x: True))
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_launches_of_a_layer(name, as_on_a_gpu, launches):
+    file = Path(references.__file__).parent / "lineage_repo" / name / "architecture.py"
+    torch.manual_seed(0)
+    layer = load_architecture(file)(d_model=32, hidden_size=32, num_heads=2, layer_idx=0).to(DEVICE).half()
+    x = torch.randn(2, 20, 32, device=DEVICE).half().requires_grad_()
+    with launches() as names:
+        y, _, _ = layer(x)
+        y.float().square().sum().backward()
+    assert x.grad.isfinite().all()
+    assert len(names) == LAUNCHES[name], names
+
+
+@pytest.mark.parametrize("name", FLA)
+def test_fla_s_own_layers_launch_more(name, interpreter, launches):
+    ours, expected = FLA[name]
+    layer = getattr(importlib.import_module("fla.layers"), name)(hidden_size=64, num_heads=2, layer_idx=0)
+    x = torch.randn(2, 80, 64, device=DEVICE).half().requires_grad_()
+    with launches() as names:
+        layer.to(DEVICE).half()(x)[0].float().square().sum().backward()
+    assert len(names) == expected > LAUNCHES[ours], names
