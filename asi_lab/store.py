@@ -238,7 +238,7 @@ class Store:
     def drop_series(self, run: str, after: int = 0) -> None:
         """Forget a run's loss curve behind so many steps: a trial starts it anew, or goes on there."""
         points, prefix = self.series(run), _run_prefix(run)
-        kept = points[points[:, 0] <= after]
+        kept = points[points[:, 0] <= after] if after else points[:0]
 
         def work(txn: Any) -> None:
             table = self._db.table("series")

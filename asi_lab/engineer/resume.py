@@ -61,7 +61,7 @@ def keep(directory: Path, cut: Cut) -> None:
 
 
 def forget(directory: Path) -> None:
-    """Training is over, or has failed: nothing goes on."""
+    """The trial is over, or has failed: nothing goes on."""
     (directory / RECORD_FILE).unlink(missing_ok=True)
     _remove_files(directory)
 

@@ -94,6 +94,7 @@ def run(
                     pair.keep_compiled()
                 watch.observe(report, followed.evidence)
                 if followed.is_done:
+                    resume.forget(directory)
                     return followed.evidence
             watch.tick()
             followed.monitor.tick()
@@ -203,7 +204,6 @@ class _Followed:
         if self._stage is not S.TRAINING or claimed.params < 1:
             raise MalformedReport("claims to be trained")
         self.pair.take(CHECKPOINT_FILE, self.directory / CHECKPOINT_FILE)
-        resume.forget(self.directory)
         train, seconds = self.job.train, self.monitor.seconds or claimed.seconds
         tokens = train.steps * train.batch * train.context
         measured = msgspec.structs.replace(
