@@ -141,7 +141,7 @@ def test_the_git_tree_mirrors_the_draws(undisturbed):
         assert parents == known[candidate.parent].commit
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_the_same(undisturbed, tmp_path, seed):
     """SIGKILL at ten random moments a run, twenty in all: same candidates, nothing lost or doubled."""
     lab = make_lab(tmp_path / "killed")

@@ -32,7 +32,12 @@ def as_on_a_gpu(interpreter, monkeypatch) -> None:
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda x: True))
 
 
-@pytest.mark.parametrize("name", LAUNCHES)
+SLOW = ("content_sharp_router", "fusion_gated_fir_net", "ada_multi_path_gate_net")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in LAUNCHES]
+)
 def test_launches_of_a_layer(name, as_on_a_gpu, launches):
     file = Path(references.__file__).parent / "lineage_repo" / name / "architecture.py"
     torch.manual_seed(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from asi_lab.engineer.contract import check_source
@@ -23,7 +25,15 @@ def test_the_zoo_is_large_and_its_entries_are_distinct():
     assert all(entry.summary for entry in entries)
 
 
-@pytest.mark.parametrize("entry", sound(), ids=name)
+def every_second() -> list[Any]:
+    """The sound ones, every second of them among the slow tests: each takes seconds."""
+    return [
+        pytest.param(entry, id=entry.name, marks=pytest.mark.slow if number % 2 else ())
+        for number, entry in enumerate(sound())
+    ]
+
+
+@pytest.mark.parametrize("entry", every_second())
 def test_a_sound_architecture_passes_every_check(entry, exam_of):
     """In float32 and, for what depends on it, under bf16 autocast."""
     static = check_source(entry.source)

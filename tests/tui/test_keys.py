@@ -20,7 +20,11 @@ def bindings(pane: str) -> list[Binding]:
     return [binding for binding in (*own, *everywhere) if binding.id not in LEAVES]
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+@pytest.mark.parametrize(
+    "size",
+    [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)],
+    ids=lambda size: "x".join(map(str, size)),
+)
 @pytest.mark.parametrize("pane", PANES)
 def test_every_key_reaches_its_action(lab, pane, size, monkeypatch):
     done: list[str] = []
