@@ -65,10 +65,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--shapes", nargs="*", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--profile", choices=list(SHAPES), help="tell where our bf16 step spends its time")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(*arguments.worker, threads=arguments.threads)
+        return
+    if arguments.profile:
+        profile(arguments.profile, arguments.threads)
         return
     model = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "")
     print(f"{model.partition(':')[2].strip() or platform.processor()}, {arguments.threads} threads, ", end="")
@@ -148,8 +152,45 @@ class Worker:
         self.popen.wait()
 
 
+def profile(shape: str, threads: int) -> None:
+    """Shares of our bf16 step: single operations by their own time, our operations with all they call."""
+    optimisation, tokens, _ = prepare("ours-bf16", shape, threads)
+    for _ in range(3):
+        optimisation.step(tokens, 1e-3)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        for _ in range(5):
+            optimisation.step(tokens, 1e-3)
+    rows = found.key_averages()
+    total = sum(row.self_cpu_time_total for row in rows)
+    ours = [row for row in rows if row.key.startswith("_") and not row.key.startswith("_to")]
+    own = sorted(rows, key=lambda row: -row.self_cpu_time_total)[:10]
+    print("| operation | with all it calls |\n|---|---:|")
+    for row in sorted(ours, key=lambda row: -row.cpu_time_total):
+        print(f"| {row.key} | {row.cpu_time_total / total:.0%} |")
+    print("\n| operation | by itself |\n|---|---:|")
+    for row in own:
+        print(f"| {row.key} | {row.self_cpu_time_total / total:.0%} |")
+
+
 def work(name: str, shape: str, threads: int) -> None:
     """Train steps for as many seconds as each line of standard input says."""
+    optimisation, tokens, first = prepare(name, shape, threads)
+    model, train = optimisation.model, optimisation.train
+    tell(
+        parameters=model.parameter_counts()[0],
+        compile_seconds=first,
+        flops_per_token=flops_per_token(model),
+    )
+    for line in sys.stdin:
+        if line.strip() == "rate":
+            dtype = torch.bfloat16 if train.precision == "bf16" else torch.float32
+            tell(matmul_rate=matmul_rate(CPU, dtype))
+        else:
+            measure(optimisation, tokens, train, float(line))
+
+
+def prepare(name: str, shape: str, threads: int) -> tuple[Optimisation, Tensor, float]:
+    """A contender after its first step, its tokens, and the seconds of that step."""
     if not name.endswith("installed"):
         process.tune_allocator()
     torch.set_num_threads(threads)
@@ -167,16 +208,7 @@ def work(name: str, shape: str, threads: int) -> None:
     model.train()
     optimisation.step(tokens, 1e-3)
     first = time.perf_counter() - started
-    tell(
-        parameters=model.parameter_counts()[0],
-        compile_seconds=first,
-        flops_per_token=flops_per_token(model),
-    )
-    for line in sys.stdin:
-        if line.strip() == "rate":
-            tell(matmul_rate=matmul_rate(CPU, torch.bfloat16 if precision == "bf16" else torch.float32))
-        else:
-            measure(optimisation, tokens, train, float(line))
+    return optimisation, tokens, first
 
 
 def measure(optimisation: Optimisation, tokens: Tensor, train: Train, seconds: float) -> None:
