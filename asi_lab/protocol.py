@@ -143,6 +143,13 @@ RESUME_FILE = "resume.pt"
 """Names in a trial's working directory: the candidate's code, the weights that training leaves, and what a
 training that was cut off goes on from."""
 
+
+def saved_file(step: int) -> str:
+    """The name of what a later trial goes on from after so many steps. It carries the step, so that the
+    engine never fetches a newer one than it was told of."""
+    return f"resume-{step}.pt"
+
+
 TRIAL_UNUSABLE = 3
 """Exit status of a scorer whose trial went away or answered what is no answer."""
 

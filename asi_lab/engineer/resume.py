@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from asi_lab import disk
-from asi_lab.protocol import ARCHITECTURE_FILE, TrialJob
+from asi_lab.protocol import ARCHITECTURE_FILE, TrialJob, saved_file
 from asi_lab.records import HeldOut
 
 RECORD_FILE = "resume.json"
@@ -34,7 +34,7 @@ class Cut(msgspec.Struct, frozen=True):
     @property
     def file(self) -> str:
         """The name of the trial's file in the candidate's directory."""
-        return f"resume-{self.step}.pt"
+        return saved_file(self.step)
 
 
 def digest(directory: Path, job: TrialJob) -> str:

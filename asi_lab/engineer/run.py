@@ -194,7 +194,7 @@ class _Followed:
             raise MalformedReport(f"claims a checkpoint after {step} steps")
         digest = resume.digest(self.directory, self.job)
         cut = resume.Cut(digest, step, self.monitor.seconds, self.evidence.held_out)
-        self.pair.take(RESUME_FILE, self.directory / cut.file)
+        self.pair.take(cut.file, self.directory / cut.file)
         self.keep(self.directory, cut)
 
     def _trained(self, claimed: Training) -> None:

@@ -40,9 +40,8 @@ def prepare_fit(
     measure: Callable[[int], None] = lambda step: None,
 ) -> Fit:
     """The training run in the working directory, at its start or where it was cut off."""
-    resume = Path(RESUME_FILE)
     stream = TokenStream(Path(job.data), job.train.context, job.train.batch, job.data_seed)
-    fit = Fit(model, stream, job.train, report, job.marks, measure, resume, ranks)
+    fit = Fit(model, stream, job.train, report, job.marks, measure, Path(), ranks)
     if job.task == "resume":
-        fit.load(resume)
+        fit.load(Path(RESUME_FILE))
     return fit

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from asi_lab.protocol import PULSE_SECONDS, Alive, Compiled, Progress, Report, Saved
+from asi_lab.protocol import PULSE_SECONDS, Alive, Compiled, Progress, Report, Saved, saved_file
 from asi_lab.records import Training
 from asi_lab.settings import Train
 from asi_lab.train import checkpoint
@@ -44,7 +44,7 @@ class Fit:
 
     `report` receives about `CURVE_POINTS` points of the curve, the first and the last step always among
     them. After so many steps as each of `marks` says, training stands still while `measure` is called with
-    the number of steps done; what it takes does not count as training time. With a path to `resume`, what
+    the number of steps done; what it takes does not count as training time. With a folder `saves`, what
     training goes on from is written there every `save_minutes`, and reported. Of several `ranks`
     only the first does.
     """
@@ -57,11 +57,11 @@ class Fit:
         report: Callable[[Report], None],
         marks: Collection[int] = (),
         measure: Callable[[int], None] = lambda step: None,
-        resume: Path | None = None,
+        saves: Path | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         self.model, self.stream, self.train, self.report = model, stream, train, report
-        self.marks, self.measure, self.resume = frozenset(marks), measure, resume
+        self.marks, self.measure, self.saves = frozenset(marks), measure, saves
         self.device = next(model.parameters()).device
         self.done = 0
         self.recent: deque[float] = deque(maxlen=LATEST)
@@ -73,7 +73,7 @@ class Fit:
         self._energy = EnergyMeter(self.device)
 
     def load(self, path: Path) -> None:
-        """Go on from what an earlier run wrote to its `resume`."""
+        """Go on from what an earlier run wrote to its `saves`."""
         state = checkpoint.load(path)
         self._optimisation.load(state)
         self.done, self._earlier = state["done"], state["seconds"]
@@ -107,8 +107,8 @@ class Fit:
                 with self._standing_still():
                     self.measure(self.done)
             if self._is_due(paused - saved):
-                assert self.resume is not None
-                checkpoint.save(self._state(paused - started), self.resume)
+                assert self.saves is not None
+                checkpoint.save(self._state(paused - started), self.saves / saved_file(self.done))
                 self.report(Saved(self.done))
                 saved = time.perf_counter()
             started += time.perf_counter() - paused
@@ -161,7 +161,7 @@ class Fit:
             self.model.train()
 
     def _is_due(self, seconds: float) -> bool:
-        if self.resume is None or not self._ranks.leads or self.done == self.train.steps:
+        if self.saves is None or not self._ranks.leads or self.done == self.train.steps:
             return False
         return 0 < 60 * self.train.save_minutes <= seconds
 

@@ -15,7 +15,7 @@ import torch
 from asi_lab import references
 from asi_lab.config import from_preset
 from asi_lab.data.prepare import prepare
-from asi_lab.protocol import RESUME_FILE, Progress, Saved, TrialJob
+from asi_lab.protocol import RESUME_FILE, Progress, Saved, TrialJob, saved_file
 from asi_lab.settings import Data
 from asi_lab.train.job import build_model, prepare_fit
 from asi_lab.train.model import load_architecture
@@ -58,6 +58,7 @@ def test_two_ranks_train_as_one_and_go_on_when_cut_off(data, tmp_path, precision
     assert sorted(together) == list(range(1, 9))
     assert together == pytest.approx(alone, rel=1e-5 if precision == "fp32" else 1e-2)
     (tmp_path / "together" / "ranks").unlink()
+    (tmp_path / "together" / saved_file(7)).rename(tmp_path / "together" / RESUME_FILE)
     again = losses_of(data, tmp_path / "together", precision, ranks=2, task="resume")
     assert sorted(again) == [8]
     assert again[8] == pytest.approx(together[8], rel=1e-6)
@@ -108,7 +109,7 @@ def main() -> None:
     def see(report: object) -> None:
         if isinstance(report, Progress):
             print(report.step, report.loss)
-        assert not isinstance(report, Saved) or Path(RESUME_FILE).exists()
+        assert not isinstance(report, Saved) or Path(saved_file(report.step)).exists()
 
     prepare_fit(model, found, ranks, see).run()
     sys.stdout.flush()

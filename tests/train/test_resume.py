@@ -12,7 +12,7 @@ from torch import nn
 
 from asi_lab import references
 from asi_lab.config import from_preset
-from asi_lab.protocol import Alive, Compiled, Progress, Saved
+from asi_lab.protocol import Alive, Compiled, Progress, Saved, saved_file
 from asi_lab.train.model import LanguageModel, load_architecture
 from asi_lab.train.precision import MasterWeights
 from asi_lab.train.trainer import Fit
@@ -52,15 +52,15 @@ def layer(tmp_path) -> type[nn.Module]:
 class Run:
     """A training run whose reports are kept; at a step `cut` it is cut off behind the checkpoint."""
 
-    def __init__(self, layer, settings, path, cut=None, resume=False, marks=()) -> None:
+    def __init__(self, layer, settings, folder, cut=None, resume=0, marks=()) -> None:
         torch.manual_seed(7 if resume else 0)
         torch.set_num_threads(1)
         self.model = LanguageModel(layer, MODEL, VOCABULARY)
         self.model.recompute = settings.recompute
         self.cut, self.losses, self.measured, self.compiled, self.pulses = cut, {}, [], [], 0
-        fit = Fit(self.model, Stream(), settings, self.see, marks, self.measured.append, path)
+        fit = Fit(self.model, Stream(), settings, self.see, marks, self.measured.append, folder)
         if resume:
-            fit.load(path)
+            fit.load(folder / saved_file(resume))
         self.training = None
         with contextlib.suppress(CutOff):
             self.training = fit.run()
@@ -82,11 +82,11 @@ class Run:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
 def test_cut_off_it_goes_on_to_the_same_weights(layer, tmp_path, precision):
     settings = msgspec.structs.replace(TRAIN, precision=precision)
-    whole = Run(layer, settings, tmp_path / "whole.pt", marks=(2, 6))
-    first = Run(layer, settings, tmp_path / "resume.pt", cut=4, marks=(2, 6))
+    whole = Run(layer, settings, None, marks=(2, 6))
+    first = Run(layer, settings, tmp_path, cut=4, marks=(2, 6))
     assert sorted(first.losses) == [1, 2, 3, 4]
-    second = Run(layer, settings, tmp_path / "resume.pt", cut=7, resume=True, marks=(2, 6))
-    third = Run(layer, settings, tmp_path / "resume.pt", resume=True, marks=(2, 6))
+    second = Run(layer, settings, tmp_path, cut=7, resume=4, marks=(2, 6))
+    third = Run(layer, settings, tmp_path, resume=7, marks=(2, 6))
     assert sorted(second.losses) == [5, 6, 7]
     assert first.losses | second.losses | third.losses == whole.losses
     assert [first.measured, second.measured, third.measured] == [[2], [6], []]
@@ -104,7 +104,7 @@ def test_long_steps_are_told_between_micro_batches(layer, monkeypatch):
 
 def test_without_a_place_or_with_no_minutes_nothing_is_written(layer, tmp_path):
     never = msgspec.structs.replace(TRAIN, save_minutes=0.0)
-    Run(layer, never, tmp_path / "resume.pt")
+    Run(layer, never, tmp_path)
     Run(layer, TRAIN, None)
     assert list(tmp_path.glob("resume*")) == []
 
