@@ -32,11 +32,11 @@ def as_on_a_gpu(interpreter, monkeypatch) -> None:
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda x: True))
 
 
-SLOW = ("content_sharp_router", "fusion_gated_fir_net", "ada_multi_path_gate_net")
+FAST = ("delta_net", "gated_delta_net", "mamba2")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in LAUNCHES]
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in LAUNCHES]
 )
 def test_launches_of_a_layer(name, as_on_a_gpu, launches):
     file = Path(references.__file__).parent / "lineage_repo" / name / "architecture.py"
