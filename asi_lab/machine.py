@@ -38,7 +38,7 @@ class Gauge:
     driver."""
 
     def __init__(self, nvml: Any = None) -> None:
-        self._nvml = nvml if nvml is not None else _nvml()
+        self._nvml = nvml if nvml is not None else find_nvml()
         psutil.cpu_percent()  # the load is counted from here
 
     def read(self, place: Path) -> Machine:
@@ -75,7 +75,7 @@ class Gauge:
         return Gpu(name, load, memory.used, memory.total, watts, celsius)
 
 
-def _nvml() -> Any:
+def find_nvml() -> Any:
     """NVML, ready to be asked; None where there is no driver."""
     import pynvml
 

@@ -13,8 +13,8 @@ from asi_lab.config import from_preset
 from asi_lab.settings import Settings
 from asi_lab.train.meter import flops_per_token, matmul_rate, peak_memory_mb
 from asi_lab.train.model import LanguageModel
-from asi_lab.train.optimisation import build_optimizer
-from asi_lab.train.precision import autocast
+from asi_lab.train.optimisation import Optimisation
+from asi_lab.train.ranks import Alone
 
 MODELS = ("ours", "fla")
 WARM_UP, STEPS = 3, 10
@@ -71,30 +71,20 @@ def measure(preset: str, kind: str, device: torch.device, tiny: bool) -> dict[st
     if kind == "ours" and device.type == "cuda" and train.compile != "off":
         ours.compile_blocks()
     tokens = torch.randint(0, vocabulary, (train.batch, train.context + 1), device=device)
-    parameters = list(model.parameters())
-    optimizer = build_optimizer(parameters, train)
+    optimisation = Optimisation(model, train, Alone())
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
-    def step() -> float:
-        with autocast(device, train.precision):
-            loss, aux = model(tokens)
-        (loss + aux).backward()
-        nn.utils.clip_grad_norm_(parameters, train.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())  # waits for the device
-
     for _ in range(1 if tiny else WARM_UP):
-        step()
+        optimisation.step(tokens, train.learning_rate)
     steps = 1 if tiny else STEPS
     started = time.perf_counter()
     for _ in range(steps):
-        step()
+        optimisation.step(tokens, train.learning_rate)  # waits for the device
     seconds = (time.perf_counter() - started) / steps
     rate = tokens.shape[0] * train.context / seconds
     return {
-        "parameters": sum(p.numel() for p in parameters) / 1e6,
+        "parameters": sum(p.numel() for p in optimisation.parameters) / 1e6,
         "tokens": train.batch * train.context,
         "milliseconds": 1e3 * seconds,
         "rate": rate,

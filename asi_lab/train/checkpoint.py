@@ -14,7 +14,8 @@ from asi_lab.records import Training
 
 
 def save(content: dict[str, Any], path: Path) -> None:
-    """Write durably: a reader sees the whole file or none."""
+    """Write durably: a reader sees the whole file or none. Unlike `disk.write`, what a full disk cut off
+    stays where it is: by the missing space the engine knows that the candidate is not to blame."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         torch.save(content, file)

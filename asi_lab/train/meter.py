@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asi_lab.machine import find_nvml
 from asi_lab.train.model import LanguageModel
 
 BACKWARD = 2
@@ -75,12 +76,10 @@ class EnergyMeter:
         return None if now is None or self._start is None else now - self._start
 
     def _find(self, uuid: str) -> None:
+        self._nvml = self._nvml or find_nvml()
         if self._nvml is None:
-            import pynvml
-
-            self._nvml = pynvml
+            return
         with contextlib.suppress(self._nvml.NVMLError):
-            self._nvml.nvmlInit()
             name = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
             self._handle = self._nvml.nvmlDeviceGetHandleByUUID(name)
 

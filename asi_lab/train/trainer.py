@@ -196,14 +196,3 @@ class Fit:
             matmul_rate=matmul_rate(self.device, torch.bfloat16 if mixed else torch.float32),
             joules=joules,
         )
-
-
-def fit(
-    model: LanguageModel,
-    stream: Batches,
-    train: Train,
-    report: Callable[[Report], None],
-    **others: Any,
-) -> Training:
-    """Train `model` in place from the start; the arguments are those of `Fit`."""
-    return Fit(model, stream, train, report, **others).run()

@@ -8,6 +8,7 @@ from torch import Tensor
 from asi_lab.kernels.common import choose
 from asi_lab.kernels.qkv_convolution.fused import fused_qkv_convolution
 from asi_lab.kernels.qkv_convolution.naive import naive_qkv_convolution
+from asi_lab.kernels.short_convolution import check_parameters
 from asi_lab.kernels.short_convolution.sequences import check_cu_seqlens
 
 
@@ -39,12 +40,7 @@ def qkv_convolution(
     if num_heads < 1 or key_dim < 1 or 2 * num_heads * key_dim >= D or D % num_heads:
         expected = f"num_heads * (2 * key_dim + V) with num_heads = {num_heads}, key_dim = {key_dim}"
         raise ValueError(f"qkv must have a width of {expected} and V of at least 1, got {D}")
-    if weight.dim() != 2 or weight.shape[0] != D or weight.shape[1] < 1:
-        raise ValueError(f"weight must be [D, W] with D = {D}, got {list(weight.shape)}")
-    if bias is not None and bias.shape != (D,):
-        raise ValueError(f"bias must be [D] = [{D}], got {list(bias.shape)}")
-    if activation not in (None, "silu"):
-        raise ValueError(f"activation must be None or 'silu', got {activation!r}")
+    check_parameters(qkv, weight, bias, activation)
     check_cu_seqlens(cu_seqlens, qkv)
     form = choose(implementation, qkv, ("naive", "fused", "triton"), cpu="fused", gpu="triton")
     arguments = (qkv, weight, bias, num_heads, key_dim, activation == "silu", norm_eps, cu_seqlens)

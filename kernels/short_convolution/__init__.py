@@ -31,7 +31,7 @@ def short_convolution(
     """
     if x.dim() != 3:
         raise ValueError(f"x must be [B, T, D], got {list(x.shape)}")
-    _check_parameters(x, weight, bias, activation)
+    check_parameters(x, weight, bias, activation)
     check_cu_seqlens(cu_seqlens, x)
     form = choose(implementation, x, ("naive", "shift", "triton"), cpu="shift", gpu="triton")
     silu = activation == "silu"
@@ -59,14 +59,15 @@ def short_convolution_step(
     """
     if x.dim() != 2:
         raise ValueError(f"x must be [B, D], got {list(x.shape)}")
-    _check_parameters(x, weight, bias, activation)
+    check_parameters(x, weight, bias, activation)
     if cache.shape != (*x.shape, weight.shape[1]):
         raise ValueError(f"cache must be [B, D, W] = {[*x.shape, weight.shape[1]]}, got {list(cache.shape)}")
     with torch.autocast(x.device.type, enabled=False):
         return convolution_step(x, cache, weight, bias, activation == "silu")
 
 
-def _check_parameters(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
+def check_parameters(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
+    """Raise ValueError, naming the argument, unless they fit x `[..., D]`."""
     D = x.shape[-1]
     if weight.dim() != 2 or weight.shape[0] != D or weight.shape[1] < 1:
         raise ValueError(f"weight must be [D, W] with D = {D}, got {list(weight.shape)}")

@@ -219,7 +219,7 @@ def test_errors_name_what_does_not_fit(arguments, message):
 
 
 def test_the_kernel_compiles_for_gpus():
-    """For sm_80 and sm_90 without having one: nothing spills and loads are of 16 bytes."""
+    """For sm_80 and sm_90 without having one: PTX without local memory, loads of 16 bytes."""
     code = """
 import re, triton
 from triton.backends.compiler import GPUTarget

@@ -44,9 +44,6 @@ class Board:
     def __init__(self, *counts) -> None:
         self.counts, self.names = list(counts), []
 
-    def nvmlInit(self) -> None:  # noqa: N802
-        pass
-
     def nvmlDeviceGetHandleByUUID(self, name):  # noqa: N802
         self.names.append(name)
         return "handle"

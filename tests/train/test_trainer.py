@@ -40,7 +40,7 @@ def train(layer: type[nn.Module], settings=TRAIN, seed: int = 0):
     torch.set_num_threads(1)
     model = LanguageModel(layer, MODEL, VOCABULARY)
     curve: list = []
-    return model, trainer.fit(model, Stream(), settings, curve.append), curve
+    return model, trainer.Fit(model, Stream(), settings, curve.append).run(), curve
 
 
 def test_two_runs_of_a_seed_give_identical_losses(delta_net):
