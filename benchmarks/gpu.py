@@ -1,12 +1,13 @@
 """Kernels and training steps on one GPU, against flash-linear-attention and torch.compile.
 
-    benchmarks/gpu.sh [-o FILE] [--minutes 9.5] [--only TEXT] [--device cpu --tiny]
+    benchmarks/gpu.sh [-o FILE] [--minutes 9.5] [--tables NAME ...] [--only TEXT] [--device cpu --tiny]
 
 Three tables: errors of each form against the float64 reference, time and memory of a forward and backward
-pass, tokens a second of whole models. Each figure is measured in a worker process. If one fails, hangs or
-takes the GPU down with it, a new worker goes on behind it; the table says what went wrong and the exit
-status is 1. What no time was left for is told apart. `--device cpu --tiny` runs all of the logic on a
-machine without a GPU, leaving out what needs one.
+pass, tokens a second of whole models. First all processor cores measure errors and compile what is to be
+timed, which takes longest; then one process has the GPU to itself and times. What was compiled and tuned
+stays in .bench-gpu/ for the next run. If a figure fails, hangs or takes the GPU down with it, a new process
+goes on behind it; the table says what went wrong and the exit status is 1. What no time was left for is told
+apart. `--device cpu --tiny` runs all of the logic on a machine without a GPU, leaving out what needs one.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -40,15 +42,27 @@ WIDTHS = {"20M": (256, 8), "340M": (1024, 8), "1.3B": (2048, 16)}
 """Width and heads of the presets."""
 
 TOKENS = (32_768, 8_192, 65_536)
-"""Tokens of a pass, in sequences of 2048. All is measured at the first before anything at the others."""
+"""Tokens of a pass, in sequences of 2048. All is measured at the first; at the others the operations whose
+kernels are ours."""
 
 BOUNDS = {"fp32": 1e-2, "bf16": 5e-2}
 """Errors beyond are marked: more than rounding of these formats (TF32 products included) should do."""
 
+TABLES = ("errors", "models", "times")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-JOB_SECONDS = 120.0
+JOB_SECONDS = {"prepare": 240.0, "measure": 120.0}
 MARK = "RESULT "
 BROKEN_GPU = 3
+
+PREPARING = 0.45
+"""Share of the time in which the cores compile; what they did not come to is compiled when it is measured."""
+
+CACHE = Path(__file__).parents[1] / ".bench-gpu"
+SHARES = {"errors": 0.05, "times": 0.05, "models": 0.2}
+"""Of the GPU's memory, for a process among others; what needs more is compiled when it is measured."""
+
+Phase = Literal["prepare", "measure"]
+Results = dict["Job", dict[str, Any]]
 
 
 class Job(NamedTuple):
@@ -62,24 +76,28 @@ class Job(NamedTuple):
 def main() -> int:
     arguments = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(CACHE / "triton"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE / "inductor"))
     if arguments.worker is not None:
         return work(arguments)
     jobs = list(plan(arguments))
-    results: list[dict[str, Any]] = []
+    results: Results = {}
     head = header(arguments)
     print(head, file=sys.stderr)
+    started = time.monotonic()
     try:
-        collect(jobs, results, arguments)
+        prepare(jobs, results, arguments, started + 60 * PREPARING * arguments.minutes)
+        print(f"prepared in {time.monotonic() - started:.0f} s", file=sys.stderr)
+        measure(jobs, results, arguments, started + 60 * arguments.minutes)
     except KeyboardInterrupt:
         print("interrupted; this is what there is", file=sys.stderr)
         return 130
     finally:
-        results += [{"missing": True}] * (len(jobs) - len(results))
-        text = "\n".join([head, *render(dict(zip(jobs, results, strict=True)))])
+        text = "\n".join([head, *render({job: results.get(job, {"missing": True}) for job in jobs})])
         print(text)
         if arguments.output is not None:
             arguments.output.write_text(text + "\n", encoding="utf-8")
-    return int(any("error" in result or result.get("beyond") for result in results))
+    return int(any("error" in result or result.get("beyond") for result in results.values()))
 
 
 def parse() -> argparse.Namespace:
@@ -88,8 +106,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", help="a GPU, or cpu (default cuda)")
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes, to try the script")
     parser.add_argument("--minutes", type=float, default=9.5, help="time for all (default 9.5)")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="only these")
     parser.add_argument("--only", default="", help="only rows that have this text in a cell")
-    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=list(JOB_SECONDS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -97,7 +116,7 @@ def plan(arguments: argparse.Namespace) -> Iterator[Job]:
     """All jobs, the most telling ones first."""
     device = torch.device(arguments.device)
     for job in _plan(device, arguments.tiny):
-        if any(arguments.only in cell for cell in job.row):
+        if job.table in arguments.tables and any(arguments.only in cell for cell in job.row):
             yield job
 
 
@@ -114,11 +133,12 @@ def _plan(device: torch.device, tiny: bool) -> Iterator[Job]:
         for kind in gpu_models.MODELS if device.type == "cuda" else ("ours",):
             yield Job("models", (preset, kind), "")
     timed = {name: operation for name, operation in OPERATIONS.items() if operation.timed}
+    own = {name: operation for name, operation in timed.items() if "fla" not in operation.all_forms()}
     tokens = (64,) if tiny else TOKENS
     yield from _timings(timed, device, tiny, tokens[0], CONTENDERS)
     for contenders in (CONTENDERS[:-1], CONTENDERS[-1:]):  # compiling takes longest
         for count in tokens[1:]:
-            yield from _timings(timed, device, tiny, count, contenders)
+            yield from _timings(own, device, tiny, count, contenders)
 
 
 def _timings(
@@ -135,14 +155,48 @@ def _timings(
                     yield Job("times", (name, width, str(tokens)), contender)
 
 
-def collect(jobs: list[Job], results: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    """Append the result of each job, until time is over."""
-    end = time.monotonic() + 60 * arguments.minutes
-    while len(results) < len(jobs) and time.monotonic() < end:
-        with contextlib.closing(worker_results(len(results), end)) as arriving:
-            for job, result in zip(jobs[len(results) :], arriving, strict=False):
-                results.append(result)
-                print(f"[{len(results)}/{len(jobs)}] {name_of(job)}: {result}", file=sys.stderr)
+def prepare(jobs: list[Job], results: Results, arguments: argparse.Namespace, end: float) -> None:
+    """Measure all errors, and compile what will be timed, over all cores; what compiles longest first."""
+    started = time.monotonic()
+    numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in sorted(range(len(jobs)), key=lambda number: _lightness(jobs[number])):
+        numbers.put(number)
+
+    def go() -> None:
+        with contextlib.closing(Worker("prepare")) as worker, contextlib.suppress(queue.Empty):
+            while time.monotonic() < end:
+                number = numbers.get_nowait()
+                result = worker.ask(number, end)
+                if jobs[number].table == "errors" and result is not None:
+                    results[jobs[number]] = result
+                seconds = time.monotonic() - started
+                print(f"{seconds:3.0f} s prepared {name_of(jobs[number])}: {result}", file=sys.stderr)
+
+    cores = 2 if arguments.device == "cpu" else max(2, (os.cpu_count() or 2) - 2)
+    with ThreadPoolExecutor(cores) as threads:
+        for going in [threads.submit(go) for _ in range(min(cores, len(jobs)))]:
+            going.result()
+    for choice in Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).rglob("*.best_config"):
+        choice.unlink()  # made on a busy GPU
+
+
+def _lightness(job: Job) -> int:
+    """Sorts by how long a job compiles: fla tries many configurations of each kernel."""
+    if "fla" in (job.column, *job.row):
+        return 0
+    return {"models": 1, "times": 2, "errors": 3}[job.table]
+
+
+def measure(jobs: list[Job], results: Results, arguments: argparse.Namespace, end: float) -> None:
+    """Time one job after the other, until time is over."""
+    with contextlib.closing(Worker("measure")) as worker:
+        for number, job in enumerate(jobs):
+            if job in results or time.monotonic() >= end:
+                continue
+            result = worker.ask(number, end)
+            if result is not None:
+                results[job] = result
+            print(f"[{len(results)}/{len(jobs)}] {name_of(job)}: {result}", file=sys.stderr)
 
 
 def name_of(job: Job) -> str:
@@ -150,38 +204,62 @@ def name_of(job: Job) -> str:
     return ", ".join(filter(None, (*job.row, job.column)))
 
 
-def worker_results(first: int, end: float) -> Generator[dict[str, Any], None, None]:
-    """Results of a worker that begins at job `first`, at least one; the last may be what it died of."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(first)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    lines: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=_read, args=(process, lines), daemon=True).start()
-    done = 0
-    try:
+class Worker:
+    """Asks a process for one result after the other; one that died or hangs is replaced by another."""
+
+    def __init__(self, phase: Phase) -> None:
+        self.phase = phase
+        self.process: subprocess.Popen[str] | None = None
+        self.lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def ask(self, number: int, end: float) -> dict[str, Any] | None:
+        """The result of job `number`, or what the process died of; None where time is over."""
+        process = self._alive()
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+        deadline = time.monotonic() + JOB_SECONDS[self.phase]
         while True:
             try:
-                left = end - time.monotonic()
-                line = lines.get(timeout=max(0.0, min(JOB_SECONDS, left)))
+                line = self.lines.get(timeout=max(0.0, min(deadline, end) - time.monotonic()))
             except queue.Empty:
-                if time.monotonic() < end:
-                    yield {"error": f"no result within {JOB_SECONDS:.0f} s"}
-                return
+                self.close()
+                seconds = JOB_SECONDS[self.phase]
+                return {"error": f"no result within {seconds:.0f} s"} if time.monotonic() < end else None
             if line is None:
-                if process.wait() not in (0, BROKEN_GPU) or not done:
-                    yield {"error": f"the worker ended with status {process.returncode}"}
-                return
+                status = process.wait()
+                self.close()
+                return {"error": f"the process ended with status {status}"}
             if line.startswith(MARK):
-                done += 1
-                yield json.loads(line.removeprefix(MARK))
-            else:
-                print(line, end="", file=sys.stderr)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+                return dict(json.loads(line.removeprefix(MARK)))
+            print(line, end="", file=sys.stderr)
+
+    def _alive(self) -> subprocess.Popen[str]:
+        if self.process is None or self.process.poll() is not None:
+            self.close()
+            environment = dict(os.environ)
+            if self.phase == "prepare":
+                environment |= {"FLA_CACHE_RESULTS": "0", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+            command = [sys.executable, __file__, *sys.argv[1:], "--worker", self.phase]
+            pipe = subprocess.PIPE
+            self.process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, text=True, start_new_session=True, env=environment
+            )
+            self.lines = queue.SimpleQueue()
+            threading.Thread(target=_read, args=(self.process, self.lines), daemon=True).start()
+        return self.process
+
+    def close(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
 
 
-def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+def _read(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         lines.put(line)
@@ -189,13 +267,19 @@ def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> Non
 
 
 def work(arguments: argparse.Namespace) -> int:
-    """Do the jobs from `arguments.worker` on, one line of standard output each."""
-    device = torch.device(arguments.device)
+    """Do the jobs whose numbers come on standard input, one line of standard output each."""
+    device, is_preparing = torch.device(arguments.device), arguments.worker == "prepare"
     if device.type == "cpu":
         torch.set_num_threads(1)
-    for job in list(plan(arguments))[arguments.worker :]:
+    if is_preparing:
+        _without_tuning()
+    jobs = list(plan(arguments))
+    for line in sys.stdin:
+        job = jobs[int(line)]
+        if is_preparing and device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(SHARES[job.table])
         try:
-            result = run(job, device, arguments.tiny)
+            result = run(job, device, arguments.tiny, is_preparing)
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
             result = {"error": f"{type(error).__name__}: {lines[0][:200]}"}
@@ -210,11 +294,22 @@ def work(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run(job: Job, device: torch.device, tiny: bool) -> dict[str, Any]:
-    """The figures of one job."""
+def _without_tuning() -> None:
+    """Compile all configurations of a kernel and time none: others are at work on the same GPU."""
+    from triton.runtime.autotuner import Autotuner
+
+    def once(kernel: Callable[[], Any], quantiles: Any = None) -> list[float]:
+        kernel()
+        return [1.0, 1.0, 1.0]
+
+    Autotuner.do_bench = property(lambda self: once)
+
+
+def run(job: Job, device: torch.device, tiny: bool, only_compile: bool) -> dict[str, Any]:
+    """The figures of one job; of what is to be timed nothing, where it is only to be compiled."""
     if job.table == "models":
         preset, kind = job.row
-        return gpu_models.measure(preset, kind, device, tiny)
+        return gpu_models.measure(preset, kind, device, tiny, only_compile)
     operation = OPERATIONS[job.row[0]]
     if job.table == "errors":
         dtype, form = job.row[1:]
@@ -228,8 +323,10 @@ def run(job: Job, device: torch.device, tiny: bool) -> dict[str, Any]:
     size = Size(tokens // length, length, heads, width // heads, 97 if tiny else 50_257)
     make = Make(device, torch.bfloat16)
     backend = "inductor" if device.type == "cuda" else "eager"
-    milliseconds, megabytes = gpu_ops.measure(operation, job.column, size, make, backend)
-    return {"milliseconds": milliseconds, "megabytes": megabytes}
+    both = gpu_ops.forward_and_backward(operation, job.column, size, make, backend)
+    if only_compile:
+        return {}
+    return {"milliseconds": gpu_ops.milliseconds(both, device), "megabytes": gpu_ops.megabytes(both, device)}
 
 
 def header(arguments: argparse.Namespace) -> str:
@@ -251,7 +348,7 @@ def header(arguments: argparse.Namespace) -> str:
     )
 
 
-def render(results: dict[Job, dict[str, Any]]) -> Iterator[str]:
+def render(results: Results) -> Iterator[str]:
     """The three tables as markdown, then what went wrong."""
     yield from _render_errors(results)
     yield from _render_times(results)
@@ -272,7 +369,7 @@ def _cell(result: dict[str, Any] | None, text: str) -> str:
     return "?" if "missing" in result else "error" if "error" in result else text.format(**result)
 
 
-def _render_errors(results: dict[Job, dict[str, Any]]) -> Iterator[str]:
+def _render_errors(results: Results) -> Iterator[str]:
     yield (
         "Relative errors (by norm, of the worst output and gradient) against the reference in float64 on "
         "the same inputs; keys alike (0.9) and beta = 2. "
@@ -287,7 +384,7 @@ def _render_errors(results: dict[Job, dict[str, Any]]) -> Iterator[str]:
     yield ""
 
 
-def _render_times(results: dict[Job, dict[str, Any]]) -> Iterator[str]:
+def _render_times(results: Results) -> Iterator[str]:
     yield (
         "Milliseconds of a forward and backward pass in bf16 (median; in brackets MB held beyond the "
         "inputs). Ours as chosen by `auto`; the last column is the best other's time over ours.\n"
@@ -307,7 +404,7 @@ def _render_times(results: dict[Job, dict[str, Any]]) -> Iterator[str]:
     yield ""
 
 
-def _render_models(results: dict[Job, dict[str, Any]]) -> Iterator[str]:
+def _render_models(results: Results) -> Iterator[str]:
     columns = {
         "M parameters": "{parameters:.1f}",
         "tokens a step": "{tokens}",

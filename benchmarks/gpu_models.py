@@ -57,8 +57,11 @@ def settings_of(preset: str, tiny: bool) -> Settings:
     return replace(settings, model=model, train=replace(train, batch=train.micro_batch))
 
 
-def measure(preset: str, kind: str, device: torch.device, tiny: bool) -> dict[str, Any]:
-    """Tokens a second, use of the device's product rate, peak memory of training steps on random tokens."""
+def measure(
+    preset: str, kind: str, device: torch.device, tiny: bool, only_compile: bool = False
+) -> dict[str, Any]:
+    """Tokens a second, use of the device's product rate, peak memory of training steps on random tokens;
+    nothing where it is only to be compiled."""
     from asi_lab.lineage_repo.delta_net.architecture import DeltaNet
 
     settings = settings_of(preset, tiny)
@@ -75,8 +78,10 @@ def measure(preset: str, kind: str, device: torch.device, tiny: bool) -> dict[st
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
-    for _ in range(1 if tiny else WARM_UP):
+    for _ in range(1 if tiny or only_compile else WARM_UP):
         optimisation.step(tokens, train.learning_rate)
+    if only_compile:
+        return {}
     steps = 1 if tiny else STEPS
     started = time.perf_counter()
     for _ in range(steps):

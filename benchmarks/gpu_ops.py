@@ -316,10 +316,10 @@ def _error(actual: Any, expected: Any) -> float:
     return math.nan if any(math.isnan(e) for e in errors) else max(errors)
 
 
-def measure(
+def forward_and_backward(
     operation: Operation, contender: str, size: Size, make: Make, backend: str
-) -> tuple[float, float]:
-    """Milliseconds of a forward and backward pass, and the megabytes it takes beyond its inputs."""
+) -> Callable[[], None]:
+    """Both passes of a contender, which have run once: what is to be compiled is compiled."""
     torch.manual_seed(0)
     inputs = operation.inputs(size, make)
     if contender == "fla":
@@ -332,7 +332,7 @@ def measure(
         torch.autograd.grad(outputs_of(call(inputs)), leaves, gradients)
 
     both()
-    return milliseconds(both, make.device), megabytes(both, make.device)
+    return both
 
 
 def _contender(
@@ -350,6 +350,7 @@ def _contender(
         return lambda inputs: fla(size, inputs)
     formula = operation.formula
     assert formula is not None
+    torch.compiler.reset()  # after some shapes it would compile no more and run the formula as it is
     return torch.compile(lambda inputs: formula(size, inputs), backend=backend, dynamic=False)
 
 

@@ -91,6 +91,10 @@ def _sections(distributions: Iterable[str], standard_library: bool) -> Iterator[
             yield f"{distribution}/{name}", docstrings(_read(path))
 
 
+NAMED = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+"""What has a docstring, besides the module. Other statements have names too, of other types."""
+
+
 def docstrings(source: bytes) -> list[tuple[str, str]]:
     """`(qualified name, docstring)` of a module, its public classes and functions, in order of the source.
 
@@ -110,13 +114,12 @@ def docstrings(source: bytes) -> list[tuple[str, str]]:
 
 
 def _collect(node: ast.AST, name: str, found: list[tuple[str, str]]) -> None:
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+    if isinstance(node, ast.Module | NAMED):
         if docstring := ast.get_docstring(node):
             found.append((name or "Overview", docstring))
         for child in node.body:
-            inner = getattr(child, "name", "_")
-            if not inner.startswith("_"):
-                _collect(child, f"{name}.{inner}" if name else inner, found)
+            if isinstance(child, NAMED) and not child.name.startswith("_"):
+                _collect(child, f"{name}.{child.name}" if name else child.name, found)
 
 
 def _standard_library() -> list[tuple[str, Path]]:

@@ -8,6 +8,9 @@ from which the chunk's part of all gradients follows at once. So neither the log
 exist for more than one chunk. What the loss is multiplied with later (1 over the count of tokens, the
 scale of a mixed-precision optimiser) is applied to the finished gradients in the backward pass, also
 because `d_logits` keeps away from the smallest numbers of float16 that way.
+
+The products are over a vocabulary filled up to a multiple of 8 with weights of zero: where a size is odd, as
+that of GPT-2's vocabulary is, a GPU's library falls back to kernels that load one number at a time.
 """
 
 from collections.abc import Callable
@@ -86,23 +89,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         (N, D), V = x.shape, weight.shape[0]
-        w, b = weight.to(dtype), None if bias is None else bias.to(dtype)
+        w, b = _filled(weight, dtype), None if bias is None else _filled(bias, dtype)
         losses = torch.empty(N, dtype=exact, device=x.device)
         # Rows that start at multiples of 128 bytes: products and kernels are much slower on odd rows.
         buffer = torch.empty(C, -(-V // 64) * 64, dtype=dtype, device=x.device)
         buffer[:, V:] = 0
         d_x = torch.empty(N, D, dtype=dtype, device=x.device) if wanted[0] else None
-        d_weight = torch.zeros(V, D, dtype=exact, device=x.device) if wanted[1] else None
-        d_bias = torch.zeros(V, dtype=exact, device=x.device) if wanted[2] else None
+        d_weight = torch.zeros(len(w), D, dtype=exact, device=x.device) if wanted[1] else None
+        d_bias = torch.zeros(len(w), dtype=exact, device=x.device) if wanted[2] else None
         for start in range(0, N, C):
             rows = slice(start, start + C)
             inputs = x[rows].to(dtype)
-            logits = buffer[: len(inputs), :V]
+            logits = buffer[: len(inputs), : len(w)]
             if b is None:
                 torch.mm(inputs, w.t(), out=logits)
             else:
                 torch.addmm(b, inputs, w.t(), out=logits)
-            losses[rows] = differentiate(logits, target[rows], counted[rows], softcap, any(wanted))
+            losses[rows] = differentiate(logits[:, :V], target[rows], counted[rows], softcap, any(wanted))
+            logits[:, V:] = 0
             if d_x is not None:
                 torch.mm(logits, w, out=d_x[rows])
             if d_weight is not None and dtype == exact:
@@ -111,7 +115,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 d_weight += torch.mm(logits.t(), inputs)
             if d_bias is not None:
                 d_bias += logits.sum(0, dtype=exact)
-        ctx.save_for_backward(d_x, d_weight, d_bias, count)
+        ctx.save_for_backward(d_x, *(None if d is None else d[:V] for d in (d_weight, d_bias)), count)
         ctx.dtypes = x.dtype, weight.dtype, None if bias is None else bias.dtype
         total = losses.sum()
         return total if count is None else total / count
@@ -127,6 +131,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for d, dtype in zip(gradients, ctx.dtypes, strict=True)
         )
         return (*scaled, *[None] * 8)
+
+
+def _filled(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    """`[V, ...]` in that dtype, with rows of zeros up to a multiple of 8."""
+    V, *rest = parameter.shape
+    if V % 8 == 0:
+        return parameter.to(dtype)
+    filled = parameter.new_zeros(-(-V // 8) * 8, *rest, dtype=dtype)
+    filled[:V] = parameter
+    return filled
 
 
 def loss_and_gradient(

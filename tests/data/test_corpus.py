@@ -88,6 +88,12 @@ def g(): """Function."""
     assert builtin.docstrings(b'"""not python""" (') == []
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the statement is of Python 3.12")
+def test_a_named_type_has_no_docstring():
+    source = b'"""Module."""\ntype Names = list[str]\ndef f():\n    """Function."""\n'
+    assert builtin.docstrings(source) == [("Overview", "Module."), ("f", "Function.")]
+
+
 def test_missing_distribution_is_an_error():
     with pytest.raises(DataError, match="no-such-package, which is not installed"):
         list(builtin.pages(["no-such-package"], standard_library=False))

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from asi_lab.kernels.linear_cross_entropy import linear_cross_entropy
 
@@ -247,3 +248,28 @@ print("done")
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.stdout.endswith("done\n"), done.stdout + done.stderr
+
+
+class Products(TorchDispatchMode):
+    """The sizes of the operands of all matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):
+            self.sizes += [tuple(x.shape) for x in args if isinstance(x, torch.Tensor) and x.dim() == 2]
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+def test_products_are_over_a_multiple_of_8_whatever_the_vocabulary(bias, dtype):
+    leaves, target = example(N=16, D=8, V=11, bias=bias)
+    leaves = {name: x.to(dtype).requires_grad_() for name, x in leaves.items()}
+    with Products() as products:
+        loss = linear_cross_entropy(target=target, **leaves, implementation="chunk", chunk_size=8)
+    loss.backward()
+    assert {size for sizes in products.sizes for size in sizes} == {8, 16}
+    assert [x.grad.shape for x in leaves.values()] == [x.shape for x in leaves.values()]

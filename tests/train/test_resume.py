@@ -52,10 +52,10 @@ def layer(tmp_path) -> type[nn.Module]:
 class Run:
     """A training run whose reports are kept; at a step `cut` it is cut off behind the checkpoint."""
 
-    def __init__(self, layer, settings, folder, cut=None, resume=0, marks=()) -> None:
+    def __init__(self, layer, settings, folder, cut=None, resume=0, marks=(), model=MODEL) -> None:
         torch.manual_seed(7 if resume else 0)
         torch.set_num_threads(1)
-        self.model = LanguageModel(layer, MODEL, VOCABULARY)
+        self.model = LanguageModel(layer, model, VOCABULARY)
         self.model.recompute = settings.recompute
         self.cut, self.losses, self.measured, self.compiled, self.pulses = cut, {}, [], [], 0
         fit = Fit(self.model, Stream(), settings, self.see, marks, self.measured.append, folder)
@@ -152,10 +152,12 @@ def test_small_updates_are_not_lost_to_rounding():
 
 
 @pytest.mark.slow
-def test_compiled_blocks_train_alike_and_the_time_is_told(layer, monkeypatch, tmp_path):
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_compiled_blocks_train_alike_and_the_time_is_told(norm, layer, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    plain = Run(layer, TRAIN, None)
-    compiled = Run(layer, msgspec.structs.replace(TRAIN, compile="on"), None)
+    model = msgspec.structs.replace(MODEL, norm=norm)
+    plain = Run(layer, TRAIN, None, model=model)
+    compiled = Run(layer, msgspec.structs.replace(TRAIN, compile="on"), None, model=model)
     assert compiled.losses == pytest.approx(plain.losses, rel=1e-4)
     assert compiled.compiled == [compiled.training.compile_seconds]
     assert compiled.training.compile_seconds > 1.0
