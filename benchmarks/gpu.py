@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 
@@ -37,20 +37,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import gpu_models, gpu_ops
 from benchmarks.gpu_ops import CONTENDERS, OPERATIONS, Make, Size
-
-WIDTHS = {"20M": (256, 8), "340M": (1024, 8), "1.3B": (2048, 16)}
-"""Width and heads of the presets."""
+from benchmarks.gpu_tables import BOUNDS, WIDTHS, Job, Results, render
 
 TOKENS = (32_768, 8_192, 65_536)
 """Tokens of a pass, in sequences of 2048. All is measured at the first; at the others the operations whose
 kernels are ours."""
 
-BOUNDS = {"fp32": 1e-2, "bf16": 5e-2}
-"""Errors beyond are marked: more than rounding of these formats (TF32 products included) should do."""
-
 TABLES = ("errors", "models", "times")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-JOB_SECONDS = {"prepare": 240.0, "measure": 120.0}
+JOB_SECONDS = {"prepare": 240.0, "measure": 100.0}
 MARK = "RESULT "
 BROKEN_GPU = 3
 
@@ -62,15 +57,6 @@ SHARES = {"errors": 0.05, "times": 0.05, "models": 0.2}
 """Of the GPU's memory, for a process among others; what needs more is compiled when it is measured."""
 
 Phase = Literal["prepare", "measure"]
-Results = dict["Job", dict[str, Any]]
-
-
-class Job(NamedTuple):
-    """One figure: which table, its row, its column."""
-
-    table: str
-    row: tuple[str, ...]
-    column: str
 
 
 def main() -> int:
@@ -129,13 +115,14 @@ def _plan(device: torch.device, tiny: bool) -> Iterator[Job]:
                 forms = [f"{type(error).__name__}"]
             for form in forms:
                 yield Job("errors", (name, dtype, form), "")
-    for preset in ("micro",) if tiny else ("20m", "340m"):
-        for kind in gpu_models.MODELS if device.type == "cuda" else ("ours",):
-            yield Job("models", (preset, kind), "")
+    presets = ("micro",) if tiny else ("20m", "340m")
+    yield from (Job("models", (preset, "ours"), "") for preset in presets)
     timed = {name: operation for name, operation in OPERATIONS.items() if operation.timed}
     own = {name: operation for name, operation in timed.items() if "fla" not in operation.all_forms()}
     tokens = (64,) if tiny else TOKENS
     yield from _timings(timed, device, tiny, tokens[0], CONTENDERS)
+    if device.type == "cuda":
+        yield from (Job("models", (preset, "fla"), "") for preset in presets)
     for contenders in (CONTENDERS[:-1], CONTENDERS[-1:]):  # compiling takes longest
         for count in tokens[1:]:
             yield from _timings(own, device, tiny, count, contenders)
@@ -170,7 +157,7 @@ def prepare(jobs: list[Job], results: Results, arguments: argparse.Namespace, en
                 if jobs[number].table == "errors" and result is not None:
                     results[jobs[number]] = result
                 seconds = time.monotonic() - started
-                print(f"{seconds:3.0f} s prepared {name_of(jobs[number])}: {result}", file=sys.stderr)
+                print(f"{seconds:3.0f} s prepared {jobs[number].words}: {result}", file=sys.stderr)
 
     cores = 2 if arguments.device == "cpu" else max(2, (os.cpu_count() or 2) - 2)
     with ThreadPoolExecutor(cores) as threads:
@@ -196,12 +183,7 @@ def measure(jobs: list[Job], results: Results, arguments: argparse.Namespace, en
             result = worker.ask(number, end)
             if result is not None:
                 results[job] = result
-            print(f"[{len(results)}/{len(jobs)}] {name_of(job)}: {result}", file=sys.stderr)
-
-
-def name_of(job: Job) -> str:
-    """Row and column in words."""
-    return ", ".join(filter(None, (*job.row, job.column)))
+            print(f"[{len(results)}/{len(jobs)}] {job.words}: {result}", file=sys.stderr)
 
 
 class Worker:
@@ -230,6 +212,8 @@ class Worker:
             if line is None:
                 status = process.wait()
                 self.close()
+                if status == BROKEN_GPU:  # of the job before
+                    return self.ask(number, end)
                 return {"error": f"the process ended with status {status}"}
             if line.startswith(MARK):
                 return dict(json.loads(line.removeprefix(MARK)))
@@ -315,7 +299,7 @@ def run(job: Job, device: torch.device, tiny: bool, only_compile: bool) -> dict[
         dtype, form = job.row[1:]
         size = Size(B=2, T=20, H=2, K=8, vocabulary=97) if tiny else Size(2, 200, 8, 32, 1003)
         outputs, gradients = gpu_ops.compare(operation, form, size, Make(device, DTYPES[dtype]))
-        beyond = not max(outputs, gradients) <= BOUNDS[dtype]
+        beyond = not max(outputs, gradients) <= BOUNDS["fla" if form == "fla" else dtype]
         return {"outputs": outputs, "gradients": gradients, "beyond": beyond}
     tokens = int(job.row[2])
     length = 32 if tiny else 2048
@@ -346,83 +330,6 @@ def header(arguments: argparse.Namespace) -> str:
         f"- Python {platform.python_version()}, {', '.join(versions)}, CUDA {torch.version.cuda}\n"
         f"- {time.strftime('%Y-%m-%d')}: `{shlex.join(['benchmarks/gpu.sh', *sys.argv[1:]])}`\n"
     )
-
-
-def render(results: Results) -> Iterator[str]:
-    """The three tables as markdown, then what went wrong."""
-    yield from _render_errors(results)
-    yield from _render_times(results)
-    yield from _render_models(results)
-    failed = {job: result["error"] for job, result in results.items() if "error" in result}
-    if failed:
-        yield "Errors:\n"
-        yield from (f"- {name_of(job)}: {error}" for job, error in failed.items())
-    missing = sum("missing" in result for result in results.values())
-    if missing:
-        yield f"\nNo time was left for {missing} of {len(results)} figures (`?`)."
-
-
-def _cell(result: dict[str, Any] | None, text: str) -> str:
-    """`text` filled in; a dash for what does not exist, a question mark for what was not reached."""
-    if result is None:
-        return "–"
-    return "?" if "missing" in result else "error" if "error" in result else text.format(**result)
-
-
-def _render_errors(results: Results) -> Iterator[str]:
-    yield (
-        "Relative errors (by norm, of the worst output and gradient) against the reference in float64 on "
-        "the same inputs; keys alike (0.9) and beta = 2. "
-        f"Bold: beyond {BOUNDS['fp32']} (fp32), {BOUNDS['bf16']} (bf16).\n"
-    )
-    yield "| operation | dtype | form | outputs | gradients |\n|---|---|---|---:|---:|"
-    for job, result in results.items():
-        if job.table == "errors":
-            bold = "**" if result.get("beyond") else ""
-            cells = [bold + _cell(result, "{" + key + ":.1e}") + bold for key in ("outputs", "gradients")]
-            yield "| " + " | ".join((*job.row, *cells)) + " |"
-    yield ""
-
-
-def _render_times(results: Results) -> Iterator[str]:
-    yield (
-        "Milliseconds of a forward and backward pass in bf16 (median; in brackets MB held beyond the "
-        "inputs). Ours as chosen by `auto`; the last column is the best other's time over ours.\n"
-    )
-    yield f"| operation | model | tokens | {' | '.join(CONTENDERS)} | best other / ours |"
-    yield "|---|---|---:|" + "---:|" * (len(CONTENDERS) + 1)
-    rows = dict.fromkeys(job.row for job in results if job.table == "times")
-    order = (list(OPERATIONS), ["tiny", *WIDTHS])
-    for row in sorted(rows, key=lambda row: (order[0].index(row[0]), order[1].index(row[1]), int(row[2]))):
-        of = {column: results.get(Job("times", row, column)) for column in CONTENDERS}
-        times = {column: (result or {}).get("milliseconds") for column, result in of.items()}
-        others = [x for column, x in times.items() if x is not None and column != "ours"]
-        ratio = f"{min(others) / times['ours']:.2f}" if others and times["ours"] else "–"
-        text = "{milliseconds:.3f} ({megabytes:.0f})"
-        cells = [_cell(result, text).removesuffix(" (nan)") for result in of.values()]
-        yield "| " + " | ".join((*row, *cells, ratio)) + " |"
-    yield ""
-
-
-def _render_models(results: Results) -> Iterator[str]:
-    columns = {
-        "M parameters": "{parameters:.1f}",
-        "tokens a step": "{tokens}",
-        "ms a step": "{milliseconds:.1f}",
-        "tokens/s": "{rate:.0f}",
-        "TFLOP/s": "{teraflops:.1f}",
-        "MFU": "{share:.1%}",
-        "peak MB": "{megabytes:.0f}",
-    }
-    yield (
-        "Training steps of DeltaNet: bf16 autocast, fused AdamW, random tokens. MFU is 6 operations for each "
-        "weight of ours and token, over the rate of a large bf16 product on this device.\n"
-    )
-    yield f"| preset | model | {' | '.join(columns)} |\n|---|---|" + "---:|" * len(columns)
-    for job, result in results.items():
-        if job.table == "models":
-            yield "| " + " | ".join((*job.row, *(_cell(result, text) for text in columns.values()))) + " |"
-    yield ""
 
 
 if __name__ == "__main__":

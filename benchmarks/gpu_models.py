@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from msgspec.structs import replace
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 
 from asi_lab.config import from_preset
 from asi_lab.settings import Settings
@@ -96,4 +98,19 @@ def measure(
         "teraflops": rate * flops / 1e12,
         "share": rate * flops / matmul_rate(device, torch.bfloat16),
         "megabytes": peak_memory_mb(device),
+        "kernels": kernels(lambda: optimisation.step(tokens, train.learning_rate)) if kind == "ours" else [],
     }
+
+
+def kernels(step: Callable[[], object]) -> list[tuple[str, int, float]]:
+    """Name, launches and milliseconds of the kernels that a step runs on a GPU, the longest first."""
+    with torch.profiler.profile() as profile:
+        step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    taken: dict[str, list[float]] = {}
+    for event in profile.events():
+        if event.device_type is DeviceType.CUDA and not event.is_user_annotation:
+            taken.setdefault(event.name[:80], []).append(event.device_time / 1e3)
+    found = [(name, len(times), sum(times)) for name, times in taken.items()]
+    return sorted(found, key=lambda kernel: -kernel[2])

@@ -4,12 +4,22 @@ import argparse
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks import gpu
 
+MODEL = {
+    "parameters": 405.0,
+    "tokens": 16384,
+    "milliseconds": 90.0,
+    "rate": 182044.0,
+    "teraflops": 442.0,
+    "share": 0.55,
+    "megabytes": 20000.0,
+}
 SCRIPT = Path(gpu.__file__).with_suffix(".sh")
 
 
@@ -38,47 +48,49 @@ def test_without_a_gpu_it_says_what_is_missing():
 
 
 @pytest.fixture
-def collect(tmp_path, monkeypatch):
-    """Results of three jobs by a worker that is a few lines of Python, with `first` the job to begin at."""
+def measure(tmp_path, monkeypatch):
+    """Results of three jobs by a process that is a few lines of Python, which deal with one `job`."""
 
-    def collected(code: str, seconds: float = 30) -> list[dict[str, object]]:
+    def measured(code: str, seconds: float = 30) -> list[dict[str, object]]:
         script = tmp_path / "worker.py"
+        body = "".join(f"    {line}\n" for line in code.splitlines())
         script.write_text(
-            "import os, sys, time\nfirst = int(sys.argv[-1])\n"
-            f"def done(job): print({gpu.MARK!r} + '{{\"job\": %d}}' % job, flush=True)\n" + code
+            "import os, sys, time\n"
+            f"def done(job): print({gpu.MARK!r} + '{{\"job\": %d}}' % job, flush=True)\n"
+            f"for line in sys.stdin:\n    job = int(line)\n{body}"
         )
         monkeypatch.setattr(gpu, "__file__", str(script))
         monkeypatch.setattr(sys, "argv", ["gpu.py"])
         jobs = [gpu.Job("models", (str(i),), "") for i in range(3)]
-        results: list[dict[str, object]] = []
-        gpu.collect(jobs, results, argparse.Namespace(minutes=seconds / 60))
-        return results
+        results: dict[gpu.Job, dict[str, object]] = {}
+        gpu.measure(jobs, results, argparse.Namespace(), time.monotonic() + seconds)
+        return [results.get(job, {}) for job in jobs]
 
-    return collected
-
-
-def test_a_worker_that_dies_costs_one_figure(collect):
-    code = "for i in range(first, 3):\n    if i == 1: os.kill(os.getpid(), 9)\n    done(i)"
-    assert collect(code) == [{"job": 0}, {"error": "the worker ended with status -9"}, {"job": 2}]
+    return measured
 
 
-def test_a_worker_whose_gpu_is_broken_is_replaced(collect):
-    code = f"done(first)\nsys.exit({gpu.BROKEN_GPU})"
-    assert collect(code) == [{"job": 0}, {"job": 1}, {"job": 2}]
+def test_a_process_that_dies_costs_one_figure(measure):
+    code = "if job == 1: os.kill(os.getpid(), 9)\ndone(job)"
+    assert measure(code) == [{"job": 0}, {"error": "the process ended with status -9"}, {"job": 2}]
 
 
-def test_a_worker_that_hangs_costs_one_figure(collect, monkeypatch):
-    monkeypatch.setattr(gpu, "JOB_SECONDS", 1.0)
-    code = "for i in range(first, 3):\n    if i == 1: time.sleep(60)\n    done(i)"
-    assert collect(code) == [{"job": 0}, {"error": "no result within 1 s"}, {"job": 2}]
+def test_a_process_whose_gpu_is_broken_is_replaced(measure):
+    code = f"done(job)\nsys.exit({gpu.BROKEN_GPU})"
+    assert measure(code) == [{"job": 0}, {"job": 1}, {"job": 2}]
 
 
-def test_a_worker_that_does_nothing_is_not_asked_for_ever(collect):
-    assert collect("") == [{"error": "the worker ended with status 0"}] * 3
+def test_a_process_that_hangs_costs_one_figure(measure, monkeypatch):
+    monkeypatch.setitem(gpu.JOB_SECONDS, "measure", 1.0)
+    code = "if job == 1: time.sleep(60)\ndone(job)"
+    assert measure(code) == [{"job": 0}, {"error": "no result within 1 s"}, {"job": 2}]
 
 
-def test_what_no_time_is_left_for_stays_open(collect):
-    assert collect("done(first)\ntime.sleep(60)", seconds=1.5) == [{"job": 0}]
+def test_a_process_that_does_nothing_is_not_asked_for_ever(measure):
+    assert measure("sys.exit(0)") == [{"error": "the process ended with status 0"}] * 3
+
+
+def test_what_no_time_is_left_for_stays_open(measure):
+    assert measure("done(job)\nif job == 0: time.sleep(60)", seconds=1.5) == [{"job": 0}, {}, {}]
 
 
 def test_tables_tell_failed_from_missing_and_mark_what_is_wrong():
@@ -88,10 +100,13 @@ def test_tables_tell_failed_from_missing_and_mark_what_is_wrong():
         gpu.Job("times", ("kda", "20M", "8192"), "fla"): {"milliseconds": 3.0, "megabytes": 6.0},
         gpu.Job("times", ("kda", "20M", "8192"), "PyTorch form"): {"error": "OutOfMemoryError: full"},
         gpu.Job("models", ("20m", "ours"), ""): {"missing": True},
+        gpu.Job("models", ("340m", "ours"), ""): MODEL | {"kernels": [("gemm", 48, 20.5), ("norm", 9, 1.25)]},
     }
     text = "\n".join(gpu.render(results))
     assert "| kda | bf16 | fla | **5.0e-01** | **1.0e-03** |" in text
     assert "| kda | 20M | 8192 | 2.000 (5) | error | 3.000 (6) | – | 1.50 |" in text
     assert "| 20m | ours | ? |" in text
+    assert "Kernels of a step of 340m, ours, 21.8 ms in all" in text
+    assert "| `gemm` | 48 | 20.50 |" in text
     assert "- kda, 20M, 8192, PyTorch form: OutOfMemoryError: full" in text
-    assert "No time was left for 1 of 5 figures" in text
+    assert "No time was left for 1 of 6 figures" in text

@@ -21,7 +21,6 @@ from asi_lab.kernels.ssd import ssd
 pytest.importorskip("fla.ops", exc_type=ImportError)
 
 B, T, H, K, V = 2, 9, 2, 8, 6
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # Of each operation: the module of fla, the end of its functions' names, our reference, the gates.
 OPS = {
@@ -200,10 +199,10 @@ def test_without_a_gpu_fla_is_refused(monkeypatch):
 def test_fla_s_kernels_agree_with_our_reference(op, bounds, interpreter, make_keys):
     inputs = {n: x.half() for n, x in make_inputs(op, B=1, N=None if bounds is None else 3).items()}
     inputs |= {n: make_keys((1, T, H, K), 0.5).half() for n in ("q", "k")}
-    cu_seqlens = None if bounds is None else torch.tensor(bounds, device=DEVICE)
+    cu_seqlens = None if bounds is None else torch.tensor(bounds)
     results = []
     for implementation in ("fla", "naive"):
-        leaves = {n: x.to(DEVICE).requires_grad_() for n, x in inputs.items()}
+        leaves = {n: x.requires_grad_() for n, x in inputs.items()}
         o, state = OPS[op][2](
             **leaves, output_final_state=True, cu_seqlens=cu_seqlens, implementation=implementation
         )
@@ -221,7 +220,7 @@ def test_fla_s_kernels_forget_all_at_infinite_decay(op, interpreter, make_keys):
     inputs = {n: x.half() for n, x in make_inputs(op, B=1).items()}
     inputs |= {n: make_keys((1, T, H, K), 0.5).half() for n in ("q", "k")}
     inputs["g"][:, 3] = -torch.inf
-    inputs = {n: x.to(DEVICE).requires_grad_() for n, x in inputs.items()}
+    inputs = {n: x.requires_grad_() for n, x in inputs.items()}
     o, _ = call(op, inputs)
     expected, _ = OPS[op][2](**inputs, implementation="naive")
     torch.testing.assert_close(o, expected, rtol=5e-3, atol=5e-3)
@@ -230,9 +229,9 @@ def test_fla_s_kernels_forget_all_at_infinite_decay(op, interpreter, make_keys):
 
 
 def test_fla_s_kernels_take_a_normaliser_and_wide_features(interpreter):
-    inputs = {n: x.half().to(DEVICE) for n, x in make_inputs("decaying", B=1).items()}
+    inputs = {n: x.half() for n, x in make_inputs("decaying", B=1).items()}
     width = 1 + K + K * (K + 1) // 2
-    inputs["initial_state"] = torch.rand(1, H, width, V + 1, device=DEVICE)
+    inputs["initial_state"] = torch.rand(1, H, width, V + 1)
     fixed = {"feature_map": "taylor", "normalize": True, "output_final_state": True}
     o, state = linear_attention(**inputs, **fixed, implementation="fla")
     expected, last = linear_attention(**inputs, **fixed, implementation="naive")
@@ -242,7 +241,7 @@ def test_fla_s_kernels_take_a_normaliser_and_wide_features(interpreter):
 
 @pytest.mark.parametrize("op", OPS)
 def test_fla_s_steps_agree_with_our_reference(op, interpreter):
-    inputs = {n: x.half().to(DEVICE) for n, x in make_inputs(op, T=1, B=1).items()}
+    inputs = {n: x.half() for n, x in make_inputs(op, T=1, B=1).items()}
     for theirs, ours in zip(
         call(op, inputs), OPS[op][2](**inputs, output_final_state=True, implementation="naive"), strict=True
     ):
