@@ -1,11 +1,11 @@
 """Causal depthwise convolution on a GPU, with bias, SiLU and, per head, the Euclidean norm.
 
-One warp walks down the tokens of one head (or of as many channels) and keeps the last W inputs in
-registers, so each input is loaded once, in vectors of a few channels a lane, and a head's norm is a sum
-over the lanes of one warp, without shared memory. The backward kernel walks the same way: it repeats the
-forward, keeps the last W gradients before the convolution as well, and sums the gradients of the taps
-while it goes. So there is one launch a direction, and besides inputs, outputs and the halo of W - 1 tokens
-a tile only the partial sums of the taps move. `walk` serves `qkv_convolution` too.
+One warp walks down the tokens of one head (of several where they are narrow, or of as many channels) and
+keeps the last W inputs in registers, so each input is loaded once, in vectors of a few channels a lane, and
+a head's norm is a sum over lanes of one warp, without shared memory. The backward kernel walks the same
+way: it repeats the forward, keeps the last W gradients before the convolution as well, and sums the
+gradients of the taps while it goes. So there is one launch a direction, and besides inputs, outputs and the
+halo of W - 1 tokens a tile only the partial sums of the taps move. `walk` serves `qkv_convolution` too.
 """
 
 # Triton compiles no starred expression in a tuple, and prunes an outer `if` on a constant.
@@ -30,6 +30,10 @@ TOKENS = 64
 PROGRAMS = 4096
 """Programs of the backward kernel, about two rounds of the 16 warps that an H100's processor holds: each
 sums its tiles in registers, so more of them would only write more partial sums."""
+
+CHANNELS = 128
+"""Of a warp, if heads allow: four a lane. With one a lane too few bytes were on their way at a time: on an
+H200 the kernels reached two fifths of the memory's rate."""
 
 LONGEST = 16
 """Longest filter whose window fits in registers; beyond it, see `fir_bank`."""
@@ -87,7 +91,7 @@ def _channels(
     block, q_ptr, k_ptr, v_ptr, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr
 ):
     """Where the channels of a block are: offsets in the input, mask, and tensor, width and offsets of the
-    result. Blocks are the H heads of q, those of k, and the V value channels in runs of `BLOCK`."""
+    result. Blocks are H runs of K channels of q, as many of k, and the V value channels by `BLOCK`."""
     lane = tl.arange(0, BLOCK)
     lanes = tl.minimum(V - (block - 2 * H) * BLOCK, BLOCK)
     start = (block - 2 * H) * BLOCK
@@ -107,6 +111,17 @@ def _channels(
 
 
 @triton.jit
+def _sum_heads(y, HEADS: tl.constexpr, BLOCK: tl.constexpr):
+    """For every channel the sum over those of its head."""
+    if HEADS == 1:
+        sums = tl.sum(y)
+    else:
+        each = tl.sum(tl.reshape(y, (HEADS, BLOCK // HEADS)), 1)
+        sums = tl.reshape(tl.broadcast_to(each[:, None], (HEADS, BLOCK // HEADS)), (BLOCK,))
+    return sums
+
+
+@triton.jit
 def convolution_forward_kernel(
     x_ptr,
     weight_ptr,
@@ -120,6 +135,7 @@ def convolution_forward_kernel(
     STRIDE: tl.constexpr,
     H: tl.constexpr,
     K: tl.constexpr,
+    HEADS: tl.constexpr,
     V: tl.constexpr,
     W: tl.constexpr,
     BIAS: tl.constexpr,
@@ -129,7 +145,8 @@ def convolution_forward_kernel(
     BLOCK: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
-    """One tile of one block of channels: convolution, bias, SiLU and, in heads of q and k, the norm."""
+    """One tile of one block of channels: convolution, bias, SiLU and, in the heads of q and k, which a block
+    has `HEADS` of, the norm."""
     blocks = 2 * H + tl.cdiv(V, BLOCK)
     block, tile = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     channel, mask, out_ptr, width, to = _channels(block, q_ptr, k_ptr, v_ptr, H, K, V, BLOCK)
@@ -150,7 +167,7 @@ def convolution_forward_kernel(
                 y = y * tl.sigmoid(y)
             if H > 0:
                 if block < 2 * H:
-                    y = y * tl.rsqrt(tl.sum(y * y) + eps)
+                    y = y * tl.rsqrt(_sum_heads(y * y, HEADS, BLOCK) + eps)
             tl.store(out_ptr + u * width, y.to(out_ptr.dtype.element_ty), mask=mask & (step + u < left))
         out_ptr += UNROLL * width
         window = rows[UNROLL:]
@@ -174,6 +191,7 @@ def convolution_backward_kernel(
     STRIDE: tl.constexpr,
     H: tl.constexpr,
     K: tl.constexpr,
+    HEADS: tl.constexpr,
     V: tl.constexpr,
     W: tl.constexpr,
     BIAS: tl.constexpr,
@@ -217,8 +235,8 @@ def convolution_backward_kernel(
                         a = y
                         if SILU:
                             a = y * gate
-                        factor = tl.rsqrt(tl.sum(a * a) + eps)
-                        along = tl.sum(a * d_y) * factor * factor
+                        factor = tl.rsqrt(_sum_heads(a * a, HEADS, BLOCK) + eps)
+                        along = _sum_heads(a * d_y, HEADS, BLOCK) * factor * factor
                         d_y = (d_y - a * along) * factor
                 if SILU:
                     d_y = d_y * gate * (1 + y * (1 - gate))
@@ -274,6 +292,16 @@ def walk(
     return q, k, v
 
 
+def _heads_together(heads: int, key_dim: int) -> int:
+    """Heads that one warp takes: as many as divide them all evenly and fit, 1 where a head's channels are no
+    power of two."""
+    count = 1
+    if key_dim > 0 and key_dim & (key_dim - 1) == 0:
+        while heads % (2 * count) == 0 and 2 * count * key_dim <= CHANNELS:
+            count *= 2
+    return count
+
+
 def flat_rows(x: Tensor) -> Tensor:
     """`[B, T, D]` as `[B * T, D]`, a view where the rows are evenly apart and the channels side by side."""
     B, T, D = x.shape
@@ -311,10 +339,12 @@ class _Walk(torch.autograd.Function):
         outputs = [x.new_empty(B, T, width) for width in (keys, keys, D - 2 * keys)]
         table, tiles = make_tiles(x, cu_seqlens, TOKENS)
         ctx.save_for_backward(x, weight, bias, table)
-        block = triton.next_power_of_2(key_dim) if heads else min(128, triton.next_power_of_2(D))
+        together = _heads_together(heads, key_dim)
+        block = triton.next_power_of_2(together * key_dim or min(CHANNELS, D))
         ctx.options = {
-            "H": heads,
-            "K": key_dim,
+            "H": heads // together,
+            "K": key_dim * together,
+            "HEADS": together,
             "V": D - 2 * keys,
             "W": weight.shape[1],
             "BIAS": bias is not None,
@@ -326,7 +356,7 @@ class _Walk(torch.autograd.Function):
             "num_warps": max(1, block // 256),
         }
         ctx.eps, ctx.tiles = eps, tiles
-        ctx.blocks = 2 * heads + triton.cdiv(D - 2 * keys, block)
+        ctx.blocks = 2 * (heads // together) + triton.cdiv(D - 2 * keys, block)
         rows = flat_rows(x)
         sources = (rows, weight.contiguous(), bias, *outputs, table)
         convolution_forward_kernel[ctx.blocks * tiles,](

@@ -10,6 +10,7 @@ import torch
 
 from asi_lab.kernels import l2_norm, short_convolution
 from asi_lab.kernels.qkv_convolution import qkv_convolution
+from asi_lab.kernels.short_convolution.triton import _heads_together
 
 CU_SEQLENS = torch.tensor([0, 2, 2, 3, 16, 20])
 
@@ -71,6 +72,14 @@ def test_sequences_in_a_row_equal_single_ones(implementation, assert_same):
     assert_same(run("naive", cu_seqlens=CU_SEQLENS), one_by_one, inputs, 1e-9)
     dtype, tolerance = (torch.float64, 1e-9) if implementation == "fused" else (torch.float32, 1e-4)
     assert_same(run(implementation, cu_seqlens=CU_SEQLENS), one_by_one, inputs, tolerance, dtype)
+
+
+@pytest.mark.parametrize(("heads", "key_dim", "together"), [(6, 4, 2), (4, 32, 4), (3, 32, 1), (2, 128, 1)])
+def test_triton_norms_each_of_the_heads_that_a_warp_takes(heads, key_dim, together, assert_same):
+    assert _heads_together(heads, key_dim) == together
+    inputs = make_inputs(1, 5, heads, key_dim, value_dim=7)
+    fast, truth = (run(name, heads, key_dim) for name in ("triton", "naive"))
+    assert_same(fast, truth, inputs, 1e-4, torch.float32)
 
 
 @pytest.mark.parametrize("activation", [None, "silu"])
@@ -173,13 +182,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from asi_lab.kernels.short_convolution import triton as walk
 
-cases = itertools.product((80, 90), ("*bf16", "*fp32"), ((4, 128, 2048, 128, 4), (0, 0, 1024, 128, 4)))
-for (arch, dtype, (H, K, V, block, unroll)), bias in zip(cases, itertools.cycle((True, False))):
+shapes = (4, 128, 1, 2048), (2, 128, 4, 1024), (0, 0, 1, 1024)
+cases = itertools.product((80, 90), ("*bf16", "*fp32"), shapes)
+for (arch, dtype, (H, K, heads, V)), bias in zip(cases, itertools.cycle((True, False))):
     types = dict.fromkeys("x_ptr q_ptr k_ptr v_ptr d_q_ptr d_k_ptr d_v_ptr d_x_ptr".split(), dtype)
     types |= dict(weight_ptr="*fp32", d_taps_ptr="*fp32", T="i32", tiles="i32", programs="i32", eps="fp32")
     types |= dict(bias_ptr="*fp32") if bias else dict(tiles_ptr="*i64")
     values = dict(H=H, K=K, V=V, STRIDE=2 * H * K + V, W=4, BIAS=bias, SILU=True, VARLEN=not bias, TOKENS=64)
-    values |= dict(BLOCK=block, UNROLL=unroll, bias_ptr=None, tiles_ptr=None)
+    values |= dict(HEADS=heads, BLOCK=128, UNROLL=4, bias_ptr=None, tiles_ptr=None)
     for kernel in (walk.convolution_forward_kernel, walk.convolution_backward_kernel):
         signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
         constants = {name: values[name] for name, kind in signature.items() if kind == "constexpr"}
@@ -205,6 +215,6 @@ def test_kernels_compile_for_a_gpu():
     done = subprocess.run(
         [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, timeout=200
     )
-    assert done.stdout.split() == ["convolution_forward_kernel", "convolution_backward_kernel"] * 8, (
+    assert done.stdout.split() == ["convolution_forward_kernel", "convolution_backward_kernel"] * 12, (
         done.stderr[-3000:]
     )
