@@ -255,8 +255,8 @@ def work(arguments: argparse.Namespace) -> int:
     device, is_preparing = torch.device(arguments.device), arguments.worker == "prepare"
     if device.type == "cpu":
         torch.set_num_threads(1)
-    if is_preparing:
-        _without_tuning()
+    if device.type == "cuda":
+        _tune(is_preparing)
     jobs = list(plan(arguments))
     for line in sys.stdin:
         job = jobs[int(line)]
@@ -278,15 +278,20 @@ def work(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _without_tuning() -> None:
-    """Compile all configurations of a kernel and time none: others are at work on the same GPU."""
+def _tune(is_preparing: bool) -> None:
+    """How Triton picks one of a kernel's configurations: by a brief measurement; not at all while preparing,
+    when all are compiled and others are at work on the same GPU."""
     from triton.runtime.autotuner import Autotuner
+    from triton.testing import do_bench
 
-    def once(kernel: Callable[[], Any], quantiles: Any = None) -> list[float]:
+    def measured(kernel: Callable[[], Any], quantiles: Any = None) -> Any:
+        return do_bench(kernel, warmup=5, rep=20, quantiles=quantiles)
+
+    def compiled(kernel: Callable[[], Any], quantiles: Any = None) -> Any:
         kernel()
         return [1.0, 1.0, 1.0]
 
-    Autotuner.do_bench = property(lambda self: once)
+    Autotuner.do_bench = property(lambda self: compiled if is_preparing else measured)
 
 
 def run(job: Job, device: torch.device, tiny: bool, only_compile: bool) -> dict[str, Any]:
