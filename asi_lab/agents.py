@@ -31,9 +31,9 @@ from asi_lab.randomness import keyed_random
 from asi_lab.records import Cognition, Draw
 from asi_lab.settings import Agents as AgentSettings
 from asi_lab.settings import Settings
+from asi_lab.slots import Watch
 from asi_lab.store import Store
 from asi_lab.talks import Talks
-from asi_lab.trials import Watch
 
 T = TypeVar("T")
 
@@ -188,6 +188,7 @@ class Agents:
             reply = self.wait(functools.partial(model.complete, hello, call), call.cancelled)
             cost = self.cost(None, "greeting", name, hello, reply)
             self.store.ledger.add(f"greeting/{name}-{time.time():.3f}", cost)
+            self.watch.over("-")
         if self._models:
             control = f"; the grammar proposes {self.settings.control:.0%} as a control"
             self.store.append_events(("note", f"language models: {', '.join(self._models)}{control}", {}))

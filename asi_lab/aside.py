@@ -10,10 +10,11 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent import futures
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -46,42 +47,54 @@ def wait(done: Future[T], tick: Callable[[], None]) -> T:
             tick()
 
 
+def wait_for_one(begun: Collection[Future[Any]], tick: Callable[[], None]) -> None:
+    """Wait until one of those that were begun is done, calling `tick`, which may raise."""
+    while not futures.wait(begun, TICK_SECONDS, futures.FIRST_COMPLETED).done:
+        tick()
+
+
 class Aside:
-    """Runs `work` for candidates in daemon threads, one for each."""
+    """Runs `work` for candidates in daemon threads, one for each. Any thread may begin it; the main thread
+    waits."""
 
     def __init__(self, work: Callable[[int], object], name: str) -> None:
         self._work, self._name = work, name
         self._begun: dict[int, Future[object]] = {}
+        self._lock = threading.Lock()
 
     def begin(self, candidate_id: int) -> None:
         """Begin the work for a candidate, unless it was begun."""
-        if candidate_id not in self._begun:
-            self._begun[candidate_id] = begin(functools.partial(self._work, candidate_id), self._name)
+        with self._lock:
+            if candidate_id not in self._begun:
+                self._begun[candidate_id] = begin(functools.partial(self._work, candidate_id), self._name)
 
     def at_work(self, candidate_id: int) -> bool:
         """Whether the work for a candidate was begun and not waited for."""
         return candidate_id in self._begun
 
     @property
-    def at_hand(self) -> list[int]:
-        """The candidates whose work was begun and not waited for, in order of id."""
-        return sorted(self._begun)
+    def begun(self) -> list[Future[object]]:
+        """What was begun and not waited for."""
+        with self._lock:
+            return list(self._begun.values())
 
     def settled(self) -> None:
         """Take those whose work is done as waited for. What it raised is raised here."""
-        for number in [number for number, done in self._begun.items() if done.done()]:
+        with self._lock:
+            ended = [number for number, done in self._begun.items() if done.done()]
+        for number in ended:
             self._begun.pop(number).result()
 
     def wait(self, tick: Callable[[], None], candidate_id: int | None = None) -> None:
         """Wait for a candidate, or for all, calling `tick`, which may raise. What the work raised is raised
         here."""
-        for number in self.at_hand if candidate_id is None else [candidate_id]:
+        for number in sorted(self._begun) if candidate_id is None else [candidate_id]:
             wait(self._begun[number], tick)
             del self._begun[number]
 
     def settle(self) -> None:
         """Give what is at work a few seconds to end; what it raises is of no interest any more."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        for future in self._begun.values():
+        for future in self.begun:
             with contextlib.suppress(BaseException):
                 future.result(max(0.0, deadline - time.monotonic()))

@@ -12,6 +12,7 @@ Only runs that no pruning could have stopped count, so that what was pruned cann
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -79,19 +80,24 @@ def full_run(candidate: Candidate) -> FullRun | None:
 
 
 class Pruning:
-    """The limits that apply to the candidates of one lab, from all that have ended so far."""
+    """The limits that apply to the candidates of one lab, from those that ended before. Usable from several
+    threads."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings, self.store = settings, store
         self._runs: dict[int, FullRun | None] = {}
+        self._lock = threading.Lock()
 
-    def calibration(self, baselines: Baselines) -> Calibration:
-        """What is known now."""
-        for summary in self.store.summaries():
-            if summary.state is CandidateState.DONE and summary.id not in self._runs:
-                candidate = self.store.get(summary.id)
-                self._runs[summary.id] = full_run(candidate) if candidate else None
-        runs = [run for run in self._runs.values() if run is not None]
+    def calibration(self, baselines: Baselines, last_id: int | None = None) -> Calibration:
+        """What the candidates up to `last_id` say, by default all."""
+        with self._lock:
+            for summary in self.store.summaries():
+                if summary.state is CandidateState.DONE and summary.id not in self._runs:
+                    candidate = self.store.get(summary.id)
+                    self._runs[summary.id] = full_run(candidate) if candidate else None
+            runs = [run for run in self._runs.values() if run is not None]
+        if last_id is not None:
+            runs = [run for run in runs if run.id <= last_id]
         settings = self.settings
         return calibrate(runs, baselines.marks(), settings.train.steps, settings.supervise.false_kills)
 

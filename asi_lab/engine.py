@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import signal
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,18 +16,20 @@ import msgspec
 
 from asi_lab import baselines, disk, fitness, fsck, references, sandbox
 from asi_lab.agents import Agents
-from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
+from asi_lab.baselines import SEED_ARCHITECTURE, Baselines, run_label
 from asi_lab.control import Control, StopNow
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer.executor import Executor, LocalExecutor
 from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
+from asi_lab.helper import run_helper
 from asi_lab.knowledge import rank as knowledge
 from asi_lab.lab import Lab, check_unchanged
 from asi_lab.lineage import Lineage
 from asi_lab.llm.model import Model
 from asi_lab.loop import Loop
-from asi_lab.process import die_with_parent
+from asi_lab.places import Places, share_out, visible_gpus
+from asi_lab.process import physical_cores
 from asi_lab.protocol import CHECKPOINT_FILE, Progress
 from asi_lab.records import (
     SEED_ID,
@@ -37,22 +39,23 @@ from asi_lab.records import (
     Judgement,
 )
 from asi_lab.settings import Settings
+from asi_lab.slots import Slots
 from asi_lab.store import Store
 from asi_lab.trials import Trials
 
 HEARTBEAT_SECONDS = 1.0
-TICK_SECONDS = 0.2
 
 News = Sequence[NewEvent]
 
 
 class _Held(NamedTuple):
-    """What an engine holds while it is at work on its lab: `news` is what the preparations gave, `lock` the
-    lock's file descriptor."""
+    """What an engine holds while it is at work on its lab: `settings` with the numbers that the lab leaves to
+    the machine, `news` is what the preparations gave, `lock` the lock's file descriptor."""
 
     store: Store
     control: Control
-    executor: Executor
+    settings: Settings
+    executors: Sequence[Executor]
     news: News
     lock: int
 
@@ -67,7 +70,7 @@ class View(Protocol):
         """Show what is new in the store; called a few times a second."""
 
     def working(self, label: str, stage: str, progress: Progress | None) -> None:
-        """A trial is at work."""
+        """A trial is at work, one of several perhaps; without a stage it is no longer."""
 
 
 class Engine:
@@ -80,8 +83,8 @@ class Engine:
         executor: Executor | None = None,
         connected: Callable[[str], Model] | None = None,
     ) -> None:
-        """`executor` runs the trials; by default they run on this machine. `connected` makes a language model
-        of its name; by default over the network."""
+        """`executor` runs the trials, those of all slots; by default they run on this machine. `connected`
+        makes a language model of its name; by default over the network."""
         self.lab, self.view = lab, view
         self.settings: Settings = lab.settings()
         self.executor, self.connected = executor, connected
@@ -112,11 +115,13 @@ class Engine:
             control = Control(self.lab, self.view.say, hours)
             with control.listening():
                 try:
-                    executor, confinement = self._executor()
-                    news = [*confinement, *self._prepare_data(control)]
+                    places = share_out(self.settings, visible_gpus(os.environ), physical_cores())
+                    settings = places.settled(self.settings)
+                    executors, confinement = self._executors(settings, places)
+                    news = [*confinement, *_told(places), *self._prepare_data(control)]
                     with Store.open(self.lab.store) as store:
                         control.attend(store)
-                        work(_Held(store, control, executor, news, lock))
+                        work(_Held(store, control, settings, executors, news, lock))
                 except StopNow:
                     self.view.say(
                         "Cut off. What is finished is kept; what was running starts over next time."
@@ -130,62 +135,64 @@ class Engine:
         return 0 if control.signalled is None else 128 + control.signalled
 
     def _search(self, held: _Held, experiments: int | None) -> None:
-        store, control, executor, news, lock = held
+        store, control, settings, executors, news, lock = held
         config_text = self._config_text(store)
         ended_well = _ended_well(store)
         watch = _Watch(store, control, self.view, experiments)
-        agents = Agents(self.settings, store, self.lab.path, watch, self.connected)
-        watch.agents = agents
-        with self._beating(watch, executor, news):
+        agents = Agents(settings, store, self.lab.path, watch, self.connected)
+        watch.agents, watch.slots = agents, (slots := Slots(executors, watch))
+        with self._beating(watch, slots, news):
             agents.greet()
-            executor.prepare()
-            trials = Trials(self.lab, self.settings, store, executor, watch)
+            slots.prepare()
+            trials = Trials(self.lab, settings, store, slots, watch)
             self._measure_baselines(store, trials, lambda: control.may_go_on(watch.tick))
             lineage = self._lineage(store, config_text, lock, thorough=not ended_well)
             self._sweep_weights(store)
-            adviser = knowledge.adviser(self.settings.agents, self.lab.path)
-            loop = Loop(self.settings, config_text, store, lineage, trials, agents, adviser)
+            adviser = knowledge.adviser(settings.agents, self.lab.path)
+            loop = Loop(settings, config_text, store, lineage, trials, agents, adviser)
             control.annotate = loop.annotate
             loop.run(experiments, lambda: _may_go_on(control, watch, agents))
 
     def _race(self, held: _Held, runs: Sequence[tuple[str, int]]) -> None:
-        store, control, executor, news, lock = held
+        store, control, settings, executors, news, lock = held
         config_text = self._config_text(store)
         ended_well = _ended_well(store)
         watch = _Watch(store, control, self.view, None)
-        with self._beating(watch, executor, news):
-            executor.prepare()
+        watch.slots = slots = Slots(executors, watch)
+        with self._beating(watch, slots, news):
+            slots.prepare()
             if store.get(SEED_ID) is not None:
                 self._lineage(store, config_text, lock, thorough=not ended_well)
-            trials = Trials(self.lab, self.settings, store, executor, watch)
+            trials = Trials(self.lab, settings, store, slots, watch)
             missing = baselines.missing(runs, store.baselines())
             _measure(trials, missing, lambda: control.may_go_on(watch.tick))
 
     @contextlib.contextmanager
-    def _beating(self, watch: _Watch, executor: Executor, news: News) -> Iterator[None]:
-        """Tell viewers of the engine's start and, whatever happens, of its end, where the executor closes."""
+    def _beating(self, watch: _Watch, slots: Slots, news: News) -> Iterator[None]:
+        """Tell viewers of the engine's start and, whatever happens, of its end, where the slots close."""
         started: NewEvent = ("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()})
         watch.beat("running", started, *news)
         try:
             yield
         finally:
-            executor.close()
+            slots.close()
             cause = sys.exception()  # it says more than what may follow from it
             with contextlib.suppress(*([StoreError] if cause else [])):
                 watch.beat("stopped", ("engine_stopped", f"engine {os.getpid()} stopped", {}))
                 self.view.refresh(watch.store)
 
-    def _executor(self) -> tuple[Executor, Sequence[NewEvent]]:
-        """Where trials run, and what is to be told of their confinement: the level and what it leaves open.
+    def _executors(self, settings: Settings, places: Places) -> tuple[Sequence[Executor], News]:
+        """Where trials run, for each slot, and what is to be told of their confinement: the level and what it
+        leaves open.
 
         Raises:
             ConfigError: the settings ask for a sandbox that does not work here.
         """
         if self.executor is not None:
-            return self.executor, ()
-        confinement = sandbox.choose(self.settings.sandbox, sandbox.probe())
+            return [self.executor] * places.count, ()
+        confinement = sandbox.choose(settings.sandbox, sandbox.probe())
         level, weak = confinement.level, confinement.level is sandbox.Level.LIMITS
-        if self.settings.train.ranks != 1 and level is sandbox.Level.LANDLOCK:
+        if settings.train.ranks != 1 and level is sandbox.Level.LANDLOCK:
             raise ConfigError(
                 "train.ranks: several processes train together through local sockets, which the sandbox "
                 "`landlock` closes. Install bubblewrap (asi-lab doctor says how), or set ranks = 1."
@@ -195,8 +202,11 @@ class Engine:
             f"sandbox of trials: {level.value}; it leaves open {', '.join(sandbox.uncovered(level))}{hint}"
         )
         told: NewEvent = ("warning" if weak else "note", message, {"sandbox": level.value})
-        executor = LocalExecutor(self.lab.trials / ".waiting", confinement, self.lab.data, self.settings)
-        return executor, (told,)
+        waiting = self.lab.trials / ".waiting"
+        executors = [
+            LocalExecutor(waiting, confinement, self.lab.data, settings, gpus) for gpus in places.gpus
+        ]
+        return executors, (told,)
 
     def _prepare_data(self, control: Control) -> list[NewEvent]:
         """Build tokenizer, shards and task files once, in processes of their own; returns what was put right.
@@ -209,8 +219,8 @@ class Engine:
         tasks = [str(self.lab.data), str(self.settings.seed), str(self.settings.evaluate.limit)]
         if not (self.lab.data / "manifest.json").exists():
             self.view.say(f"Preparing data: {self.settings.data.source}, {self.settings.data.tokenizer}")
-        said = _run_helper("asi_lab.data.prepare", [str(self.lab.data), data], control)
-        said += _run_helper("asi_lab.evaluate.tasks", tasks, control)
+        said = run_helper("asi_lab.data.prepare", [str(self.lab.data), data], control)
+        said += run_helper("asi_lab.evaluate.tasks", tasks, control)
         return [("repair", line, {}) for line in said]
 
     def _config_text(self, store: Store) -> str:
@@ -299,16 +309,25 @@ def _ended_well(store: Store) -> bool:
     return bool((store.get_meta("engine") or {"state": "stopped"})["state"] == "stopped")
 
 
+def _told(places: Places) -> News:
+    """What is to be told of the slots."""
+    return [("warning" if places.crowded else "note", places.words, {})] if places.words else []
+
+
 def _measure(trials: Trials, runs: Sequence[tuple[str, int]], may_go_on: Callable[[], bool]) -> None:
-    """Run baselines, each by its name and the index of its seed.
+    """Run baselines, each by its name and the index of its seed, wherever a slot is free.
 
     Raises:
         StopNow: the search is to end.
     """
+    slots = trials.slots
     for architecture, index in runs:
+        slots.wait_for_room()
         if not may_go_on():
+            slots.wait()
             raise StopNow
-        trials.baseline(architecture, index)
+        slots.begin(run_label(architecture, index), functools.partial(trials.baseline, architecture, index))
+    slots.wait()
 
 
 def _may_go_on(control: Control, watch: _Watch, agents: Agents) -> bool:
@@ -319,26 +338,64 @@ def _may_go_on(control: Control, watch: _Watch, agents: Agents) -> bool:
 
 
 class _Watch:
-    """Keeps commands obeyed, the heartbeat going and the view fresh while a trial runs."""
+    """Keeps commands obeyed, the heartbeat going and the view fresh while trials run. Any thread says what it
+    works at; the main thread ticks."""
 
     def __init__(self, store: Store, control: Control, view: View, experiments: int | None) -> None:
         self.store, self.control, self.view = store, control, view
         self.experiments = experiments
         self.agents: Agents | None = None
+        self.slots: Slots | None = None
         self.started = time.time()
-        self._doing: dict[str, object] = {}
+        self._lock = threading.Lock()
+        self._doing: dict[str, dict[str, object]] = {}  # by label, in the order in which they began
+        self._over: set[str] = set()
+        self._news: dict[
+            tuple[str, str], Progress | None
+        ] = {}  # by label and stage: what the view is to be told
         self._last = 0.0
 
     def working(self, label: str, stage: str, progress: Progress | None) -> None:
         """Note what is being done, for the heartbeat and the view."""
-        self._doing = {"label": label, "stage": stage}
+        doing: dict[str, object] = {"label": label, "stage": stage}
         if progress is not None:
-            self._doing["progress"] = msgspec.to_builtins(progress)
-        self.view.working(label, stage, progress)
+            doing["progress"] = msgspec.to_builtins(progress)
+        with self._lock:
+            self._over.discard(label)
+            self._doing[label] = doing
+            self._tell(label, stage, progress)
+            self._forget()
+
+    def over(self, label: str) -> None:
+        """Note that nothing is done about it any more. The last one is shown until another begins."""
+        with self._lock:
+            self._over.add(label)
+            self._forget()
+
+    def _forget(self) -> None:
+        for label in [label for label in self._doing if label in self._over and len(self._doing) > 1]:
+            del self._doing[label]
+            self._over.discard(label)
+            self._tell(label, "", None)
+
+    def _tell(self, label: str, stage: str, progress: Progress | None) -> None:
+        self._news.pop((label, stage), None)  # the view is told of a point at its latest place alone
+        self._news[label, stage] = progress
+
+    def heed(self) -> None:
+        """Let a signal that ends all be heard by trials before the main thread looks."""
+        if self.control.stop_now:
+            raise StopNow
 
     def tick(self) -> None:
-        """Obey commands, then show and beat."""
+        """Obey commands, hear of trials that have ended, then show and beat."""
         self.control.tick()
+        if self.slots is not None:
+            self.slots.settle()
+        with self._lock:
+            news, self._news = self._news, {}
+        for (label, stage), progress in news.items():
+            self.view.working(label, stage, progress)
         self.view.refresh(self.store)
         if time.monotonic() - self._last >= HEARTBEAT_SECONDS:
             self.beat("paused" if self.control.paused else "running")
@@ -346,38 +403,11 @@ class _Watch:
     def beat(self, state: str, *events: NewEvent) -> None:
         """Tell viewers that the engine lives, and what it does."""
         self._last = time.monotonic()
-        doing = self._doing if state != "stopped" else {}
+        with self._lock:
+            first, *others = self._doing.values() if self._doing and state != "stopped" else [{}]
         talks = self.agents.talks.now() if self.agents and state != "stopped" else []
         engine = {"pid": os.getpid(), "time": time.time(), "state": state, "experiments": self.experiments}
         engine |= {"started": self.started, "until": self.control.until}
-        engine["talks"] = msgspec.to_builtins(talks)
-        self.store.put_meta("engine", engine | doing, *events)
-
-
-def _run_helper(module: str, arguments: list[str], control: Control) -> list[str]:
-    """Run a module of ours in a process of its own, which ends with this one; returns what it printed.
-
-    Raises:
-        StopNow: the search is to end; the process was ended.
-        DataError: it failed, with what it said.
-    """
-    with subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl+C is for the engine
-        preexec_fn=die_with_parent,
-    ) as process:
-        while True:
-            try:
-                out, err = process.communicate(timeout=TICK_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                if control.stopping:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                    raise StopNow from None
-    if process.returncode != 0:
-        raise DataError(err.strip() or f"{module} ended with status {process.returncode}")
-    return out.splitlines()
+        engine |= {"talks": msgspec.to_builtins(talks), "beside": others}
+        engine["slots"] = self.slots.count if self.slots else 1
+        self.store.put_meta("engine", engine | first, *events)

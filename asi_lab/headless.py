@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -77,11 +77,12 @@ class ConsoleView:
             transient=True,
         )
         self._whole = self._bars.add_task("data", total=None, detail="")
-        self._trial = self._bars.add_task("", total=1, visible=False, detail="")
+        self._trials: dict[str, TaskID] = {}
         self._waiting: deque[tuple[float, Text]] = deque()
         self._printing = False
         self._seen: int | None = None
-        self._drawn = self._lined = 0.0
+        self._drawn = 0.0
+        self._lined: dict[str, float] = {}
         self._so_far = ""
 
     def __enter__(self) -> Self:
@@ -115,21 +116,25 @@ class ConsoleView:
         self._show()
 
     def working(self, label: str, stage: str, progress: TrainingProgress | None) -> None:
-        """Show the trial at work."""
+        """Show a trial at work, until it has no stage any more."""
+        if not stage:
+            self._lined.pop(label, None)
+            if (bar := self._trials.pop(label, None)) is not None:
+                self._bars.remove_task(bar)
+            return
         detail, step, steps = "", 0, None
         if progress is not None:
             step, steps = progress.step, progress.steps
             detail = f"{step}/{steps}, loss {progress.loss:.3f}, {progress.tokens_per_second:,.0f} tok/s"
+        if label not in self._trials:
+            self._trials[label] = self._bars.add_task("", detail="")
+        description = plain(f"{label} {stage}")
         self._bars.update(
-            self._trial,
-            description=plain(f"{label} {stage}"),
-            completed=step,
-            total=steps,
-            detail=detail,
-            visible=True,
+            self._trials[label], description=description, completed=step, total=steps, detail=detail
         )
-        if progress is not None and not self._live and time.monotonic() - self._lined >= _LINE_SECONDS:
-            self._lined = time.monotonic()
+        lined = self._lined.get(label, -_LINE_SECONDS)
+        if progress is not None and not self._live and time.monotonic() - lined >= _LINE_SECONDS:
+            self._lined[label] = time.monotonic()
             self._print(time.time(), Text(f"{label} {stage}: step {detail}{self._so_far}"))
         self._show()
 
@@ -175,7 +180,7 @@ class ConsoleView:
             self._so_far = f" ({runs} of {total} baseline runs done)"
             return
         done, of = status.finished(summaries), f"/{self.experiments}" if self.experiments else ""
-        pace = status.pace(summaries, self.settings)
+        pace = status.pace(summaries, self.settings, status.slots_of(store))
         left = ""
         if pace is not None and self.experiments is not None:
             seconds = status.time_left(summaries, self.experiments, pace, time.time())

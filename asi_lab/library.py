@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from asi_lab import facts, pool
 from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.records import SEED_ID, Candidate, CandidateState
@@ -14,10 +16,13 @@ LESSONS, BEST, LATEST, NEAR = 60, 5, 10, 2
 
 
 class Library:
-    """The candidates and baselines of a lab at one moment."""
+    """The candidates and baselines of a lab at one moment. The results of those `beside` count for nothing
+    here: they may have been in trials at the same time, and chance says which of them have ended."""
 
-    def __init__(self, settings: Settings, store: Store, baselines: Baselines) -> None:
-        self.settings, self.store, self.baselines = settings, store, baselines
+    def __init__(
+        self, settings: Settings, store: Store, baselines: Baselines, beside: Collection[int] = ()
+    ) -> None:
+        self.settings, self.store, self.baselines, self.beside = settings, store, baselines, beside
 
     def get(self, candidate_id: int) -> Candidate:
         """The record of a candidate that is there."""
@@ -53,7 +58,7 @@ class Library:
         failed = [
             s.id
             for s in self.store.summaries()
-            if s.state.is_failure and s.state is not CandidateState.DUPLICATE
+            if s.state.is_failure and s.state is not CandidateState.DUPLICATE and s.id not in self.beside
         ]
         return [self.get(number) for number in failed[-LESSONS:]]
 
@@ -80,4 +85,5 @@ class Library:
         )
 
     def _done(self) -> list[Summary]:
-        return [s for s in self.store.summaries() if s.state is CandidateState.DONE]
+        found = self.store.summaries()
+        return [s for s in found if s.state is CandidateState.DONE and s.id not in self.beside]

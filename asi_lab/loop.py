@@ -6,10 +6,14 @@
 The loop alone joins the roles and is the only writer of the store. Each step takes a candidate as far
 as the next state and records it in one transaction, so a search that is cut off anywhere goes on with
 the step that is missing.
+
+Candidates are proposed one after the other and measured in slots, several at the same time where the lab has
+several. What may be known to a candidate is bounded by its id, so that it does not matter who ends first.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,9 +24,8 @@ import msgspec
 from asi_lab import baselines, calibration, fitness, pool, references, repeats, stagnation, steering
 from asi_lab.agents import Agents
 from asi_lab.aside import Aside
-from asi_lab.baselines import Baselines
+from asi_lab.baselines import Baselines, run_label
 from asi_lab.engineer.contract import check_source
-from asi_lab.errors import TrialError
 from asi_lab.events import NewEvent
 from asi_lab.knowledge.advice import Adviser
 from asi_lab.library import Library
@@ -34,6 +37,7 @@ from asi_lab.roles import Roles
 from asi_lab.settings import Settings
 from asi_lab.store import Store
 from asi_lab.trials import Trials
+from asi_lab.turns import Turns, label
 
 S = CandidateState
 
@@ -52,9 +56,10 @@ class Loop:
         adviser: Adviser,
     ) -> None:
         self.settings, self.config_text = settings, config_text
-        self.store, self.lineage, self.trials = store, lineage, trials
+        self.store, self.lineage, self.trials, self.slots = store, lineage, trials, trials.slots
         self.roles, self.agents = Roles(settings, agents, store.append_events, adviser), agents
         self.plans, self.ends = Aside(self.propose, "plan"), Aside(self.finish, "end")
+        self.turns = Turns(settings, store, self.slots, self.ends, agents)
         self._accepting, self._publishing = threading.Lock(), threading.Lock()
         self.index = Index(*store.vectors())
         upper = references.upper()
@@ -65,24 +70,29 @@ class Loop:
 
     def run(self, experiments: int | None, may_go_on: Callable[[], bool]) -> None:
         """Explore until the lab holds `experiments` candidates or `may_go_on` says no."""
+        tick = self.agents.watch.tick
         try:
-            while (candidate_id := self._turn(experiments)) and may_go_on():
-                self.rerun(may_go_on)
+            while (candidate_id := self.turns.next(experiments)) and may_go_on():
+                if self.rerun(may_go_on):
+                    continue
                 self._plan_from(candidate_id, experiments)
-                self.explore(candidate_id)
-            self.ends.wait(self.agents.watch.tick)
-            self.rerun(may_go_on)
+                self._refresh_baselines(candidate_id)
+                if self.store.get(candidate_id) is None:
+                    self.propose(candidate_id)
+                self.slots.begin(label(candidate_id), functools.partial(self.explore, candidate_id))
+            self.slots.wait()
+            self.ends.wait(tick)
+            while self.rerun(may_go_on):
+                self.slots.wait()
         finally:
+            self.slots.stop()
             self.agents.stopped.set()
             self.plans.settle()
             self.ends.settle()
 
     def explore(self, candidate_id: int) -> None:
-        """Take one candidate from wherever it stands through its trial; what models do about it then, they do
-        beside the next trial. One that they repaired has its turn again."""
-        self._refresh_baselines(candidate_id)
-        if self.store.get(candidate_id) is None:
-            self.propose(candidate_id)
+        """Take a proposed candidate from wherever it stands through its trial; what models do about it then,
+        they do beside the next trial. One that they repaired has its turn again."""
         self.measure(self.check(self.library.get(candidate_id)))
         if self._is_beside:
             self.ends.begin(candidate_id)
@@ -98,20 +108,6 @@ class Loop:
         candidate = self.explain(self.score(candidate))
         with self._publishing:
             self.publish(candidate)
-
-    def _turn(self, experiments: int | None) -> int | None:
-        """Whose turn it is for a trial: the first candidate that is not finished and that no model is at work
-        on, else a new one; None where the lab holds `experiments` candidates, all of them finished."""
-        while True:
-            self.ends.settled()
-            candidate_id = self._next_id()
-            over = experiments is not None and candidate_id > experiments
-            late = [
-                number for number in self.ends.at_hand if over or number <= candidate_id - self.agents.ahead
-            ]
-            if not late:
-                return None if over else candidate_id
-            self.ends.wait(self.agents.watch.tick, late[0])  # it may come back; draws count on its end
 
     def _plan_from(self, candidate_id: int, experiments: int | None) -> None:
         """Have models plan a candidate and those behind it, and wait for the first, also where it was begun
@@ -132,15 +128,16 @@ class Loop:
 
     def propose(self, candidate_id: int) -> None:
         """Draw a parent and references, have the researcher write something new, and record it."""
-        created, library = time.time(), self.library
-        draw = self.agents.drawn(candidate_id) or self._draw(candidate_id, library.entries())
-        proposed = self.roles.propose(candidate_id, draw, self.index, self.known_code, library)
+        created = time.time()
+        draw = self.agents.drawn(candidate_id) or self._draw(candidate_id, self.library.entries())
+        known = self._known_to(candidate_id)
+        proposed = self.roles.propose(candidate_id, draw, self.index, self.known_code, known)
         with self._accepting:
             self._accept(candidate_id, created, draw, proposed)
 
     def _draw(self, candidate_id: int, entries: Sequence[pool.Entry]) -> Draw:
         """Parent and references, from further away the longer the search stands still."""
-        search, seed, behind = self.settings.search, self.settings.seed, 2 * self.agents.ahead
+        search, seed, behind = self.settings.search, self.settings.seed, self.turns.behind
         orders = steering.read(self.store)
         eligible = steering.eligible(orders, entries)
         drawn = pool.draw(candidate_id, eligible, search, seed, behind)
@@ -253,7 +250,7 @@ class Loop:
             return candidate
         assert candidate.evidence is not None
         assert candidate.evidence.evaluation is not None
-        judgement = self.roles.judge(candidate, self.library, self.trials.reference_code)
+        judgement = self.roles.judge(candidate, self._known_to(candidate.id), self.trials.reference_code)
         score = fitness.score(
             candidate.evidence.evaluation, self.baselines.reference, judgement, self.baselines.noise()
         )
@@ -263,7 +260,7 @@ class Loop:
         """Have the analyst compare it with parent, siblings and baseline."""
         if candidate.state is not S.JUDGED:
             return candidate
-        analysis = self.roles.explain(candidate, self.library)
+        analysis = self.roles.explain(candidate, self._known_to(candidate.id))
         return self._advance(candidate, S.ANALYSED, analysis=analysis)
 
     def publish(self, candidate: Candidate) -> Candidate:
@@ -294,14 +291,29 @@ class Loop:
             return ()
         return (("best", f"{done.name} is the best so far: fitness {done.score.fitness:.4f}", {}),)
 
-    def rerun(self, may_go_on: Callable[[], bool]) -> None:
-        """Run those candidates once more, with another seed, that a person asked for."""
-        while (asked := steering.read(self.store).reruns) and may_go_on():
-            candidate = self.library.get(asked[0])
-            index = 1 + len(repeats.of(self.store, candidate.id))
-            run = repeats.Repeat(candidate.id, index, self.trials.repeat(candidate, index))
-            steering.finished_rerun(self.store, run)
-            self.annotate(candidate.id)
+    def rerun(self, may_go_on: Callable[[], bool]) -> bool:
+        """Run those candidates once more, with another seed, that a person asked for; returns whether there
+        were any, with a slot free again."""
+        begun = False
+        while (asked := self._asked_again()) and may_go_on():
+            self.slots.begin(*asked)
+            self.slots.wait_for_room()
+            begun = True
+        return begun
+
+    def _asked_again(self) -> tuple[str, Callable[[], None]] | None:
+        """The first run that is asked for and was not begun, and what does it."""
+        for number in steering.read(self.store).reruns:
+            index = 1 + len(repeats.of(self.store, number))
+            name = run_label(label(number), index)
+            if not self.slots.is_at_work(name):
+                return name, functools.partial(self._once_more, self.library.get(number), index)
+        return None
+
+    def _once_more(self, candidate: Candidate, index: int) -> None:
+        run = repeats.Repeat(candidate.id, index, self.trials.repeat(candidate, index))
+        steering.finished_rerun(self.store, run)
+        self.annotate(candidate.id)
 
     def annotate(self, candidate_id: int) -> None:
         """Write what people noted on a candidate, and its further runs, into its git note."""
@@ -331,7 +343,7 @@ class Loop:
 
     def _limits(self, candidate: Candidate) -> calibration.Limits:
         """How far over the baseline's curve a candidate may lie; that pruning begins or ends is news."""
-        found = self.pruning.calibration(self.baselines)
+        found = self.pruning.calibration(self.baselines, candidate.id - 1 - self.turns.apart)
         if found.in_force != bool(self.store.get_meta("pruning", False)):
             words = "begins" if found.in_force else "ends"
             message = (
@@ -342,27 +354,27 @@ class Loop:
         return self.pruning.limits(candidate.id, found)
 
     def _refresh_baselines(self, candidate_id: int) -> None:
-        """Measure further seeds of the baselines where they are due."""
+        """Measure further seeds of the baselines where they are due. Trials wait for them: who is judged by
+        them must not depend on who ends first."""
         due = baselines.due(self.settings.baselines, candidate_id - 1, self.store.baselines())
+        if not due:
+            return
+        self.slots.wait()
         for architecture, index in due:
-            try:
-                self.trials.baseline(architecture, index)
-            except (
-                TrialError
-            ) as error:  # the search has all it needs; it is tried again at the next candidate
-                self.store.append_events(("warning", f"a further seed was not measured: {error}", {}))
-        if due:
-            self.baselines = Baselines(self.settings, self.store.baselines())
+            work = functools.partial(self.trials.further_seed, architecture, index)
+            self.slots.begin(run_label(architecture, index), work)
+        self.slots.wait()
+        self.baselines = Baselines(self.settings, self.store.baselines())
 
     def _pool_news(self, candidate_id: int, draw: Draw) -> Sequence[NewEvent]:
         """What is new since the candidate before: another pool, another step against standstill."""
         search, entries = self.settings.search, self.library.entries()
         news: list[NewEvent] = []
-        if pool.generation_of(max(1, candidate_id - 1), search) != draw.generation:
+        if pool.generation_of(max(1, candidate_id - 1 - self.turns.behind), search) != draw.generation:
             ids = [entry.id for entry in pool.members(draw.generation, entries, search)]
             message = f"generation {draw.generation}: {len(ids)} in the pool"
             news.append(("pool_updated", message, {"ids": ids}))
-        last = candidate_id - 1 - 2 * self.agents.ahead
+        last = candidate_id - 1 - self.turns.behind
         if draw.step != stagnation.standstill(last - 1, entries, search).step:
             words = stagnation.standstill(last, entries, search).words
             news.append(("standstill", words, {"step": draw.step}))
@@ -373,12 +385,6 @@ class Loop:
         """What the lab knows now."""
         return Library(self.settings, self.store, self.baselines)
 
-    def _next_id(self) -> int:
-        """The candidate that is not finished, or the next new one."""
-        summaries = self.store.summaries()
-        for expected, summary in enumerate(summaries):
-            if summary.id != expected:  # later ones may have been proposed ahead
-                return expected
-            if summary.commit is None and not self.ends.at_work(expected):
-                return expected
-        return len(summaries)
+    def _known_to(self, candidate_id: int) -> Library:
+        """What the lab knows, without the results of those that may be in trials beside a candidate."""
+        return Library(self.settings, self.store, self.baselines, self.turns.beside(candidate_id))

@@ -53,6 +53,13 @@ class Search(Section, frozen=True, kw_only=True):
     max_starts: Annotated[
         Positive, about("A trial that was cut off this often is given up as interrupted.")
     ] = 3
+    slots: Annotated[
+        NonNegative,
+        about(
+            "Trials at the same time, each on train.ranks GPUs or train.threads cores of its own; 0: as many "
+            "as there is room for. Draws lag by two for each beyond the first."
+        ),
+    ] = 1
 
 
 class Data(Section, frozen=True, kw_only=True):
@@ -129,7 +136,10 @@ class Train(Section, frozen=True, kw_only=True):
     ranks: Annotated[
         NonNegative, about("Processes that train one model together, a GPU each; 0: one for every GPU.")
     ] = 1
-    threads: Annotated[NonNegative, about("CPU threads of a trial; 0 takes the physical cores.")] = 0
+    threads: Annotated[
+        NonNegative,
+        about("CPU threads of a trial; 0 takes the physical cores, divided by search.slots."),
+    ] = 0
 
 
 class Evaluate(Section, frozen=True, kw_only=True):

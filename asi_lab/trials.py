@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -17,7 +17,6 @@ from asi_lab.control import StopNow
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer import resume, run
 from asi_lab.engineer.contract import check_source
-from asi_lab.engineer.executor import Executor
 from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.run import Observe
 from asi_lab.errors import TrialError
@@ -26,6 +25,7 @@ from asi_lab.protocol import ARCHITECTURE_FILE, CHECKPOINT_FILE, Progress, Repor
 from asi_lab.randomness import keyed_seed
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
 from asi_lab.settings import Settings
+from asi_lab.slots import Slots, Watch
 from asi_lab.store import Store
 
 Advance = Callable[..., Candidate]
@@ -35,22 +35,12 @@ SUSPECT_NOISE = 2.0
 """Noise floors below the leak rule's bound before a loss at a mark is suspect."""
 
 
-class Watch(Protocol):
-    """What is told while a trial runs."""
-
-    def working(self, label: str, stage: str, progress: Progress | None) -> None:
-        """Trial `label` is in `stage`; `progress` is its latest point while it trains."""
-
-    def tick(self) -> None:
-        """Called a few times a second; may raise `StopNow`."""
-
-
 class Trials:
-    """Runs trials of one lab, one after the other."""
+    """Runs trials of one lab. Every method may be called from several threads, each of them in a slot."""
 
-    def __init__(self, lab: Lab, settings: Settings, store: Store, executor: Executor, watch: Watch) -> None:
+    def __init__(self, lab: Lab, settings: Settings, store: Store, slots: Slots, watch: Watch) -> None:
         self.lab, self.settings, self.store = lab, settings, store
-        self.executor, self.watch = executor, watch
+        self.slots, self.watch = slots, watch
         self.reference_code = (references.source(SEED_ARCHITECTURE), references.source(UPPER_REFERENCE))
 
     def candidate(
@@ -110,6 +100,13 @@ class Trials:
         message = f"baseline {architecture} seed {index}: loss {evidence.evaluation.loss:.4f}"
         self.store.put_baseline(run_record, ("baseline_measured", message, {"label": label}))
         self._discard_weights(label)
+
+    def further_seed(self, architecture: str, index: int) -> None:
+        """As `baseline`, where the search has all it needs: a failure is told and tried again later."""
+        try:
+            self.baseline(architecture, index)
+        except TrialError as error:
+            self.store.append_events(("warning", f"a further seed was not measured: {error}", {}))
 
     def repeat(self, candidate: Candidate, index: int) -> Evidence:
         """Train and evaluate a candidate once more, with the seed of that index; nothing cuts it short but
@@ -236,7 +233,7 @@ class Trials:
                 self.watch.working(label, "training", report)
             elif isinstance(report, protocol.Stage):
                 self.watch.working(label, report.state.value, None)
-                self.executor.prepare()
+                executor.prepare()
             elif isinstance(report, protocol.Trained):
                 curve.flush()
                 self.watch.working(label, "evaluation", None)
@@ -247,11 +244,12 @@ class Trials:
             resume.keep(directory, cut)
 
         self.watch.working(label, "checks", None)
-        watch = run.Watch(self.settings.supervise, expected, look, self.watch.tick, keep)
+        watch = run.Watch(self.settings.supervise, expected, look, self.slots.heed, keep)
         try:
-            pair = self.executor.take()
-            score, trusted = self._score_job(expected), candidate_id is None
-            evidence = run.run(pair, job, score, directory, watch, before, cut, trusted=trusted)
+            with self.slots.executor() as executor:
+                pair = executor.take()
+                score, trusted = self._score_job(expected), candidate_id is None
+                evidence = run.run(pair, job, score, directory, watch, before, cut, trusted=trusted)
         finally:
             curve.flush()
             key = f"{label if candidate_id is None else candidate_id}/trial-{started:.3f}"

@@ -152,10 +152,12 @@ class Recording:
             if self._shown is None or self._shown[0] != count:
                 self._shown = (count, self._at(count, now))
             found = self._shown[1]
+            at_work = self._doing(now, found.summaries, count)
             status = msgspec.structs.replace(
                 found.status,
                 time=now,
-                doing=self._doing(now, found.summaries, count),
+                doing=at_work[0] if at_work else None,
+                beside=tuple(at_work[1:]),
                 engine=EngineStatus("stopped" if self.clock.over else "running"),
                 talks=tuple(talk for end, talk in self._talks if talk.started <= now < end),
             )
@@ -225,7 +227,7 @@ class Recording:
         return Snapshot(self._status(events, summaries, len(runs), board), board, summaries, events)
 
     def _status(self, events: Sequence[Event], summaries: Sequence[Summary], runs: int, board: Any) -> Status:
-        speed = status.pace(summaries, self.settings)
+        speed = status.pace(summaries, self.settings, status.slots_of(self._store))
         spent = spending.total(e for s in summaries if s.state.is_terminal for e in self._entries[s.id])
         wanted = max(self._final, default=0)
         finished = status.finished(summaries)
@@ -250,16 +252,17 @@ class Recording:
             steering=Steering(),
         )
 
-    def _doing(self, now: float, summaries: Sequence[Summary], count: int) -> Doing | None:
-        """The trial at work: the candidate that trains, else the next baseline run."""
-        for summary in summaries:
-            if summary.state in (S.CHECKED, S.PREFLIGHTED, S.TRAINING, S.TRAINED):
-                return self._trial(f"{summary.id:04d}", summary.state.value, summary.name)
+    def _doing(self, now: float, summaries: Sequence[Summary], count: int) -> list[Doing]:
+        """The trials at work: the candidates that train, else the next baseline run."""
+        at_work = (S.CHECKED, S.PREFLIGHTED, S.TRAINING, S.TRAINED)
+        training = [summary for summary in summaries if summary.state in at_work]
+        if training:
+            return [self._trial(f"{s.id:04d}", s.state.value, s.name) for s in training]
         following = next((e for e in self._events[count:] if e.kind == "baseline_measured"), None)
         started = any(e.kind == "candidate_proposed" for e in self._events[:count])
         if following is None or (started and following.time - now > WHOLE_SECONDS):
-            return None
-        return self._trial(str(following.data.get("label", "")), "training", None)
+            return []
+        return [self._trial(str(following.data.get("label", "")), "training", None)]
 
     def _trial(self, label: str, stage: str, name: str | None) -> Doing:
         rows = self.series(label)

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -110,17 +111,21 @@ class Pair:
         scored: bool = True,
         program: tuple[str, ...] = (),
         compiled: Path | None = None,
+        gpus: Sequence[str] = (),
     ) -> None:
         """Start both in `directory`, or the trial alone; the trial's workspace is the folder `work` there.
 
         What trusted trials compiled lies in `compiled`. `program` runs as the trial instead of our own.
+        `gpus` are all that the two see, by default those that the engine sees.
         """
         self.directory, self.compiled = directory, compiled
         self.workspace = Workspace(directory / "work")
         work = self.workspace.path
         policy = msgspec.structs.replace(policy, workspace=str(work))
-        trial = sandbox.command(policy, program or _python("asi_lab.train.trial"), _trial_environment(work))
-        scorer = Command(_python("asi_lab.evaluate.scorer"), _scorer_environment(directory))
+        seen = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+        environment = _trial_environment(work) | seen
+        trial = sandbox.command(policy, program or _python("asi_lab.train.trial"), environment)
+        scorer = Command(_python("asi_lab.evaluate.scorer"), _scorer_environment(directory) | seen)
         guarded = sandbox.level is not Level.BUBBLEWRAP
         with _two_pipes() as (to_trial, from_trial, to_scorer, from_scorer):
             self.trial = Process(trial, (to_trial, from_trial), directory / "trial.log", work, guarded)
@@ -216,25 +221,35 @@ def _two_pipes() -> Iterator[tuple[int, int, int, int]]:
 class LocalExecutor:
     """One trial slot on this machine."""
 
-    def __init__(self, directory: Path, sandbox: Sandbox, data: Path, settings: Settings) -> None:
-        """Waiting pairs live in `directory`. What a killed engine left there goes.
+    def __init__(
+        self, directory: Path, sandbox: Sandbox, data: Path, settings: Settings, gpus: Sequence[str] = ()
+    ) -> None:
+        """Waiting pairs live in `directory`, those of other slots too. What a killed engine left there goes.
 
-        `data` is the lab's data directory, of which a trial sees the training shard alone.
+        `data` is the lab's data directory, of which a trial sees the training shard alone. `gpus` are those
+        of this slot, as CUDA_VISIBLE_DEVICES names them; empty: all that the engine sees.
         """
         self._root = directory
         self._compiled = directory.with_name(".compiled")
         self._sandbox = sandbox
         self._policy = policy_of(settings, [data / MANIFEST_FILE, data / TRAIN_FILE])
+        self._gpus = tuple(gpus)
         remove_tree(directory)
         self._waiting: Pair | None = None
+        # A process asks to die with its parent, which to the kernel is the thread that started it. The thread
+        # that prepares a pair may end before the pair does, so another one starts all pairs and lasts.
+        self._starter = ThreadPoolExecutor(1, "starter")
 
     def prepare(self) -> None:
         """Start the next pair, so that it has its imports behind it when it is needed."""
         if self._waiting is None:
-            self._root.mkdir(parents=True, exist_ok=True)
-            directory = Path(tempfile.mkdtemp(prefix="next-", dir=self._root))
-            directory.chmod(0o755)  # root's trials run as another user
-            self._waiting = Pair(directory, self._sandbox, self._policy, compiled=self._compiled)
+            self._waiting = self._starter.submit(self._pair).result()
+
+    def _pair(self) -> Pair:
+        self._root.mkdir(parents=True, exist_ok=True)
+        directory = Path(tempfile.mkdtemp(prefix="next-", dir=self._root))
+        directory.chmod(0o755)  # root's trials run as another user
+        return Pair(directory, self._sandbox, self._policy, compiled=self._compiled, gpus=self._gpus)
 
     def take(self) -> Pair:
         """The waiting pair, or a new one."""
@@ -249,6 +264,7 @@ class LocalExecutor:
             self._waiting.kill()
             remove_tree(self._waiting.directory)
             self._waiting = None
+        self._starter.shutdown()
 
 
 def policy_of(settings: Settings, readable: Sequence[Path]) -> Policy:

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 MOST_ENTRIES = 20_000
@@ -17,6 +18,9 @@ MOST_ENTRIES = 20_000
 
 COMPILED = ("inductor", "triton")
 """What torch.compile and Triton keep in a trial's cache."""
+
+_compiled_lock = threading.Lock()
+"""Held while what trusted trials compiled is copied: several trials begin and end at the same time."""
 
 
 class Tampered(Exception):
@@ -56,10 +60,11 @@ class Workspace:
 
     def warm(self, compiled: Path) -> None:
         """Copy what trusted trials compiled into the caches, for the trial to use and to change."""
-        if not compiled.is_dir():
-            return
         cache = self.path / "cache"
-        shutil.copytree(compiled, cache, symlinks=True, dirs_exist_ok=True)
+        with _compiled_lock:
+            if not compiled.is_dir():
+                return
+            shutil.copytree(compiled, cache, symlinks=True, dirs_exist_ok=True)
         if os.geteuid() == 0:
             owner = cache.stat()
             for folder, names, files in os.walk(cache):
@@ -72,13 +77,14 @@ class Workspace:
         if not found:
             return
         fresh = compiled.with_name(f".incoming-{compiled.name}")
-        remove_tree(fresh)
-        if compiled.is_dir():
-            shutil.copytree(compiled, fresh, symlinks=True)
-        for folder in found:
-            shutil.copytree(folder, fresh / folder.name, symlinks=True, dirs_exist_ok=True)
-        remove_tree(compiled)
-        fresh.rename(compiled)
+        with _compiled_lock:
+            remove_tree(fresh)
+            if compiled.is_dir():
+                shutil.copytree(compiled, fresh, symlinks=True)
+            for folder in found:
+                shutil.copytree(folder, fresh / folder.name, symlinks=True, dirs_exist_ok=True)
+            remove_tree(compiled)
+            fresh.rename(compiled)
 
     def used_bytes(self) -> float:
         """Bytes on disk of all that lies in it; infinite where that cannot be told in reasonable time."""

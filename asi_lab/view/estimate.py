@@ -33,7 +33,7 @@ def estimate(
     settings: Settings, store: Store | None, prices: Mapping[str, Price], candidates: int
 ) -> Estimate:
     """Estimate time, tokens and dollars of so many further candidates."""
-    pace = status.pace(store.summaries(), settings) if store else None
+    pace = status.pace(store.summaries(), settings, status.slots_of(store)) if store else None
     basis = {"time": pace.basis if pace else "nothing was measured here yet"}
     names = names_of(settings.agents)
     share = 1.0 - settings.agents.control / 3  # judge and analyst work for the control arm too

@@ -62,7 +62,8 @@ class Doing(msgspec.Struct, frozen=True):
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """Mean seconds a candidate took, from draw to end, over the `of` latest."""
+    """Mean seconds a candidate took, from draw to end, over the `of` latest; divided by the number of trials
+    at the same time."""
 
     seconds: float
     of: int
@@ -83,7 +84,7 @@ class Seconds(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A candidate on its way that is not the one in the trial."""
+    """A candidate on its way that is not in a trial."""
 
     id: int
     state: str
@@ -101,7 +102,8 @@ class Status(msgspec.Struct, frozen=True):
     """A lab at one moment. `states` counts candidates by state, the seed left out; `board` holds the
     best candidate only; `wanted` is how many candidates the search is to reach, where that is set; `spent` is
     what language models and trials have cost; `talks` are the answers that models are giving now; `steering`
-    is what people asked of the search; `queue` are the other candidates on their way."""
+    is what people asked of the search; `queue` are the other candidates on their way. `beside` are trials at
+    work beside the one in `doing`, in the order in which they began."""
 
     lab: str
     preset: str
@@ -123,27 +125,41 @@ class Status(msgspec.Struct, frozen=True):
     steering: Steering = Steering()
     queue: tuple[Waiting, ...] = ()
     budget: Budget = Budget()
+    beside: tuple[Doing, ...] = ()
+
+    @property
+    def at_work(self) -> tuple[Doing, ...]:
+        """All trials at work."""
+        return (self.doing, *self.beside) if self.doing else ()
 
 
-def pace(summaries: Sequence[Summary], settings: Settings) -> Pace | None:
-    """How fast candidates come."""
-    latest = [took for s, took in _timed(summaries, settings) if s.state.is_terminal][-LATEST:]
-    return Pace(fmean(latest), len(latest)) if latest else None
+def pace(summaries: Sequence[Summary], settings: Settings, slots: int = 1) -> Pace | None:
+    """How fast candidates come, with so many trials at the same time."""
+    latest = [took for s, took in _timed(summaries, settings, slots) if s.state.is_terminal][-LATEST:]
+    return Pace(fmean(latest) / slots, len(latest)) if latest else None
 
 
-def _timed(summaries: Sequence[Summary], settings: Settings) -> list[tuple[Summary, float]]:
+def slots_of(store: Store) -> int:
+    """How many trials the engine runs at the same time, or the last one ran."""
+    return int((store.get_meta("engine") or {}).get("slots", 1))
+
+
+def _timed(summaries: Sequence[Summary], settings: Settings, slots: int) -> list[tuple[Summary, float]]:
     """Candidates whose times tell how long they took, with the seconds. Those that outlasted every limit
     were suspended in between, or the clock was set forward; those that ended before they began saw it set
     back."""
     models = MOST_CALLS * settings.agents.timeout_seconds if settings.agents.any_model else 0.0
     limit, ended = settings.limits.trial_seconds + models, {s.id: s.updated for s in summaries}
-    timed = ((s, _took(s, ended)) for s in summaries if s.id != SEED_ID)
+    timed = ((s, _took(s, ended, slots)) for s in summaries if s.id != SEED_ID)
     return [(s, took) for s, took in timed if 0 <= took <= limit]
 
 
-def _took(summary: Summary, ended: Mapping[int, float]) -> float:
-    """Seconds from when its turn came to its end; it may have been proposed while others had theirs."""
-    before = ended.get(summary.id - 1, summary.created)
+def _took(summary: Summary, ended: Mapping[int, float], slots: int) -> float:
+    """Seconds from when its turn came to its end; it may have been proposed while others had theirs. Its turn
+    came when all those before it but `slots` - 1 had ended."""
+    near = range(summary.id - 2 * slots + 1, summary.id)
+    ends = sorted((ended[number] for number in near if number in ended), reverse=True)
+    before = ends[slots - 1] if len(ends) >= slots else summary.created
     began = summary.created if before > summary.updated else max(summary.created, before)
     return summary.updated - began
 
@@ -180,39 +196,43 @@ def read(
     summaries: Sequence[Summary] = known[0] if known else store.summaries() if store else []
     beat = store.get_meta("engine") or {} if store else {}
     engine = _engine(beat, now) if beat else _without_beat(lab)
-    speed = pace(summaries, settings)
+    slots = slots_of(store) if store else 1
+    speed = pace(summaries, settings, slots)
     wanted = beat.get("experiments")
     board = known[1] if known else leaderboard.read(store, settings) if store else None
     alive = engine.state in ("running", "paused")
+    beats = [beat, *beat.get("beside", ())] if alive and "label" in beat else []
+    doing = [_doing(one, slots, store, speed, now) for one in beats if store]
     return Status(
         lab=str(lab.path),
         preset=settings.preset,
         seed=settings.seed,
         time=now,
         engine=engine,
-        doing=_doing(beat, store, speed, now) if store and alive else None,
+        doing=doing[0] if doing else None,
         wanted=wanted,
         finished=finished(summaries),
         left=time_left(summaries, wanted, speed, now) if wanted and alive else None,
         states=dict(Counter(s.state.value for s in summaries if s.id != SEED_ID)),
         baseline_runs=len(store.baselines()) if store else 0,
         pace=speed,
-        seconds=_seconds(store, _timed(summaries, settings)) if store else None,
+        seconds=_seconds(store, _timed(summaries, settings, slots)) if store else None,
         board=msgspec.structs.replace(board, candidates=board.candidates[:1]) if board else None,
         spent=store.ledger.spent() if store else Spent(),
         talks=msgspec.convert(beat.get("talks", ()), tuple[Talk, ...]) if alive else (),
         events=tuple(store.last_events(events)) if store else (),
         steering=steering.read(store) if store else Steering(),
-        queue=tuple(_queue(summaries, beat.get("label"))),
+        queue=tuple(_queue(summaries, [one.label for one in doing] or [beat.get("label")])),
         budget=Budget(
             settings.agents.most_dollars, settings.agents.most_tokens, beat.get("until") if alive else None
         ),
+        beside=tuple(doing[1:]),
     )
 
 
-def _queue(summaries: Sequence[Summary], at_work: str | None) -> Iterator[Waiting]:
+def _queue(summaries: Sequence[Summary], at_work: Sequence[str | None]) -> Iterator[Waiting]:
     for summary in summaries:
-        if not summary.state.is_terminal and f"{summary.id:04d}" != at_work:
+        if not summary.state.is_terminal and f"{summary.id:04d}" not in at_work:
             yield Waiting(summary.id, summary.state.value)
 
 
@@ -239,13 +259,13 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _doing(beat: dict[str, Any], store: Store, speed: Pace | None, now: float) -> Doing | None:
-    label = beat.get("label")
-    if label is None:
-        return None
+def _doing(beat: dict[str, Any], slots: int, store: Store, speed: Pace | None, now: float) -> Doing:
+    """One trial at work. With several `slots` each takes so many times as long as candidates need to come."""
+    label = beat["label"]
     candidate = store.get(int(label)) if label.isdigit() else None
     progress = beat.get("progress") or {}
-    left, basis = _left(progress, candidate, speed, now)
+    own = None if speed is None else msgspec.structs.replace(speed, seconds=slots * speed.seconds)
+    left, basis = _left(progress, candidate, own, now)
     return Doing(
         label=label,
         stage=beat["stage"],

@@ -228,8 +228,8 @@ def status(found: Status) -> RenderableType:
 def _status_rows(found: Status) -> Iterable[tuple[str, Text]]:
     yield "lab", Text(f"{plain(found.lab)}  (preset {found.preset}, seed {found.seed})")
     yield "engine", _engine(found)
-    if found.doing is not None:
-        yield "now", _doing(found.doing)
+    for doing in found.at_work:
+        yield "now" if doing is found.doing else "", _doing(doing, brief=bool(found.beside))
     of = f" of {found.wanted}" if found.wanted else ""
     left = ""
     if found.left is not None and found.pace is not None:
@@ -322,14 +322,16 @@ def _engine(found: Status) -> Text:
     return text
 
 
-def _doing(doing: Doing) -> Text:
+def _doing(doing: Doing, brief: bool) -> Text:
+    """A trial at work; a `brief` one leaves room for others."""
     parts = [f"{doing.label} {plain(doing.name, limit=NAME)}" if doing.name else doing.label, doing.stage]
     text = Text("  ".join(parts))
     if doing.step is not None and doing.loss is not None:
         text.append(f"\nstep {doing.step} of {doing.steps}, loss {doing.loss:.4f}")
         text.append(f", {doing.tokens_per_second:,.0f} tokens/s")
     if doing.left is not None:
-        text.append(f"\nabout {duration(doing.left)} left ({doing.basis})")
+        left = f"about {duration(doing.left)} left"
+        text.append(f"; {left}" if brief else f"\n{left} ({doing.basis})")
     return text
 
 

@@ -14,7 +14,7 @@ from tests import simulated_engine
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     simulated: Executor = simulated_engine.SimulatedExecutor(0.0)
-    monkeypatch.setattr(engine.Engine, "_executor", lambda self: (simulated, ()))
+    monkeypatch.setattr(engine.Engine, "_executors", lambda self, settings, places: ([simulated], ()))
     return simulated_engine.make_lab(tmp_path, "")
 
 

@@ -85,9 +85,8 @@ class Curves(Pane):
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw again where a curve may have grown."""
-        doing = snapshot.status.doing
-        shown = (self.lab_app.selected, *self.lab_app.marks)
-        growing = doing and (doing.label, doing.step) if doing and doing.label in self._labels() else None
+        shown, labels = (self.lab_app.selected, *self.lab_app.marks), self._labels()
+        growing = [(doing.label, doing.step) for doing in snapshot.status.at_work if doing.label in labels]
         state = (shown, growing, snapshot.status.baseline_runs, self._ends(snapshot))
         if state != self._drawn:
             self._drawn = state

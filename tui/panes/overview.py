@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from rich.text import Text
 from textual.app import ComposeResult
@@ -13,11 +15,13 @@ from asi_lab.baselines import SEED_ARCHITECTURE
 from asi_lab.records import SEED_ID
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.panes.system import strip
-from asi_lab.tui.snapshot import NO_CURVE, Snapshot
+from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view import tables
 
 MOST_POINTS = 300
 """Candidates that are drawn as points; the line of the best misses none."""
+LIVE = ("cyan", "magenta", "green", "yellow")
+"""The curves of the running trials."""
 
 
 class Overview(Pane):
@@ -88,10 +92,11 @@ class Overview(Pane):
 
     def _live(self, snapshot: Snapshot) -> None:
         plot = self.query_one("#live", PlotWidget)
-        doing = snapshot.status.doing
-        rows = self.lab_app.reader.series(doing.label) if doing is not None else NO_CURVE
-        plot.display = len(rows) > 1
-        if doing is not None and plot.display:
+        curves = {doing.label: self.lab_app.reader.series(doing.label) for doing in snapshot.status.at_work}
+        drawn = {label: rows for label, rows in curves.items() if len(rows) > 1}
+        plot.display = bool(drawn)
+        if drawn:
             plot.clear()
-            plot.border_title = Text(f"training loss of {doing.label}")
-            plot.plot(rows[:, 0], rows[:, 2], line_style="cyan", hires_mode=HiResMode.BRAILLE)
+            plot.border_title = Text(f"training loss of {', '.join(drawn)}")
+            for rows, style in zip(drawn.values(), itertools.cycle(LIVE)):
+                plot.plot(rows[:, 0], rows[:, 2], line_style=style, hires_mode=HiResMode.BRAILLE)

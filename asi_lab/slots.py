@@ -1,0 +1,132 @@
+"""The trials that go on at the same time: each in a thread of its own, on an executor of its own.
+
+The main thread begins one wherever a slot is free, and waits. It alone obeys commands, beats and shows; what
+a trial raises is raised there, and a stop ends all trials at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+from asi_lab import aside
+from asi_lab.control import StopNow
+from asi_lab.engineer.executor import Executor
+from asi_lab.protocol import Progress
+
+CLOSE_SECONDS = 60.0
+"""How long trials may take to end once they are stopped: a guard takes its time with a hostile one."""
+
+
+class Watch(Protocol):
+    """Who is told what is being done, by any thread, and lets the main thread wait."""
+
+    def working(self, label: str, stage: str, progress: Progress | None) -> None:
+        """`label` is in `stage`; `progress` is its latest point while it trains."""
+
+    def over(self, label: str) -> None:
+        """Nothing is done about `label` any more."""
+
+    def tick(self) -> None:
+        """Called by the main thread a few times a second while it waits; may raise `StopNow`."""
+
+    def heed(self) -> None:
+        """Called by trials a few times a second; raises `StopNow` where they are to end at once."""
+
+
+class Slots:
+    """As many runs at once as there are executors, each known by its label. The main thread's, but for
+    `executor` and `heed`."""
+
+    def __init__(self, executors: Sequence[Executor], watch: Watch) -> None:
+        self._executors, self._watch = tuple(executors), watch
+        self._free = deque(executors)
+        self._begun: dict[str, Future[object]] = {}
+        self._stopped = threading.Event()
+
+    @property
+    def count(self) -> int:
+        """How many slots there are."""
+        return len(self._executors)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a slot is free."""
+        return len(self._begun) < self.count
+
+    @property
+    def begun(self) -> list[Future[object]]:
+        """What was begun and has not settled."""
+        return list(self._begun.values())
+
+    def is_at_work(self, label: str) -> bool:
+        """Whether a run of that label was begun and has not settled."""
+        return label in self._begun
+
+    def begin(self, label: str, work: Callable[[], object]) -> None:
+        """Do `work` in a slot, once one is free."""
+        self.wait_for_room()
+        self._begun[label] = aside.begin(work, f"trial {label}")
+
+    def settle(self) -> None:
+        """Take those that have ended out of their slots. What one raised is raised here."""
+        for label in [label for label, done in self._begun.items() if done.done()]:
+            self._watch.over(label)
+            self._begun.pop(label).result()
+
+    def wait_for_room(self) -> None:
+        """Wait until a slot is free."""
+        while not self.has_room:
+            self._wait_for_one()
+
+    def wait(self) -> None:
+        """Wait until all slots are free."""
+        while self._begun:
+            self._wait_for_one()
+
+    def _wait_for_one(self) -> None:
+        aside.wait_for_one(self.begun, self._watch.tick)
+        self.settle()
+
+    @contextlib.contextmanager
+    def executor(self) -> Iterator[Executor]:
+        """An executor that no other run has, for a run to use while it goes on."""
+        executor = self._free.popleft()
+        try:
+            yield executor
+        finally:
+            self._free.append(executor)
+
+    def heed(self) -> None:
+        """Called by the runs a few times a second.
+
+        Raises:
+            StopNow: all runs are to end at once.
+        """
+        self._watch.heed()
+        if self._stopped.is_set():
+            raise StopNow
+
+    def prepare(self) -> None:
+        """Get a pair ready for every slot."""
+        for executor in self._executors:
+            executor.prepare()
+
+    def stop(self) -> None:
+        """Have all runs cut off; what they raise is of no interest any more."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Cut off all runs, wait for their ends and close the executors."""
+        self.stop()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for done in self._begun.values():
+            with contextlib.suppress(BaseException):
+                done.result(max(0.0, deadline - time.monotonic()))
+        for executor in self._executors:
+            executor.close()

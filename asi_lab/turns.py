@@ -1,0 +1,69 @@
+"""Whose turn it is for a trial, and what a candidate may count on when its turn comes.
+
+Several candidates may be under way: in trials side by side, or with models that plan, repair and explain.
+Which of them ends first is chance. So a turn waits until all that lie far enough before it have ended, and
+what is known to a candidate is bounded by its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asi_lab import aside
+from asi_lab.agents import Agents
+from asi_lab.aside import Aside
+from asi_lab.settings import Settings
+from asi_lab.slots import Slots
+from asi_lab.store import Store
+from asi_lab.summary import Summary
+
+
+def label(candidate_id: int) -> str:
+    """The name of a candidate's trial, of its folder and of its place in a slot."""
+    return f"{candidate_id:04d}"
+
+
+class Turns:
+    """The turns of one search; `ends` are the candidates whose ends models are at work on."""
+
+    def __init__(self, settings: Settings, store: Store, slots: Slots, ends: Aside, agents: Agents) -> None:
+        self.store, self.slots, self.ends, self.agents = store, slots, ends, agents
+        self.apart = 2 * (settings.search.slots - 1)
+        """How far the ids of two candidates in trials may lie apart. With twice the other slots a trial may
+        take about twice as long as its neighbours' before they wait for it."""
+
+    @property
+    def behind(self) -> int:
+        """How many candidates before its own a draw does not count on: they may be under way."""
+        return 2 * self.agents.ahead + self.apart
+
+    def beside(self, candidate_id: int) -> range:
+        """The candidates that may be in trials beside one, itself among them."""
+        return range(candidate_id - self.apart, candidate_id + self.apart + 1)
+
+    def next(self, experiments: int | None) -> int | None:
+        """Whose turn it is, once a slot is free: the first candidate that is not finished and that nobody is
+        at work on, else a new one; None where the lab holds `experiments` candidates, all finished."""
+        while True:
+            self.slots.settle()
+            self.ends.settled()
+            summaries = self.store.summaries()
+            candidate_id = self._first(summaries)
+            over = experiments is not None and candidate_id > experiments
+            oldest = candidate_id - max(1, self.agents.ahead) - self.apart
+            before = [s.id for s in summaries if s.commit is None and s.id < candidate_id]
+            late = before if over else [number for number in before if number <= oldest]
+            if not late and (over or self.slots.has_room):
+                return None if over else candidate_id
+            # Those that are late may come back, and draws count on their ends.
+            aside.wait_for_one([*self.slots.begun, *self.ends.begun], self.agents.watch.tick)
+
+    def _first(self, summaries: Sequence[Summary]) -> int:
+        """The first candidate that waits for a turn, or the next new one."""
+        for expected, summary in enumerate(summaries):
+            if summary.id != expected:  # later ones may have been proposed ahead
+                return expected
+            at_work = self.ends.at_work(expected) or self.slots.is_at_work(label(expected))
+            if summary.commit is None and not at_work:
+                return expected
+        return len(summaries)
