@@ -152,6 +152,48 @@ def test_progress_lines_are_rare(screen, measured, monkeypatch):
     assert "0001 training: step 120/300, loss 3.210, 12,345 tok/s (0/8 experiments)" in shown[0]
 
 
+def test_each_trial_has_lines_of_its_own(screen, measured, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    screen.view.refresh(measured)
+    before = len(screen.lines)
+    for _ in range(15):
+        for label in ("0001", "0002"):
+            screen.view.working(label, "training", PROGRESS)
+        now[0] += 1.0
+    assert [line[20:24] for line in screen.lines[before:]] == ["0001", "0002"] * 2
+
+
+def test_each_trial_has_a_bar_until_it_is_over(measured, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(headless, "_DRAW_SECONDS", 0.0)
+    screen = Screen(terminal=True)
+    with screen.view as view:
+        view.refresh(measured)
+        view.working("0001", "evaluation", None)
+        view.working("0002", "training", PROGRESS)
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.file.getvalue())
+        assert re.search(r"0001 evaluation +[━╸╺]+", shown)
+        assert re.search(r"0002 training +[━╸╺]+ 120/300", shown)
+        before = len(screen.file.getvalue())
+        view.working("0001", "", None)
+        view.working("0003", "", None)  # it was over before it was shown
+        view.working("0002", "training", PROGRESS)
+    assert "0001 evaluation" not in screen.file.getvalue()[before:]
+    assert "0002 training" in screen.file.getvalue()[before:]
+
+
+def test_with_several_trials_at_once_candidates_come_faster(make_candidate):
+    rows = [summarise(make_candidate(number)) for number in range(6)]
+    times = {1: (0, 20), 2: (0, 10), 3: (10, 30), 4: (20, 40), 5: (30, 40)}  # two slots, both always busy
+    rows[1:] = [
+        msgspec.structs.replace(row, created=1.7e9 + 100 + begun, updated=1.7e9 + 100 + end)
+        for row, (begun, end) in zip(rows[1:], times.values(), strict=True)
+    ]
+    took = [end - begun for begun, end in times.values()]
+    assert status.pace(rows, SETTINGS, slots=2).seconds == pytest.approx(sum(took) / 5 / 2)
+
+
 def test_progress_says_how_far_and_on_what_that_rests(screen, measured, make_candidate):
     for number in (1, 2):  # each took 30 s
         measured.put(make_candidate(number))

@@ -96,6 +96,21 @@ def test_status_shows_progress_with_its_basis(run, copied):
     assert "step 30 of 90, loss 3.2500" in run("--lab", copied.path, "status").stdout
 
 
+def test_status_shows_all_trials_at_work(run, copied):
+    progress = {"step": 30, "steps": 90, "tokens": 3000, "loss": 3.25, "tokens_per_second": 100.0}
+    beat = {"pid": os.getpid(), "time": time.time(), "state": "running", "slots": 2}
+    first = {"label": "delta_net-seed7", "stage": "training", "progress": progress}
+    with Store.open(copied.store) as store:
+        store.put_meta("engine", {**beat, **first, "beside": [{"label": "0003", "stage": "evaluation"}]})
+    found = json.loads(run("--lab", copied.path, "status", "--json").stdout)
+    assert found["doing"]["label"] == "delta_net-seed7"
+    assert [one["label"] for one in found["beside"]] == ["0003"]
+    shown = run("--lab", copied.path, "status").stdout
+    assert re.search(r"now +delta_net-seed7  training\n +step 30 of 90, .*; about 1:00 left\n +0003 ", shown)
+    assert "evaluation; about" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_show_takes_an_id_with_and_without_zeros(run, searched):
     assert (
         run("--lab", searched.path, "show", "3").stdout == run("--lab", searched.path, "show", "0003").stdout

@@ -53,6 +53,25 @@ def test_every_pane_shows_the_lab(lab, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_all_trials_at_work_are_shown(own, size):
+    search(own, 4)
+    progress = {"step": 130, "steps": 320, "tokens": 133120, "loss": 3.2512, "tokens_per_second": 12345.0}
+    beat = {"pid": os.getpid(), "time": time.time(), "state": "running", "experiments": 12, "slots": 2}
+    first = {"label": "0004", "stage": "training", "progress": progress}
+    with Store.open(own.store) as store:
+        store.put_meta("engine", {**beat, **first, "beside": [{"label": "0003", "stage": "evaluation"}]})
+
+    async def script(app, pilot) -> None:
+        await pilot.press("1")
+        await until(pilot, lambda: "step 130 of 320, loss 3.2512, 12,345 tokens/s; about" in seen(app))
+        assert [line[13:18] for line in seen(app).splitlines() if "evaluation; about" in line] == ["0003 "]
+        if size[0] > 80:
+            assert "training loss of 0004, 0003" in seen(app)
+
+    use(own, size, script)
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_the_selection_is_shared_and_follows_the_candidate(lab, size):
     async def script(app, pilot) -> None:
         await pilot.press("2", "end")
