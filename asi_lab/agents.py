@@ -333,10 +333,9 @@ class _Asker:
                 raise too_long
 
         try:
-            if is_ahead:
-                return converse()
-            agents.watch.working(f"{self._candidate:04d}", role, None)
-            return agents.wait(converse, cancelled)
+            if not is_ahead or not agents.ahead:  # else it is in no slot
+                agents.watch.working(f"{self._candidate:04d}", role, None)
+            return converse() if is_ahead else agents.wait(converse, cancelled)
         except RoleFailed as failure:
             raise RoleFailed(f"{name} gave no usable answer: {failure}") from None
 

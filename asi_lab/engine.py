@@ -14,9 +14,9 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from asi_lab import baselines, disk, fitness, fsck, references, sandbox
+from asi_lab import baselines, disk, fsck, references, sandbox
 from asi_lab.agents import Agents
-from asi_lab.baselines import SEED_ARCHITECTURE, Baselines, run_label
+from asi_lab.baselines import SEED_ARCHITECTURE, run_label
 from asi_lab.control import Control, StopNow
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer.executor import Executor, LocalExecutor
@@ -31,13 +31,7 @@ from asi_lab.loop import Loop
 from asi_lab.places import Places, share_out, visible_gpus
 from asi_lab.process import physical_cores
 from asi_lab.protocol import CHECKPOINT_FILE, Progress
-from asi_lab.records import (
-    SEED_ID,
-    Candidate,
-    CandidateState,
-    Evidence,
-    Judgement,
-)
+from asi_lab.records import SEED_ID
 from asi_lab.settings import Settings
 from asi_lab.slots import Slots
 from asi_lab.store import Store
@@ -250,28 +244,8 @@ class Engine:
     def _measure_baselines(self, store: Store, trials: Trials, may_go_on: Callable[[], bool]) -> None:
         _measure(trials, baselines.due(self.settings.baselines, 0, store.baselines()), may_go_on)
         if store.get(SEED_ID) is None:
-            store.put(self._seed(store), ("note", f"seed architecture: {SEED_ARCHITECTURE}", {}))
-
-    def _seed(self, store: Store) -> Candidate:
-        """Candidate 0: the seed architecture, with the baseline of record as its result."""
-        runs = store.baselines()
-        known = Baselines(self.settings, runs)
-        first = known.runs[SEED_ARCHITECTURE][0].evidence
-        assert first.evaluation is not None
-        tasks = tuple(known.tasks(SEED_ARCHITECTURE).values())
-        mean = msgspec.structs.replace(first.evaluation, loss=known.reference.loss, tasks=tasks)
-        now = time.time()
-        return Candidate(
-            id=SEED_ID,
-            state=CandidateState.DONE,
-            created=now,
-            updated=now,
-            proposal=references.seed(),
-            evidence=Evidence(checks=first.checks, training=first.training, evaluation=mean),
-            score=fitness.score(
-                mean, known.reference, Judgement(5.0, (), "by definition of the scale"), known.noise()
-            ),
-        )
+            seed = references.seed_candidate(self.settings, store.baselines())
+            store.put(seed, ("note", f"seed architecture: {SEED_ARCHITECTURE}", {}))
 
     def _lineage(self, store: Store, config_text: str, lock: int, thorough: bool) -> Lineage:
         """The lineage with the seed in it: a new one where the lab has none yet, else put in order.
@@ -363,8 +337,11 @@ class _Watch:
         with self._lock:
             self._over.discard(label)
             self._doing[label] = doing
-            self._tell(label, stage, progress)
+            self._news.pop((label, stage), None)  # of several points the view is told the latest
+            self._news[label, stage] = progress
             self._forget()
+        if threading.current_thread() is threading.main_thread():
+            self._show()
 
     def over(self, label: str) -> None:
         """Note that nothing is done about it any more. The last one is shown until another begins."""
@@ -376,26 +353,25 @@ class _Watch:
         for label in [label for label in self._doing if label in self._over and len(self._doing) > 1]:
             del self._doing[label]
             self._over.discard(label)
-            self._tell(label, "", None)
+            self._news[label, ""] = None
 
-    def _tell(self, label: str, stage: str, progress: Progress | None) -> None:
-        self._news.pop((label, stage), None)  # the view is told of a point at its latest place alone
-        self._news[label, stage] = progress
+    def _show(self) -> None:
+        with self._lock:
+            news, self._news = self._news, {}
+        for (label, stage), progress in news.items():
+            self.view.working(label, stage, progress)
 
-    def heed(self) -> None:
-        """Let a signal that ends all be heard by trials before the main thread looks."""
-        if self.control.stop_now:
-            raise StopNow
+    @property
+    def cut_off(self) -> bool:
+        """Whether a signal asks for the end at once."""
+        return self.control.stop_now
 
     def tick(self) -> None:
         """Obey commands, hear of trials that have ended, then show and beat."""
         self.control.tick()
         if self.slots is not None:
             self.slots.settle()
-        with self._lock:
-            news, self._news = self._news, {}
-        for (label, stage), progress in news.items():
-            self.view.working(label, stage, progress)
+        self._show()
         self.view.refresh(self.store)
         if time.monotonic() - self._last >= HEARTBEAT_SECONDS:
             self.beat("paused" if self.control.paused else "running")

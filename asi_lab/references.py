@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from importlib import resources
 
-from asi_lab.baselines import ARCHITECTURES, SEED_ARCHITECTURE, UPPER_REFERENCE
+import msgspec
+
+from asi_lab import fitness
+from asi_lab.baselines import ARCHITECTURES, SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.protocol import ARCHITECTURE_FILE
-from asi_lab.records import Proposal
+from asi_lab.records import SEED_ID, BaselineRun, Candidate, CandidateState, Evidence, Judgement, Proposal
 from asi_lab.researcher.novelty import code_hash
+from asi_lab.settings import Settings
 
 
 def names() -> list[str]:
@@ -50,4 +56,25 @@ def upper() -> Proposal:
         code=source(UPPER_REFERENCE),
         researcher="reference",
         code_hash=code_hash(source(UPPER_REFERENCE)),
+    )
+
+
+def seed_candidate(settings: Settings, runs: Sequence[BaselineRun]) -> Candidate:
+    """Candidate 0: the seed architecture, with the baseline of record as its result."""
+    known = Baselines(settings, runs)
+    first = known.runs[SEED_ARCHITECTURE][0].evidence
+    assert first.evaluation is not None
+    tasks = tuple(known.tasks(SEED_ARCHITECTURE).values())
+    mean = msgspec.structs.replace(first.evaluation, loss=known.reference.loss, tasks=tasks)
+    now = time.time()
+    return Candidate(
+        id=SEED_ID,
+        state=CandidateState.DONE,
+        created=now,
+        updated=now,
+        proposal=seed(),
+        evidence=Evidence(checks=first.checks, training=first.training, evaluation=mean),
+        score=fitness.score(
+            mean, known.reference, Judgement(5.0, (), "by definition of the scale"), known.noise()
+        ),
     )

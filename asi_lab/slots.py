@@ -1,7 +1,8 @@
 """The trials that go on at the same time: each in a thread of its own, on an executor of its own.
 
 The main thread begins one wherever a slot is free, and waits. It alone obeys commands, beats and shows; what
-a trial raises is raised there, and a stop ends all trials at once.
+a trial raises is raised there, and a stop ends all trials at once. A single slot needs no thread: the main
+thread does its work.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class Watch(Protocol):
     def tick(self) -> None:
         """Called by the main thread a few times a second while it waits; may raise `StopNow`."""
 
-    def heed(self) -> None:
-        """Called by trials a few times a second; raises `StopNow` where they are to end at once."""
+    @property
+    def cut_off(self) -> bool:
+        """Whether all is to end at once, though the main thread may not have looked yet."""
 
 
 class Slots:
@@ -69,7 +71,11 @@ class Slots:
         return label in self._begun
 
     def begin(self, label: str, work: Callable[[], object]) -> None:
-        """Do `work` in a slot, once one is free."""
+        """Do `work` in a slot, once one is free. With a single slot it is done when this returns."""
+        if self.count == 1:
+            work()
+            self._watch.over(label)
+            return
         self.wait_for_room()
         self._begun[label] = aside.begin(work, f"trial {label}")
 
@@ -108,8 +114,9 @@ class Slots:
         Raises:
             StopNow: all runs are to end at once.
         """
-        self._watch.heed()
-        if self._stopped.is_set():
+        if threading.current_thread() is threading.main_thread():
+            self._watch.tick()
+        elif self._stopped.is_set() or self._watch.cut_off:
             raise StopNow
 
     def prepare(self) -> None:

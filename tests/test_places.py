@@ -134,5 +134,5 @@ def test_visible_gpus(monkeypatch):
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "'all'"])
 def test_a_wrong_number_is_told_with_its_line(value):
-    with pytest.raises(ConfigError, match="lab.toml:3: search.slots: expected integer >= 0"):
+    with pytest.raises(ConfigError, match=r"lab.toml:3: search\.slots: expected integer >= 0"):
         config.parse(f"preset = 'micro'\n[search]\nslots = {value}\n")

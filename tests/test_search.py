@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -10,9 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from asi_lab import fsck, references
+from asi_lab.errors import StoreError
 from asi_lab.lab import Lab
 from asi_lab.store import Store
 
@@ -142,3 +145,46 @@ def test_killed_twenty_times_a_real_search_ends_the_same(searched, tmp_path):
     assert results(lab) == results(searched[0])
     with Store.open(lab.store) as store:
         assert fsck.check(store, lab.lineage, store.get_meta("config"), [references.upper()]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_real_trials_at_the_same_time_and_killed_together(tmp_path):
+    """SIGKILL while two trials run: both go on, no process stays, and the results are the same in the end."""
+    (tmp_path / "other").mkdir()
+    undisturbed, lab = make_lab(tmp_path), make_lab(tmp_path / "other")
+    for one in (undisturbed, lab):
+        one.config.write_text(one.config.read_text().replace("[search]", "[search]\nslots = 2"))
+    engine = start(undisturbed, 4)
+    _, err = engine.communicate(timeout=400)
+    assert engine.returncode == 0, err
+    assert "2 trials at the same time" in err
+
+    kills = 0
+    while kills < 2:
+        engine = start(lab, 4)
+        deadline = time.monotonic() + 200
+        while engine.poll() is None and len(_unfinished(lab)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(kills + 1.0)
+        children = psutil.Process(engine.pid).children(recursive=True)
+        engine.send_signal(signal.SIGKILL)
+        engine.communicate(timeout=60)
+        assert psutil.wait_procs(children, timeout=10)[1] == []
+        kills += 1
+    assert len(_unfinished(lab)) in (1, 2)
+    engine = start(lab, 4)
+    _, err = engine.communicate(timeout=400)
+    assert engine.returncode == 0, err
+    assert results(lab) == results(undisturbed)
+    with Store.open(lab.store) as store:
+        assert fsck.check(store, lab.lineage, store.get_meta("config"), [references.upper()]) == []
+
+
+def _unfinished(lab: Lab) -> list[int]:
+    if not lab.has_results():
+        return []
+    with contextlib.suppress(StoreError), Store.open_readonly(lab.store) as store:
+        return [candidate.id for candidate in store.unfinished()]
+    return []

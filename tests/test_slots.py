@@ -247,7 +247,7 @@ def test_both_are_shown_and_what_is_over_is_not(tmp_path):
         assert not {f"{one.id:04d}" for one in found.queue} & {doing.label for doing in found.at_work}
 
     view = View(look)
-    search(lab, lambda label: 0.25 if label == "0002" else 0.12, 3, view)
+    search(lab, lambda label: 0.4 if label == "0002" else 0.15, 3, view)
     labels = [[label for label, _ in doing] for doing in seen]
     assert ["0001", "0002"] in labels
     assert ["0002", "0003"] in labels

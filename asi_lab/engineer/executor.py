@@ -269,7 +269,8 @@ class LocalExecutor:
 
 def policy_of(settings: Settings, readable: Sequence[Path]) -> Policy:
     """The policy of a lab's trials; each gets its own workspace. What one process allocates is bounded on a
-    CPU alone: GPU drivers reserve far more than they use."""
+    CPU alone: GPU drivers reserve far more than they use. Processes are counted by user, those of all slots
+    together; whoever watches a trial counts its own."""
     limits = settings.limits
     devices = () if settings.device == "cpu" else gpu_devices()
     gigabyte = 2**30
@@ -279,7 +280,7 @@ def policy_of(settings: Settings, readable: Sequence[Path]) -> Policy:
         devices=devices,
         memory_bytes=0 if devices else int(limits.memory_gb * gigabyte) + MEMORY_MARGIN,
         file_bytes=int(limits.disk_gb * gigabyte),
-        processes=limits.processes,
+        processes=limits.processes * max(1, settings.search.slots),
         cpu_seconds=int(limits.trial_seconds * (settings.train.threads or os.cpu_count() or 1)) + 60,
     )
 
