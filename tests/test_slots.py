@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from asi_lab import commands, fsck, references, repeats, steering
 from asi_lab.engine import Engine
-from asi_lab.errors import TrialError
+from asi_lab.errors import StoreError, TrialError
 from asi_lab.lab import Lab
 from asi_lab.protocol import Progress, ScoreJob, TrialJob
 from asi_lab.records import CandidateState
@@ -279,21 +280,31 @@ def test_a_race_uses_the_slots(tmp_path):
         assert len(store.baselines()) == 4
 
 
+def under_way(lab: Lab) -> int:
+    # there is no store yet, or it is just being created
+    with contextlib.suppress(StoreError), Store.open_readonly(lab.store) as store:
+        return len(store.unfinished())
+    return 0
+
+
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_with_two_trials_at_work_it_ends_the_same(searched, tmp_path, seed):
     lab = make(tmp_path)
     rng = random.Random(seed)
     cut_off_together = 0
-    for _ in range(8):
+    for kill in range(8):
         command = [sys.executable, str(ENGINE), str(lab.path), str(EXPERIMENTS), "0.05"]
         engine = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        time.sleep(rng.uniform(1.0, 2.5))
+        if kill % 2:
+            while engine.poll() is None and under_way(lab) < 2:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0.0, 0.4))
+        else:
+            time.sleep(rng.uniform(1.0, 2.0))
         engine.kill()
         _, err = engine.communicate(timeout=60)
         assert engine.returncode in (0, -signal.SIGKILL), err
-        if lab.has_results():
-            with Store.open_readonly(lab.store) as store:
-                cut_off_together += len(store.unfinished()) == 2
+        cut_off_together += under_way(lab) == 2
     search(lab, odd_are_slow)
     assert cut_off_together > 0
     assert results(lab) == results(searched[0])
