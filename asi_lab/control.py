@@ -35,6 +35,8 @@ def release(store: Store, candidate_id: int | None) -> str:
     if candidate is None or candidate.state is not CandidateState.SUSPECT or candidate.evidence is None:
         state = "unknown" if candidate is None else candidate.state.value
         return f"not released: candidate {candidate_id} is {state}, and only suspect ones wait for release"
+    if candidate.commit is None:  # a thread is about to record its commit, over what is changed here
+        return f"not released: candidate {candidate_id} is just being published; ask again in a moment"
     evidence = msgspec.structs.replace(candidate.evidence, failure=None, error="")
     released = msgspec.structs.replace(
         candidate,

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -118,6 +119,14 @@ def test_nothing_else_can_be_released(lab):
         for number in (None, 1, 99):
             assert control.release(store, number).startswith("not released")
         assert store.get(1).state is not S.EVALUATED
+
+
+def test_one_that_is_just_being_published_is_not_released(lab):
+    with Store.open(lab.store) as store:
+        found = msgspec.structs.replace(store.get(SUSPECT), commit=None)
+        store.put(found)
+        assert "ask again" in control.release(store, SUSPECT)
+        assert store.get(SUSPECT) == found
 
 
 def test_a_released_one_survives_a_kill_before_it_is_scored(lab):
