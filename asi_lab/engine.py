@@ -324,9 +324,7 @@ class _Watch:
         self._lock = threading.Lock()
         self._doing: dict[str, dict[str, object]] = {}  # by label, in the order in which they began
         self._over: set[str] = set()
-        self._news: dict[
-            tuple[str, str], Progress | None
-        ] = {}  # by label and stage: what the view is to be told
+        self._news: dict[tuple[str, str], Progress | None] = {}  # by label and stage, for the view
         self._last = 0.0
 
     def working(self, label: str, stage: str, progress: Progress | None) -> None:
@@ -346,7 +344,8 @@ class _Watch:
     def over(self, label: str) -> None:
         """Note that nothing is done about it any more. The last one is shown until another begins."""
         with self._lock:
-            self._over.add(label)
+            if label in self._doing:
+                self._over.add(label)
             self._forget()
 
     def _forget(self) -> None:
