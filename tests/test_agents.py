@@ -341,6 +341,23 @@ def test_models_think_ahead_while_a_trial_runs(tmp_path):
         assert candidate.draw.generation == generation_of(max(1, candidate.id - 6), lab.settings().search)
 
 
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_models_think_beside_two_trials(tmp_path, ahead):
+    lab = make(tmp_path, ahead=ahead)
+    text = lab.config.read_text().replace("repairs = 3", "repairs = 0")
+    lab.config.write_text(text.replace("[judge]", "[search]\nslots = 2\n[train]\nthreads = 1\n[judge]"))
+    search(lab, Thinkers(seconds=0.1), 8)
+    candidates, _, ledger = read(lab)
+    assert [c.id for c in candidates] == list(range(9))
+    assert all(c.commit for c in candidates)
+    assert {c.proposal.researcher for c in candidates[1:]} == {"planner"}
+    assert {entry["role"] for entry in ledger.values()} >= {"planner", "judge", "analyst"}
+    for candidate in candidates[1:]:
+        behind = 2 * ahead + 2
+        generation = generation_of(max(1, candidate.id - behind), lab.settings().search)
+        assert candidate.draw.generation == generation
+
+
 def test_repairs_are_made_beside_the_trials_and_what_was_repaired_has_its_turn_again(tmp_path):
     lab = make(tmp_path, ahead=3)
     lab.config.write_text(lab.config.read_text().replace("repairs = 0", "repairs = 3"))
