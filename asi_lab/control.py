@@ -109,7 +109,7 @@ class Control:
         self.stop_now = self.stopping or number != signal.SIGINT
         self.stopping, self.signalled = True, number
         if not self.stop_now:
-            self.say("Ending after this candidate. Ctrl+C again cuts it off; it starts over next time.")
+            self.say("Ending after what is in trial now. Ctrl+C again cuts it off.")
 
     def tick(self) -> None:
         """Take in new commands.

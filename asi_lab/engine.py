@@ -118,7 +118,8 @@ class Engine:
                         work(_Held(store, control, settings, executors, news, lock))
                 except StopNow:
                     self.view.say(
-                        "Cut off. What is finished is kept; what was running starts over next time."
+                        "Cut off. What is finished is kept; what was in trial goes on from its last "
+                        "checkpoint next time, or starts over where it has none."
                     )
                 except OSError as error:
                     if error.filename is None and error.errno not in disk.FULL:

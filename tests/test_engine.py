@@ -232,7 +232,7 @@ def test_one_ctrl_c_lets_the_candidate_finish(tmp_path):
     engine.send_signal(signal.SIGINT)
     code, err = finish(engine)
     assert code == 130
-    assert "Ending after this candidate" in err
+    assert "Ending after what is in trial now" in err
     assert all(row[1].is_terminal for row in results(lab))
     assert lineage_findings(lab) == []
 
