@@ -19,6 +19,9 @@ DISCOVERIES = (
     "ada_multi_path_gate_net",
 )
 NAMES = (*GRAMMAR_NAMES, "mamba2", *DISCOVERIES)
+FEW = [*GRAMMAR_NAMES, "mamba2", *(pytest.param(name, marks=pytest.mark.slow) for name in DISCOVERIES)]
+"""All, for what takes seconds: the discoveries among the slow tests."""
+
 CONSTRUCTOR = [
     *("mode", "d_model", "hidden_size", "expand_k", "expand_v", "num_heads", "use_beta", "use_gate"),
     *("use_short_conv", "conv_size", "conv_bias", "allow_neg_eigval", "layer_idx", "qk_activation"),
@@ -186,6 +189,7 @@ def test_widths_that_heads_do_not_divide_are_named(name):
         build(name, num_heads=5)
 
 
+@pytest.mark.parametrize("name", FEW)
 def test_it_learns_to_recall(name):
     """Key-value pairs, then a key: the layer must return that key's value."""
     torch.manual_seed(0)

@@ -8,13 +8,9 @@ import pytest
 
 from asi_lab.engineer.contract import check_source
 from asi_lab.preflight import examine
-from tests.zoo import Entry, faulty, sound
+from tests.zoo import faulty, sound
 
 STATIC = {check.name for check in check_source(sound()[0].source)}
-
-
-def name(entry: Entry) -> str:
-    return entry.name
 
 
 def test_the_zoo_is_large_and_its_entries_are_distinct():
@@ -43,7 +39,19 @@ def test_a_sound_architecture_passes_every_check(entry, exam_of):
     assert len(found) == 15
 
 
-@pytest.mark.parametrize("entry", faulty(), ids=name)
+LONG = {"channel_by_channel", "both_directions"}
+"""Faulty ones whose checks take longest."""
+
+
+def every_fault() -> list[Any]:
+    """The faulty ones, the longest among the slow tests."""
+    return [
+        pytest.param(entry, id=entry.name, marks=pytest.mark.slow if entry.name in LONG else ())
+        for entry in faulty()
+    ]
+
+
+@pytest.mark.parametrize("entry", every_fault())
 def test_a_fault_is_caught_by_the_check_meant_for_it(entry, exam_of):
     static = {check.name: check for check in check_source(entry.source)}
     if entry.check in STATIC:

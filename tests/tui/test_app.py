@@ -186,6 +186,7 @@ def test_events_are_filtered(lab):
     use(lab, SIZES[0], script)
 
 
+@pytest.mark.slow
 def test_no_key_breaks_a_pane(lab):
     keys = ("b", "m", "l", "f", "r", "plus", "minus", "left", "tab", "pagedown", "home", "space", "u", "n")
 

@@ -43,7 +43,7 @@ def given(lab: Lab) -> list[tuple[str, int | None, str]]:
     return [(c.action, c.candidate, c.text) for _, c in commands.pending(lab.commands) if c is not None]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)])
 def test_orders_are_given_by_name(at_work, size):
     async def script(app, pilot) -> None:
         await typed(pilot, "2")
@@ -127,7 +127,7 @@ def test_without_an_engine_orders_are_carried_out_and_taken_back_by_the_same_key
     use(own, SIZES[1], script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)])
 def test_panes_lists_and_looks_are_commanded(lab, size):
     async def script(app, pilot) -> None:
         for name in PANES:
