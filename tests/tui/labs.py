@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from asi_lab.engine import Engine
 from asi_lab.lab import Lab
 from asi_lab.llm.scripted import Scripted
@@ -14,6 +16,9 @@ from asi_lab.tui.app import LabApp
 from tests import night, simulated_engine
 
 SIZES = [(80, 24), (160, 45)]
+EACH_SIZE = [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)]
+"""For tests that are much the same at both: the larger one among the slow tests."""
+
 SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n"
 MODELS = '[agents]\nmodels = ["openai:night"]\ncontrol = 0.0\nahead = 0\n'
 HOSTILE = "x [/b] [red]boo[/red] \x1b[31mESC\x1b]0;title\x07 \u202e rtl \0 {{code}} $PATH"

@@ -21,10 +21,10 @@ from asi_lab.tui.linetable import LineTable
 from asi_lab.tui.preferences import Memory
 from asi_lab.tui.snapshot import Reader
 from tests.tui.conftest import CANDIDATES
-from tests.tui.labs import HOSTILE, SIZES, search, seen, until, use
+from tests.tui.labs import EACH_SIZE, HOSTILE, SIZES, search, seen, until, use
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_every_pane_shows_the_lab(lab, size):
     expected = {
         "overview": ["finished", "DeltaNet"],
@@ -52,7 +52,7 @@ def test_every_pane_shows_the_lab(lab, size):
     use(lab, size, script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_all_trials_at_work_are_shown(own, size):
     search(own, 4)
     progress = {"step": 130, "steps": 320, "tokens": 133120, "loss": 3.2512, "tokens_per_second": 12345.0}
@@ -71,7 +71,7 @@ def test_all_trials_at_work_are_shown(own, size):
     use(own, size, script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_the_selection_is_shared_and_follows_the_candidate(lab, size):
     async def script(app, pilot) -> None:
         await pilot.press("2", "end")
@@ -99,7 +99,7 @@ def test_the_selection_is_shared_and_follows_the_candidate(lab, size):
     use(lab, size, script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_rows_are_filtered_and_the_details_opened_and_closed(lab, size):
     async def script(app, pilot) -> None:
         table = app.query_one("#table", LineTable)
@@ -349,7 +349,7 @@ def test_a_lab_that_goes_away_is_told(own):
     use(own, SIZES[0], script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_hostile_text_is_text_everywhere(own, size):
     search(own, 3)
     with Store.open(own.store) as store:
@@ -394,7 +394,7 @@ def test_the_reader_reads_what_is_new_only(own):
     reader.close()
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_limits_of_a_search_are_typed_before_it_is_started(own, size, monkeypatch):
     started = []
     monkeypatch.setattr("asi_lab.tui.engine.start", lambda lab, wanted: started.append(wanted) or lab.path)

@@ -14,7 +14,7 @@ from asi_lab.tui import themes
 from asi_lab.tui.ascii import Ascii, drawn
 from asi_lab.tui.linetable import LineTable
 from asi_lab.tui.preferences import Preferences
-from tests.tui.labs import SIZES, use
+from tests.tui.labs import EACH_SIZE, SIZES, use
 
 
 @given(st.text())
@@ -35,7 +35,7 @@ def test_only_what_is_not_ascii_is_replaced():
     assert [segment.text for segment in found] == ["plain", "|"]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_every_pane_can_be_drawn_so(lab, size):
     async def script(app, pilot) -> None:
         for number in range(1, 9):

@@ -9,7 +9,7 @@ import pytest
 from asi_lab.records import CandidateState
 from asi_lab.store import Store
 from asi_lab.tui.panes.curves import Curve, _averaged
-from tests.tui.labs import SIZES, search, seen, use
+from tests.tui.labs import EACH_SIZE, SIZES, search, seen, use
 
 
 def test_smoothing_keeps_a_constant_and_follows_a_step():
@@ -25,7 +25,7 @@ def test_a_curve_has_a_value_only_where_it_is():
     assert curve.at(3.5) is None
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_keys_of_the_plot(lab, size):
     async def script(app, pilot) -> None:
         pane = app._panes["curves"]

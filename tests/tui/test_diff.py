@@ -11,7 +11,7 @@ from rich.text import Text
 
 from asi_lab.tui.lines import Lines
 from asi_lab.tui.panes import diff
-from tests.tui.labs import SIZES, seen, use
+from tests.tui.labs import EACH_SIZE, seen, use
 
 
 def texts(lines):
@@ -42,7 +42,7 @@ def test_a_long_line_is_cut_into_pieces():
     assert [piece.plain for piece in diff._cut(Text(""), 3)] == [""]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_views_pieces_files_and_others_to_compare_with(lab, size):
     async def script(app, pilot) -> None:
         lines = app.query_one("#diff").query_one(Lines)

@@ -7,7 +7,7 @@ from textual.binding import Binding
 
 from asi_lab.tui.app import PANES, LabApp, scopes
 from asi_lab.tui.dialogs import Help
-from tests.tui.labs import SIZES, use
+from tests.tui.labs import EACH_SIZE, SIZES, use
 
 LEAVES = {"quit", "background"}
 """These have tests of their own, in a terminal."""
@@ -22,7 +22,7 @@ def bindings(pane: str) -> list[Binding]:
 
 @pytest.mark.parametrize(
     "size",
-    [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)],
+    EACH_SIZE,
     ids=lambda size: "x".join(map(str, size)),
 )
 @pytest.mark.parametrize("pane", PANES)
@@ -56,7 +56,7 @@ def test_every_key_reaches_its_action(lab, pane, size, monkeypatch):
     use(lab, size, script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_help_lists_the_live_keys_of_every_pane(lab, size):
     async def script(app, pilot) -> None:
         for name in PANES:

@@ -13,7 +13,7 @@ from asi_lab.records import CandidateState
 from asi_lab.tui import recording
 from asi_lab.tui.recording import Clock, Recording
 from asi_lab.tui.snapshot import Reader, Source
-from tests.tui.labs import MODELS, SIZES, fresh, search, search_with_models, seen, told, until, use
+from tests.tui.labs import EACH_SIZE, MODELS, SIZES, fresh, search, search_with_models, seen, told, until, use
 
 S = CandidateState
 
@@ -170,7 +170,7 @@ def test_the_clock_runs_over_times_of_work_only(ticking):
     assert clock.speed == 3600
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_a_recording_is_played_held_and_moved(lab, size):
     async def script(app, pilot) -> None:
         clock = app.recording.clock

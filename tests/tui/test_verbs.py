@@ -10,7 +10,7 @@ from asi_lab.tui import verbs
 from asi_lab.tui.app import PANES
 from asi_lab.tui.commandline import CommandLine
 from asi_lab.tui.dialogs import Confirm, Help
-from tests.tui.labs import SIZES, search, seen, told, until, use
+from tests.tui.labs import EACH_SIZE, SIZES, search, seen, told, until, use
 
 
 def test_names_and_their_beginnings_find_a_verb():
@@ -43,7 +43,7 @@ def given(lab: Lab) -> list[tuple[str, int | None, str]]:
     return [(c.action, c.candidate, c.text) for _, c in commands.pending(lab.commands) if c is not None]
 
 
-@pytest.mark.parametrize("size", [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_orders_are_given_by_name(at_work, size):
     async def script(app, pilot) -> None:
         await typed(pilot, "2")
@@ -78,7 +78,7 @@ def test_orders_are_given_by_name(at_work, size):
     ]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_orders_are_given_by_keys(at_work, size):
     async def script(app, pilot) -> None:
         await typed(pilot, "2")
@@ -127,7 +127,7 @@ def test_without_an_engine_orders_are_carried_out_and_taken_back_by_the_same_key
     use(own, SIZES[1], script)
 
 
-@pytest.mark.parametrize("size", [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", EACH_SIZE)
 def test_panes_lists_and_looks_are_commanded(lab, size):
     async def script(app, pilot) -> None:
         for name in PANES:
