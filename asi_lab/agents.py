@@ -20,6 +20,7 @@ from asi_lab import arms, aside, prompting, references, spending
 from asi_lab.baselines import SEED_ARCHITECTURE
 from asi_lab.engineer.panel import Scale
 from asi_lab.events import NewEvent
+from asi_lab.lab import trial_label
 from asi_lab.llm.ask import Asker, Question, RoleFailed, ask
 from asi_lab.llm.codefile import CodeFile
 from asi_lab.llm.model import Call, Message, Model, Reply, TooLong
@@ -334,7 +335,7 @@ class _Asker:
 
         try:
             if not is_ahead or not agents.ahead:  # else it is in no slot
-                agents.watch.working(f"{self._candidate:04d}", role, None)
+                agents.watch.working(trial_label(self._candidate), role, None)
             return converse() if is_ahead else agents.wait(converse, cancelled)
         except RoleFailed as failure:
             raise RoleFailed(f"{name} gave no usable answer: {failure}") from None

@@ -24,7 +24,7 @@ from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
 from asi_lab.helper import run_helper
 from asi_lab.knowledge import rank as knowledge
-from asi_lab.lab import Lab, check_unchanged
+from asi_lab.lab import Lab, check_unchanged, trial_label
 from asi_lab.lineage import Lineage
 from asi_lab.llm.model import Model
 from asi_lab.loop import Loop
@@ -273,7 +273,7 @@ class Engine:
         """Remove weights that nobody will ask for: a kill may have come before their removal."""
         if self.settings.limits.checkpoints == "best":
             numbers = [store.best_id() or SEED_ID, *(candidate.id for candidate in store.unfinished())]
-            wanted = {f"{number:04d}" for number in numbers}
+            wanted = {trial_label(number) for number in numbers}
             for file in self.lab.trials.glob(f"*/*{Path(CHECKPOINT_FILE).stem}.*"):
                 if file.parent.name not in wanted:
                     file.unlink()

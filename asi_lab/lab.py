@@ -19,6 +19,11 @@ from asi_lab.settings import Settings
 LOCK_TRIES = 5
 
 
+def trial_label(candidate_id: int) -> str:
+    """The name of a candidate's trial: of its folder, its curve and its place in a slot."""
+    return f"{candidate_id:04d}"
+
+
 class Lab:
     """Paths of a lab; nothing is opened or made by constructing it."""
 

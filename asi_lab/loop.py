@@ -28,6 +28,7 @@ from asi_lab.baselines import Baselines, run_label
 from asi_lab.engineer.contract import check_source
 from asi_lab.events import NewEvent
 from asi_lab.knowledge.advice import Adviser
+from asi_lab.lab import trial_label
 from asi_lab.library import Library
 from asi_lab.lineage import Lineage
 from asi_lab.records import Candidate, CandidateState, Draw, Evidence
@@ -37,7 +38,7 @@ from asi_lab.roles import Roles
 from asi_lab.settings import Settings
 from asi_lab.store import Store
 from asi_lab.trials import Trials
-from asi_lab.turns import Turns, label
+from asi_lab.turns import Turns
 
 S = CandidateState
 
@@ -79,7 +80,7 @@ class Loop:
                 self._refresh_baselines(candidate_id)
                 if self.store.get(candidate_id) is None:
                     self.propose(candidate_id)
-                self.slots.begin(label(candidate_id), functools.partial(self.explore, candidate_id))
+                self.slots.begin(trial_label(candidate_id), functools.partial(self.explore, candidate_id))
             self.slots.wait()
             self.ends.wait(tick)
             while self.rerun(may_go_on):
@@ -118,7 +119,7 @@ class Loop:
                 if self.store.get(number) is None:
                     self.plans.begin(number)
         if self.plans.at_work(candidate_id):
-            self.agents.watch.working(f"{candidate_id:04d}", "planner", None)
+            self.agents.watch.working(trial_label(candidate_id), "planner", None)
             self.plans.wait(self.agents.watch.tick, candidate_id)
 
     @property
@@ -305,7 +306,7 @@ class Loop:
         """The first run that is asked for and was not begun, and what does it."""
         for number in steering.read(self.store).reruns:
             index = 1 + len(repeats.of(self.store, number))
-            name = run_label(label(number), index)
+            name = run_label(trial_label(number), index)
             if not self.slots.is_at_work(name):
                 return name, functools.partial(self._once_more, self.library.get(number), index)
         return None

@@ -20,7 +20,7 @@ from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.run import Observe
 from asi_lab.errors import TrialError
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, trial_label
 from asi_lab.protocol import ARCHITECTURE_FILE, CHECKPOINT_FILE, Progress, Report, ScoreJob, TrialJob
 from asi_lab.randomness import keyed_seed
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
@@ -53,7 +53,7 @@ class Trials:
         evaluated. One that was killed from outside ends as interrupted.
         """
         assert candidate.proposal is not None
-        directory = self._directory(f"{candidate.id:04d}", candidate.proposal.code)
+        directory = self._directory(trial_label(candidate.id), candidate.proposal.code)
         trained = candidate.state is CandidateState.TRAINED and (directory / CHECKPOINT_FILE).exists()
         before = candidate.evidence if trained else None
         before = before or Evidence(check_source(candidate.proposal.code), prunable=bool(prune_above))
@@ -112,7 +112,7 @@ class Trials:
         """Train and evaluate a candidate once more, with the seed of that index; nothing cuts it short but
         the limits, and its weights are not kept."""
         assert candidate.proposal is not None
-        label = run_label(f"{candidate.id:04d}", index)
+        label = run_label(trial_label(candidate.id), index)
         directory = self._directory(label, candidate.proposal.code)
         seed = keyed_seed(self.settings.seed, candidate.id, index, "init")
         evidence = self._whole_run(directory, seed, candidate.id)
@@ -131,7 +131,7 @@ class Trials:
     def discard_weights(self, candidate_id: int | None) -> None:
         """Remove the checkpoint of a candidate that will not be asked again, unless all are to be kept."""
         if candidate_id is not None:
-            self._discard_weights(f"{candidate_id:04d}")
+            self._discard_weights(trial_label(candidate_id))
 
     def _discard_weights(self, label: str) -> None:
         if self.settings.limits.checkpoints == "best":

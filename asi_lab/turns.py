@@ -12,15 +12,11 @@ from collections.abc import Sequence
 from asi_lab import aside
 from asi_lab.agents import Agents
 from asi_lab.aside import Aside
+from asi_lab.lab import trial_label
 from asi_lab.settings import Settings
 from asi_lab.slots import Slots
 from asi_lab.store import Store
 from asi_lab.summary import Summary
-
-
-def label(candidate_id: int) -> str:
-    """The name of a candidate's trial, of its folder and of its place in a slot."""
-    return f"{candidate_id:04d}"
 
 
 class Turns:
@@ -63,7 +59,7 @@ class Turns:
         for expected, summary in enumerate(summaries):
             if summary.id != expected:  # later ones may have been proposed ahead
                 return expected
-            at_work = self.ends.at_work(expected) or self.slots.is_at_work(label(expected))
+            at_work = self.ends.at_work(expected) or self.slots.is_at_work(trial_label(expected))
             if summary.commit is None and not at_work:
                 return expected
         return len(summaries)

@@ -74,7 +74,7 @@ def main() -> int:
     try:
         prepare(jobs, results, arguments, started + 60 * PREPARING * arguments.minutes)
         print(f"prepared in {time.monotonic() - started:.0f} s", file=sys.stderr)
-        measure(jobs, results, arguments, started + 60 * arguments.minutes)
+        measure(jobs, results, started + 60 * arguments.minutes)
     except KeyboardInterrupt:
         print("interrupted; this is what there is", file=sys.stderr)
         return 130
@@ -174,7 +174,7 @@ def _lightness(job: Job) -> int:
     return {"models": 1, "times": 2, "errors": 3}[job.table]
 
 
-def measure(jobs: list[Job], results: Results, arguments: argparse.Namespace, end: float) -> None:
+def measure(jobs: list[Job], results: Results, end: float) -> None:
     """Time one job after the other, until time is over."""
     with contextlib.closing(Worker("measure")) as worker:
         for number, job in enumerate(jobs):

@@ -59,9 +59,7 @@ def settings_of(preset: str, tiny: bool) -> Settings:
     return replace(settings, model=model, train=replace(train, batch=train.micro_batch))
 
 
-def measure(
-    preset: str, kind: str, device: torch.device, tiny: bool, only_compile: bool = False
-) -> dict[str, Any]:
+def measure(preset: str, kind: str, device: torch.device, tiny: bool, only_compile: bool) -> dict[str, Any]:
     """Tokens a second, use of the device's product rate, peak memory of training steps on random tokens;
     nothing where it is only to be compiled."""
     from asi_lab.lineage_repo.delta_net.architecture import DeltaNet

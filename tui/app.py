@@ -21,7 +21,7 @@ from textual.theme import Theme
 from textual.widgets import ContentSwitcher, Input, Static
 
 from asi_lab.errors import LabError
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, trial_label
 from asi_lab.text import plain
 from asi_lab.tui import engine, outside, preferences, since, themes, verbs
 from asi_lab.tui.ascii import Ascii
@@ -419,7 +419,7 @@ class LabApp(App[int]):
     def action_copy_path(self) -> None:
         """Copy the path of the selected candidate's folder."""
         if (number := self.which("")) is not None:
-            self._copy(str(self.lab.trial(f"{number:04d}")), "the path of its folder")
+            self._copy(str(self.lab.trial(trial_label(number))), "the path of its folder")
 
     def _copy(self, text: str, what: str) -> None:
         if text:

@@ -27,6 +27,7 @@ import msgspec
 from asi_lab.data.manifest import MANIFEST_FILE, TRAIN_FILE
 from asi_lab.engineer.process import Process
 from asi_lab.engineer.workspace import Workspace, remove_tree
+from asi_lab.places import VISIBLE
 from asi_lab.protocol import Report, ScoreJob, TrialJob
 from asi_lab.sandbox import Level, Policy, Sandbox
 from asi_lab.sandbox.command import Command
@@ -35,7 +36,7 @@ from asi_lab.settings import Settings
 
 Source = Literal["trial", "scorer"]
 
-TO_TRIAL = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
+TO_TRIAL = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", VISIBLE, "CUDA_HOME")
 """All that a trial sees of the user's environment. Secrets are not among it."""
 
 TO_SCORER = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HTTPS_PROXY", "https_proxy")
@@ -122,7 +123,7 @@ class Pair:
         self.workspace = Workspace(directory / "work")
         work = self.workspace.path
         policy = msgspec.structs.replace(policy, workspace=str(work))
-        seen = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+        seen = {VISIBLE: ",".join(gpus)} if gpus else {}
         environment = _trial_environment(work) | seen
         trial = sandbox.command(policy, program or _python("asi_lab.train.trial"), environment)
         scorer = Command(_python("asi_lab.evaluate.scorer"), _scorer_environment(directory) | seen)

@@ -13,7 +13,7 @@ import msgspec
 
 from asi_lab import steering
 from asi_lab.events import Event
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, trial_label
 from asi_lab.records import SEED_ID, Candidate
 from asi_lab.settings import Settings
 from asi_lab.spending import Spent
@@ -232,7 +232,7 @@ def read(
 
 def _queue(summaries: Sequence[Summary], at_work: Sequence[str | None]) -> Iterator[Waiting]:
     for summary in summaries:
-        if not summary.state.is_terminal and f"{summary.id:04d}" not in at_work:
+        if not summary.state.is_terminal and trial_label(summary.id) not in at_work:
             yield Waiting(summary.id, summary.state.value)
 
 

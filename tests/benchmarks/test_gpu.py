@@ -1,6 +1,5 @@
 """benchmarks/gpu.py: its whole logic on a CPU, and what it shows when a measurement goes wrong."""
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -63,7 +62,7 @@ def measure(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["gpu.py"])
         jobs = [gpu.Job("models", (str(i),), "") for i in range(3)]
         results: dict[gpu.Job, dict[str, object]] = {}
-        gpu.measure(jobs, results, argparse.Namespace(), time.monotonic() + seconds)
+        gpu.measure(jobs, results, time.monotonic() + seconds)
         return [results.get(job, {}) for job in jobs]
 
     return measured

@@ -139,29 +139,32 @@ def test_only_events_since_the_start_are_shown_and_each_once(screen, store):
     assert len(screen.lines) == 3
 
 
-def test_progress_lines_are_rare(screen, measured, monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    screen.view.refresh(measured)
-    before = len(screen.lines)
-    for _ in range(25):
-        screen.view.working("0001", "training", PROGRESS)
-        now[0] += 1.0
-    shown = screen.lines[before:]
+@pytest.fixture
+def told(screen, measured, monkeypatch):
+    """The lines about trials that tell of themselves once a second."""
+
+    def lines(seconds: int, *labels: str) -> list[str]:
+        now = [1000.0]
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        screen.view.refresh(measured)
+        before = len(screen.lines)
+        for _ in range(seconds):
+            for label in labels:
+                screen.view.working(label, "training", PROGRESS)
+            now[0] += 1.0
+        return screen.lines[before:]
+
+    return lines
+
+
+def test_progress_lines_are_rare(told):
+    shown = told(25, "0001")
     assert len(shown) == 3
     assert "0001 training: step 120/300, loss 3.210, 12,345 tok/s (0/8 experiments)" in shown[0]
 
 
-def test_each_trial_has_lines_of_its_own(screen, measured, monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    screen.view.refresh(measured)
-    before = len(screen.lines)
-    for _ in range(15):
-        for label in ("0001", "0002"):
-            screen.view.working(label, "training", PROGRESS)
-        now[0] += 1.0
-    assert [line[20:24] for line in screen.lines[before:]] == ["0001", "0002"] * 2
+def test_each_trial_has_lines_of_its_own(told):
+    assert [line[20:24] for line in told(15, "0001", "0002")] == ["0001", "0002"] * 2
 
 
 def test_each_trial_has_a_bar_until_it_is_over(measured, monkeypatch):

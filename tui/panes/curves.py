@@ -15,6 +15,7 @@ from textual.widgets import Static
 from textual_plot import HiResMode, PlotWidget
 
 from asi_lab.baselines import ARCHITECTURES, run_label
+from asi_lab.lab import trial_label
 from asi_lab.records import CandidateState
 from asi_lab.tui.panes.pane import Pane, following
 from asi_lab.tui.snapshot import Snapshot
@@ -134,11 +135,11 @@ class Curves(Pane):
 
     def _labels(self) -> list[str]:
         shown = dict.fromkeys(n for n in (self.lab_app.selected, *self.lab_app.marks) if n)
-        return [f"{number:04d}" for number in shown]
+        return [trial_label(number) for number in shown]
 
     def _ends(self, snapshot: Snapshot) -> tuple[str, ...]:
         """How the curves that are shown came to an end, where they were cut short."""
-        states = {f"{s.id:04d}": s.state for s in snapshot.summaries if s.state in CUT_SHORT}
+        states = {trial_label(s.id): s.state for s in snapshot.summaries if s.state in CUT_SHORT}
         return tuple(states[label].value if label in states else "" for label in self._labels())
 
     def _again(self) -> None:
