@@ -29,6 +29,7 @@ UNTRAINED = frozenset(
         CandidateState.BROKEN,
         CandidateState.LEAKING,
         CandidateState.SLOW,
+        CandidateState.FORGED,
     }
 )
 

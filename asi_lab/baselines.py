@@ -17,7 +17,7 @@ import msgspec
 from asi_lab import fitness
 from asi_lab.errors import UsageError
 from asi_lab.fitness import Reference
-from asi_lab.records import BaselineRun, Evaluation, Noise, TaskResult
+from asi_lab.records import BaselineRun, Evaluation, Noise, TaskResult, Training
 from asi_lab.settings import Baselines as BaselineSettings
 from asi_lab.settings import Settings
 
@@ -103,6 +103,10 @@ class Baselines:
             tokens_per_second=fmean(training.tokens_per_second for training in measured),
         )
 
+    def most_parameters(self, ratio: float) -> int:
+        """The most that a candidate's whole model may have, at so many times those of DeltaNet."""
+        return int(self.anchor(SEED_ARCHITECTURE).params * ratio)
+
     def anchors(self) -> tuple[Anchor, Anchor]:
         """The two ends of the judge's scale: DeltaNet and Gated DeltaNet."""
         return self.anchor(SEED_ARCHITECTURE), self.anchor(UPPER_REFERENCE)
@@ -172,9 +176,18 @@ class Baselines:
 
     def seconds_per_step(self) -> float | None:
         """Mean wall time of a training step of DeltaNet, over the runs of record."""
-        trainings = [run.evidence.training for run in self.runs[SEED_ARCHITECTURE][: self.settings.seeds]]
-        times = [t.seconds / t.steps for t in trainings if t is not None and t.seconds > 0]
+        times = [training.step_seconds for training in self._trainings() if training.step_seconds > 0]
         return fmean(times) if times else None
+
+    def cpu_seconds(self) -> float | None:
+        """Mean processor time of a whole trial of DeltaNet, over the runs of record."""
+        times = [training.cpu_seconds for training in self._trainings() if training.cpu_seconds > 0]
+        return fmean(times) if times else None
+
+    def _trainings(self) -> list[Training]:
+        """What is known of the training in DeltaNet's runs of record."""
+        found = [run.evidence.training for run in self._runs(SEED_ARCHITECTURE, whole=False)]
+        return [training for training in found if training is not None]
 
     def task_noise(self) -> dict[str, float]:
         """Pooled standard deviation of each task's relative gain."""

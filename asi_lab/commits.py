@@ -11,6 +11,7 @@ import hashlib
 import re
 import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -170,6 +171,27 @@ def _message(proposal: Proposal, trailers: list[tuple[str, str]]) -> str:
     return "\n\n".join(part for part in (subject, body, lines) if part) + "\n"
 
 
+LATER = {"training": ("step_seconds", "cpu_seconds"), "evaluation": ("correction",)}
+"""Figures that records of the first rules do not have, nor their commits."""
+
+EARLIER = "prefix_error"
+"""What only records of the first rules have."""
+
+
+def _evidence(candidate: Candidate) -> dict[str, Any] | None:
+    """The evidence as a commit tells it: in the form that it had under the candidate's rules."""
+    if candidate.evidence is None:
+        return None
+    told: dict[str, Any] = msgspec.to_builtins(candidate.evidence)
+    if candidate.rules == 1:
+        for part, names in LATER.items():
+            told[part] = told[part] and {key: value for key, value in told[part].items() if key not in names}
+    else:
+        for part in (told["evaluation"], *told["held_out"]):
+            (part or {}).pop(EARLIER, None)
+    return told
+
+
 def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
     analysis = candidate.analysis
     content = {
@@ -187,7 +209,7 @@ def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
         "code_hash": proposal.code_hash,
         "nearest": proposal.nearest,
         "near_duplicates_rejected": proposal.rejected,
-        "evidence": candidate.evidence,
+        "evidence": _evidence(candidate),
         "score": candidate.score,
         "ablation": analysis.ablation if analysis else None,
         "weaknesses": analysis.weaknesses if analysis else None,
@@ -195,6 +217,8 @@ def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
     }
     if proposal.cognitions:
         content["cognitions"] = proposal.cognitions
+    if candidate.rules > 1:
+        content["rules"] = candidate.rules
     return msgspec.json.format(msgspec.json.encode(content, order="sorted"), indent=2) + b"\n"
 
 

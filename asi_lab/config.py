@@ -21,6 +21,9 @@ from asi_lab.settings import Section, Settings
 
 FILE_NAME = "lab.toml"
 
+RETIRED = (("evaluate", "prefix_tolerance"),)
+"""Keys of older labs, by section, that say nothing any more; they are passed over."""
+
 
 def preset_names() -> list[str]:
     """Names of the packaged presets, small to large."""
@@ -76,6 +79,9 @@ def parse(text: str, where: str = FILE_NAME) -> Settings:
         raise ConfigError(
             f"{where}{line}: preset: expected one of {', '.join(preset_names())}; found {preset!r}."
         )
+    for section, key in RETIRED:
+        if isinstance(table.get(section), dict):
+            table[section].pop(key, None)
     return _decode(_merge(preset_table(preset), table), where, text)
 
 

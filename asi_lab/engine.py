@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from asi_lab import baselines, disk, fsck, references, sandbox
+from asi_lab import baselines, disk, fsck, imports, references, sandbox
 from asi_lab.agents import Agents
 from asi_lab.baselines import SEED_ARCHITECTURE, run_label
 from asi_lab.control import Control, StopNow
@@ -24,14 +24,15 @@ from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
 from asi_lab.helper import run_helper
 from asi_lab.knowledge import rank as knowledge
-from asi_lab.lab import Lab, check_unchanged, trial_label
+from asi_lab.lab import Lab, check_rules, check_unchanged, trial_label
 from asi_lab.lineage import Lineage
 from asi_lab.llm.model import Model
 from asi_lab.loop import Loop
 from asi_lab.places import Places, share_out, visible_gpus
 from asi_lab.process import physical_cores
 from asi_lab.protocol import CHECKPOINT_FILE, Progress
-from asi_lab.records import SEED_ID
+from asi_lab.records import RULES, SEED_ID
+from asi_lab.roles import Roles
 from asi_lab.settings import Settings
 from asi_lab.slots import Slots
 from asi_lab.store import Store
@@ -106,6 +107,7 @@ class Engine:
     def _alone(self, hours: float | None, work: Callable[[_Held], None]) -> int:
         """Do `work` as the one engine of the lab, with its data prepared and its store open."""
         with self.lab.locked() as lock:
+            self._check_rules()
             control = Control(self.lab, self.view.say, hours)
             with control.listening():
                 try:
@@ -144,7 +146,8 @@ class Engine:
             lineage = self._lineage(store, config_text, lock, thorough=not ended_well)
             self._sweep_weights(store)
             adviser = knowledge.adviser(settings.agents, self.lab.path)
-            loop = Loop(settings, config_text, store, lineage, trials, agents, adviser)
+            roles = Roles(settings, agents, store.append_events, adviser, imports.read(self.lab.path))
+            loop = Loop(settings, config_text, store, lineage, trials, agents, roles)
             control.annotate = loop.annotate
             loop.run(experiments, lambda: _may_go_on(control, watch, agents))
 
@@ -218,6 +221,13 @@ class Engine:
         said += run_helper("asi_lab.evaluate.tasks", tasks, control)
         return [("repair", line, {}) for line in said]
 
+    def _check_rules(self) -> None:
+        """Raises `UsageError` where the lab was begun under other rules."""
+        if self.lab.has_results():
+            with Store.open(self.lab.store, create=False) as store:
+                if store.get_meta("config") is not None:
+                    check_rules(self.lab, store.get_meta("rules", 1))
+
     def _config_text(self, store: Store) -> str:
         """The configuration that the lab began with, after a look that it and the data still fit."""
         text = store.get_meta("config")
@@ -228,6 +238,7 @@ class Engine:
                     "shows, found an empty one. Restore the lab from a copy, or move it away and start anew"
                 )
             text = self.lab.config.read_text(encoding="utf-8")
+            store.put_meta("rules", RULES)
             store.put_meta("config", text)
         check_unchanged(self.settings, text)
         made = load_manifest(self.lab.data).fingerprint

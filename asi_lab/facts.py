@@ -92,7 +92,7 @@ def table(columns: Sequence[Column], known: Baselines, *, timing: bool = True) -
     rows.append(("parameters", [f"{column.params:,}" for column in columns], ABSENT))
     if timing:
         speeds = [f"{column.tokens_per_second:,.0f}" for column in columns]
-        rows.append(("tokens/s in training", speeds, f"{known.speed_noise():,.0f}"))
+        rows.append(("tokens/s, checks and training", speeds, f"{known.speed_noise():,.0f}"))
     head = ["", *(column.title for column in columns), "sd of one run"]
     lines = [_row(head), _row(["---"] * len(head))]
     return "\n".join([*lines, *(_row([label, *cells, spread]) for label, cells, spread in rows)])

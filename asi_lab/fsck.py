@@ -33,6 +33,7 @@ from asi_lab.errors import LineageError, StoreError
 from asi_lab.lineage import Lineage
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Proposal
 from asi_lab.retrieval import embed, is_embedding
+from asi_lab.soundness import as_far_as_sound, back_to
 from asi_lab.store import Store
 from asi_lab.summary import summarise
 
@@ -91,11 +92,15 @@ class _Examination:
 
     def _store_tables(self) -> None:
         summaries = {summary.id: summary for summary in self.store.summaries()}
-        for candidate in self.store.candidates():
+        for record in self.store.records():
+            candidate, wrong = as_far_as_sound(record)
+            told = f"its record {wrong}; {back_to(candidate)}" if wrong else ""
             if summaries.pop(candidate.id, None) != summarise(candidate):
+                told = told or "its summary differs from its record"
+            if told:
                 if self.repair:
                     self.store.put(candidate)
-                self._found(f"candidate {candidate.id}", "its summary differs from its record", self.repair)
+                self._found(f"candidate {candidate.id}", told, self.repair)
             self._embedding(candidate)
         for unknown in summaries:
             self._found(f"candidate {unknown}", "has a summary but no record", fixed=False)

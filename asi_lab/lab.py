@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from asi_lab import config, disk
 from asi_lab.errors import ConfigError, DiskError, LabLocked, UsageError
+from asi_lab.records import RULES
 from asi_lab.settings import Settings
 
 LOCK_TRIES = 5
@@ -128,6 +130,25 @@ class Lab:
 
 FIXED = ("seed", "data", "model", "train", "evaluate", "fitness")
 """Settings that results of one lab must share."""
+
+
+def check_rules(lab: Lab, found: int) -> None:
+    """Refuse to search on in a lab of other rules.
+
+    Raises:
+        UsageError: it was made under others; the message tells how to go on from its best.
+    """
+    if found > RULES:
+        raise UsageError(
+            f"{lab.path}: made by a newer asi-lab, under rules {found}; this one searches under rules "
+            f"{RULES}. Use the newer one."
+        )
+    if found < RULES:
+        raise UsageError(
+            f"{lab.path}: made under rules {found}; this asi-lab searches under rules {RULES}, whose results "
+            "do not compare with those. Look at it as before (status, top, show, diff, log, fsck). To go on "
+            f"in a new lab from its best: asi-lab --lab NEW init --from {shlex.quote(str(lab.path))}"
+        )
 
 
 def check_unchanged(now: Settings, then_text: str) -> None:

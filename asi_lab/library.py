@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from asi_lab import facts, pool
-from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
+from asi_lab.baselines import Baselines
 from asi_lab.records import SEED_ID, Candidate, CandidateState
 from asi_lab.settings import Settings
 from asi_lab.store import Store
@@ -70,7 +70,7 @@ class Library:
     @property
     def most_parameters(self) -> int:
         """The most that a candidate's whole model may have."""
-        return int(self.baselines.anchor(SEED_ARCHITECTURE).params * self.settings.limits.parameter_ratio)
+        return self.baselines.most_parameters(self.settings.limits.parameter_ratio)
 
     def standings(self) -> str:
         """The best candidates, the latest ones and those under way, a line each; empty without any."""

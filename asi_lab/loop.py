@@ -21,21 +21,22 @@ from typing import Any
 
 import msgspec
 
-from asi_lab import baselines, calibration, fitness, pool, references, repeats, stagnation, steering
+from asi_lab import baselines, calibration, fitness, pool, references, stagnation, steering
 from asi_lab.agents import Agents
 from asi_lab.aside import Aside
 from asi_lab.baselines import Baselines, run_label
 from asi_lab.engineer.contract import check_source
 from asi_lab.events import NewEvent
-from asi_lab.knowledge.advice import Adviser
 from asi_lab.lab import trial_label
 from asi_lab.library import Library
 from asi_lab.lineage import Lineage
-from asi_lab.records import Candidate, CandidateState, Draw, Evidence
+from asi_lab.records import RULES, Candidate, CandidateState, Draw, Evidence
+from asi_lab.reruns import Reruns
 from asi_lab.researcher import Proposed, duplicate_of
 from asi_lab.retrieval import Index
 from asi_lab.roles import Roles
 from asi_lab.settings import Settings
+from asi_lab.soundness import as_far_as_sound
 from asi_lab.store import Store
 from asi_lab.trials import Trials
 from asi_lab.turns import Turns
@@ -54,13 +55,14 @@ class Loop:
         lineage: Lineage,
         trials: Trials,
         agents: Agents,
-        adviser: Adviser,
+        roles: Roles,
     ) -> None:
         self.settings, self.config_text = settings, config_text
         self.store, self.lineage, self.trials, self.slots = store, lineage, trials, trials.slots
-        self.roles, self.agents = Roles(settings, agents, store.append_events, adviser), agents
+        self.roles, self.agents = roles, agents
         self.plans, self.ends = Aside(self.propose, "plan"), Aside(self.finish, "end")
         self.turns = Turns(settings, store, self.slots, self.ends, agents)
+        self.reruns = Reruns(store, trials, self.annotate)
         self._accepting, self._publishing = threading.Lock(), threading.Lock()
         self.index = Index(*store.vectors())
         upper = references.upper()
@@ -74,7 +76,7 @@ class Loop:
         tick = self.agents.watch.tick
         try:
             while (candidate_id := self.turns.next(experiments)) and may_go_on():
-                if self.rerun(may_go_on):
+                if self.reruns.begin(may_go_on):
                     continue
                 self._plan_from(candidate_id, experiments)
                 self._refresh_baselines(candidate_id)
@@ -83,7 +85,7 @@ class Loop:
                 self.slots.begin(trial_label(candidate_id), functools.partial(self.explore, candidate_id))
             self.slots.wait()
             self.ends.wait(tick)
-            while self.rerun(may_go_on):
+            while self.reruns.begin(may_go_on):
                 self.slots.wait()
         finally:
             self.slots.stop()
@@ -94,7 +96,7 @@ class Loop:
     def explore(self, candidate_id: int) -> None:
         """Take a proposed candidate from wherever it stands through its trial; what models do about it then,
         they do beside the next trial. One that they repaired has its turn again."""
-        self.measure(self.check(self.library.get(candidate_id)))
+        self.confirm(self.measure(self.check(self.library.get(candidate_id))))
         if self._is_beside:
             self.ends.begin(candidate_id)
         else:
@@ -106,9 +108,13 @@ class Loop:
         candidate = self.library.get(candidate_id)
         if self.repair(candidate) is not candidate:
             return
-        candidate = self.explain(self.score(candidate))
+        candidate = self.score(candidate)
+        if self._awaits_confirmation(candidate):
+            return  # it has its turn for that
+        candidate = self.explain(candidate)
         with self._publishing:
-            self.publish(candidate)
+            if not self._awaits_confirmation(candidate):  # another one may have come to lead, or fallen
+                self.publish(candidate)
 
     def _plan_from(self, candidate_id: int, experiments: int | None) -> None:
         """Have models plan a candidate and those behind it, and wait for the first, also where it was begun
@@ -165,6 +171,7 @@ class Loop:
             draw=draw,
             proposal=proposed.proposal,
             evidence=evidence,
+            rules=RULES,
         )
         change = f"from {draw.parent} ({proposed.proposal.change})"
         data = {"generation": draw.generation, "parent": draw.parent, "references": list(draw.references)}
@@ -216,19 +223,16 @@ class Loop:
         """Train and evaluate in a trial; what an earlier, cut-off trial has earned is kept."""
         if candidate.state not in (S.CHECKED, S.PREFLIGHTED, S.TRAINING, S.TRAINED):
             return candidate
-        while candidate.starts < self.settings.search.max_starts:
+        while self.trials.may_begin(candidate):
             limits, resumed = self._limits(candidate), candidate.state is S.TRAINED
             candidate, evidence = self.trials.candidate(candidate, self.baselines, limits, self._advance)
-            if evidence.failure is S.BROKEN and resumed:  # it may be weights that the disk did not keep
+            if evidence.failure in (S.BROKEN, S.FORGED) and resumed:  # the disk may not have kept its weights
                 candidate = self._advance(candidate, S.CHECKED)
             elif evidence.failure is not S.INTERRUPTED:
                 return self._measured(candidate, evidence)
-            self.store.append_events(("warning", f"{candidate.name}: {evidence.error}", {}))
-        error = f"its trial was cut off {candidate.starts} times"
-        evidence = msgspec.structs.replace(
-            candidate.evidence or Evidence(), failure=S.INTERRUPTED, error=error
-        )
-        return self._end(candidate, evidence)
+        error = f"its trial was cut off {candidate.cuts} times"
+        before = candidate.evidence or Evidence()
+        return self._end(candidate, msgspec.structs.replace(before, failure=S.INTERRUPTED, error=error))
 
     def _measured(self, candidate: Candidate, evidence: Evidence) -> Candidate:
         """Record what a trial gave; a loss that is too good to be true waits for a person to release it."""
@@ -237,13 +241,38 @@ class Loop:
         assert evidence.evaluation is not None
         loss, reference, leak = evidence.evaluation.loss, self.baselines.reference, self.settings.fitness.leak
         if fitness.is_implausible(evidence.evaluation, reference, leak):
+            candidate, evidence = self.trials.thoroughly(candidate, evidence, self._advance)
+            if evidence.failure is not None:
+                return self._end(candidate, evidence)
             error = (
                 f"held-out loss {loss:.4f} is more than {leak:.0%} under the baseline's "
                 f"{reference.loss:.4f}, though no check finds a leak. Look at it; if it is sound: "
                 f"asi-lab release {candidate.id}"
             )
-            return self._end(candidate, msgspec.structs.replace(evidence, failure=S.SUSPECT, error=error))
+            suspect = msgspec.structs.replace(evidence, failure=S.SUSPECT, error=error)
+            return self._end(msgspec.structs.replace(candidate, thorough=True), suspect)
         return self._advance(candidate, S.EVALUATED, evidence=evidence)
+
+    def confirm(self, candidate: Candidate) -> Candidate:
+        """Have one that would lead the lab compared at all positions before it does."""
+        if not self._awaits_confirmation(candidate):
+            return candidate
+        assert candidate.evidence is not None
+        candidate, evidence = self.trials.thoroughly(candidate, candidate.evidence, self._advance)
+        if evidence.failure is S.INTERRUPTED and self.trials.may_begin(candidate):  # its weights are lost
+            return self.measure(self._advance(candidate, S.CHECKED, evidence=None, score=None, analysis=None))
+        if evidence.failure is not None:
+            return self._end(msgspec.structs.replace(candidate, score=None, analysis=None), evidence)
+        return self._advance(candidate, candidate.state, thorough=True)
+
+    def _awaits_confirmation(self, candidate: Candidate) -> bool:
+        if candidate.thorough or candidate.state not in (S.JUDGED, S.ANALYSED) or candidate.score is None:
+            return False
+        return candidate.score.fitness > self._best_fitness(candidate.id)
+
+    def _best_fitness(self, but: int) -> float:
+        """The highest fitness of all finished candidates but one."""
+        return max((entry.fitness for entry in self.library.entries() if entry.id != but), default=0.0)
 
     def score(self, candidate: Candidate) -> Candidate:
         """Have the judge mark it, and compute the fitness."""
@@ -266,7 +295,7 @@ class Loop:
 
     def publish(self, candidate: Candidate) -> Candidate:
         """Commit it to the lineage, under refs/failed if it failed. Committing again gives the same sha."""
-        if candidate.commit is not None:
+        if candidate.commit is not None or not (candidate.state.is_failure or candidate.state is S.ANALYSED):
             return candidate
         assert candidate.parent is not None
         parent_commit = self.library.get(candidate.parent).commit
@@ -287,34 +316,9 @@ class Loop:
         return done
 
     def _best_news(self, done: Candidate) -> Sequence[NewEvent]:
-        best = max((e.fitness for e in self.library.entries() if e.id != done.id), default=0.0)
-        if done.score is None or done.score.fitness <= best:
+        if done.score is None or done.score.fitness <= self._best_fitness(done.id):
             return ()
         return (("best", f"{done.name} is the best so far: fitness {done.score.fitness:.4f}", {}),)
-
-    def rerun(self, may_go_on: Callable[[], bool]) -> bool:
-        """Run those candidates once more, with another seed, that a person asked for; returns whether there
-        were any, with a slot free again."""
-        begun = False
-        while (asked := self._asked_again()) and may_go_on():
-            self.slots.begin(*asked)
-            self.slots.wait_for_room()
-            begun = True
-        return begun
-
-    def _asked_again(self) -> tuple[str, Callable[[], None]] | None:
-        """The first run that is asked for and was not begun, and what does it."""
-        for number in steering.read(self.store).reruns:
-            index = 1 + len(repeats.of(self.store, number))
-            name = run_label(trial_label(number), index)
-            if not self.slots.is_at_work(name):
-                return name, functools.partial(self._once_more, self.library.get(number), index)
-        return None
-
-    def _once_more(self, candidate: Candidate, index: int) -> None:
-        run = repeats.Repeat(candidate.id, index, self.trials.repeat(candidate, index))
-        steering.finished_rerun(self.store, run)
-        self.annotate(candidate.id)
 
     def annotate(self, candidate_id: int) -> None:
         """Write what people noted on a candidate, and its further runs, into its git note."""
@@ -329,7 +333,10 @@ class Loop:
         if news is None and state is not candidate.state:
             news = ("candidate_state", f"{moved.name}: {state.value}", {"state": state.value})
         self.store.put(moved, *([news] if news else []))
-        return moved
+        sound, wrong = as_far_as_sound(moved)  # as it was recorded
+        return (
+            msgspec.structs.replace(sound, starts=sound.starts + 1, cuts=sound.cuts + 1) if wrong else moved
+        )
 
     def _end(self, candidate: Candidate, evidence: Evidence) -> Candidate:
         """Record that a candidate failed, with its evidence."""

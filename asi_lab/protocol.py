@@ -1,16 +1,18 @@
-"""What the engine, the trial and the scoring process say to each other.
+"""What the engine, the trial, the server and the scorer say to each other.
 
-The engine starts a trial and its scorer as a pair, both single use. Each reads one line of JSON,
-its job, from standard input, and writes JSON lines, its reports, to the file descriptor it was
-given with `--report-fd`. Standard output and error go to a capped log: candidate code may print.
-Trial and scorer talk over a pair of pipes with the frames of `asi_lab.evaluate.wire`.
+The engine starts three processes together, all single use. Each reads its job, one line of JSON, from
+standard input, and writes JSON lines, its reports, to the file descriptor it was given with `--report-fd`.
+Standard output and error go to a capped log: candidate code may print. Trial and server talk to the scorer
+over pairs of pipes with the frames of `asi_lab.evaluate.wire`.
 
-    engine --TrialJob--> trial  --Ready, Stage, Progress, ..., Trained, Failed--> engine
-    engine --ScoreJob--> scorer --Ready, Measured, Scored, Failed-------------------> engine
-    trial <--frames: token ids / hidden states-- scorer    at every mark, and in the end
+    engine --TrialJob---> trial   --Ready, Checked, Stage, Progress, Standing, ..., Trained, Failed--> engine
+    engine --ServeJob---> server  --Ready, Alive, Failed---------------------------------------------> engine
+    engine --ScoreJob, Measure, Score, Compare--> scorer  --Ready, Measured, Answered, Scored, Failed-> engine
+    trial  <--frames: token ids / residual stream-- scorer     full rows, at every mark and in the end
+    server <--frames: token ids / residual stream-- scorer     bare prefixes, once the trial is dead
 
-Reports of the trial are claims of a process that runs candidate code. What enters the fitness
-comes from the scorer alone.
+Reports of trial and server are claims of processes that run candidate code; `asi_lab.engineer.gate` says what
+may come when. What enters the fitness comes from the scorer and from the engine's own clocks and counts.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ from asi_lab.settings import Evaluate, Limits, Model, Train
 class TrialJob(msgspec.Struct, frozen=True):
     """One candidate to check, train and serve, in the trial's working directory.
 
-    `task` is `check` (preflight alone), `train` (preflight, training, serving), `resume` (the same from where
-    an earlier trial was cut off) or `serve` (load the checkpoint that lies there and serve). `data` is an
-    absolute path; `seed` is the initialisation seed, `data_seed` the lab's. After so many steps as `marks`
-    say the scorer measures the held-out loss.
+    `task` is `check` (preflight alone), `train` (preflight, training, full rows), `resume` (the same from
+    where an earlier trial was cut off) or `serve` (load the checkpoint that lies there and answer full rows).
+    `data` is an absolute path; `seed` is the initialisation seed, `data_seed` the lab's. After so many steps
+    as `marks` say training stands still while the scorer measures the held-out loss.
     """
 
     task: Literal["check", "train", "resume", "serve"]
@@ -44,8 +46,18 @@ class TrialJob(msgspec.Struct, frozen=True):
     marks: tuple[int, ...] = ()
 
 
+class ServeJob(msgspec.Struct, frozen=True):
+    """A checkpoint and its architecture's code, in the server's working directory, to answer prefixes
+    with."""
+
+    vocab_size: int
+    device: str
+    model: Model
+    threads: int = 0
+
+
 class ScoreJob(msgspec.Struct, frozen=True):
-    """What the scorer measures: data directory (tokenizer, validation shard, task files).
+    """What the scorer measures: data directory (tokenizer, held-out shards, task files).
 
     `suspect_below` are, by mark, the held-out losses (nats per token) under which a candidate is suspected
     to leak; a mark that is missing has no such bound.
@@ -55,9 +67,33 @@ class ScoreJob(msgspec.Struct, frozen=True):
     data_seed: int
     device: str
     train_context: int
+    model: Model
     evaluate: Evaluate
     suspect_below: dict[int, float] = {}
     threads: int = 0
+
+
+class Measure(msgspec.Struct, frozen=True, tag="measure"):
+    """To the scorer: the trial stands still after so many steps; measure the held-out loss there."""
+
+    step: int
+
+
+class Score(msgspec.Struct, frozen=True, tag="score"):
+    """To the scorer: training is over, and this is the copy of its checkpoint; ask the trial for full
+    rows."""
+
+    checkpoint: str
+
+
+class Compare(msgspec.Struct, frozen=True, tag="compare"):
+    """To the scorer: the trial is dead; compare its rows with bare prefixes that the server answers.
+
+    So many positions of the loss and of the tasks are drawn; 0 stands for all.
+    """
+
+    loss_positions: int
+    task_positions: int
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -106,16 +142,31 @@ class Saved(msgspec.Struct, frozen=True, tag="saved"):
     step: int
 
 
-class Trained(msgspec.Struct, frozen=True, tag="trained"):
-    """Training is over, the checkpoint is on disk, the trial now answers the scorer."""
+class Standing(msgspec.Struct, frozen=True, tag="standing"):
+    """Training stands still after so many steps; the trial answers the scorer until it may go on."""
 
-    training: Training
+    step: int
+
+
+class Trained(msgspec.Struct, frozen=True, tag="trained"):
+    """Training is over, the checkpoint is on disk, the trial now answers the scorer. `claims` are what it
+    says of its training."""
+
+    claims: Training
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    """The checkpoint that lay there is loaded; the trial now answers the scorer."""
 
 
 class Measured(msgspec.Struct, frozen=True, tag="measured"):
     """The scorer measured the held-out loss at a mark."""
 
     held_out: HeldOut
+
+
+class Answered(msgspec.Struct, frozen=True, tag="answered"):
+    """The trial has answered all full rows and is not needed any more."""
 
 
 class Scored(msgspec.Struct, frozen=True, tag="scored"):
@@ -132,16 +183,41 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 PULSE_SECONDS = 10.0
-"""Both say so often that they are alive; silence counts as a stall."""
+"""All of them say so often that they are alive; silence counts as a stall."""
 
 CLASS_NAME = "DeltaNet"
 """The class every architecture file defines, whatever it holds."""
 
 ARCHITECTURE_FILE = "architecture.py"
-CHECKPOINT_FILE = "checkpoint.pt"
+CHECKPOINT_FILE = "checkpoint.safetensors"
 RESUME_FILE = "resume.pt"
 """Names in a trial's working directory: the candidate's code, the weights that training leaves, and what a
 training that was cut off goes on from."""
+
+COMPARED_FILE = "compared.jsonl"
+"""What the scorer writes down, in its own working directory, of the positions that it compared."""
+
+LEAK_CHECKS = ("batch", "causality", "statistics")
+"""Checks that look for leaks. They are repeated on the trained model, and where a loss is implausibly low."""
+
+PREFLIGHT_CHECKS = (
+    *("construction", "parameters", "shapes", "cost", "growth", "dtype", "repeatability", "state"),
+    *("state_dict", "learning", *LEAK_CHECKS, "padding", "gradients"),
+)
+"""All checks before training, in their order."""
+
+TRAINED = "trained "
+"""Stands before the name of a check that was made on the trained model."""
+
+CURVE_POINTS = 200
+"""Points a training curve has, about; they fall on fixed steps."""
+
+
+def curve_steps(steps: int, after: int = 0) -> list[int]:
+    """The steps of a training of so many `steps` that are points of its curve, in order, those that come
+    `after` so many steps: every so many, the first and the last."""
+    every = max(1, steps // CURVE_POINTS)
+    return [step for step in range(after + 1, steps + 1) if step % every == 0 or step in (1, steps)]
 
 
 def saved_file(step: int) -> str:
@@ -150,10 +226,20 @@ def saved_file(step: int) -> str:
     return f"resume-{step}.pt"
 
 
-TRIAL_UNUSABLE = 3
-"""Exit status of a scorer whose trial went away or answered what is no answer."""
+TRIAL_UNUSABLE, SERVER_UNUSABLE = 3, 4
+"""Exit statuses of a scorer whose trial, or whose server, went away or answered what is no answer."""
 
-Report = Ready | Alive | Stage | Checked | Compiled | Progress | Saved | Measured | Trained | Scored | Failed
+Report = (
+    Ready | Alive | Stage | Checked | Compiled | Progress | Saved | Standing | Trained | Loaded | Measured
+    | Answered | Scored | Failed
+)  # fmt: skip
+Command = Measure | Score | Compare
+
+MOST_LINE_BYTES = 1 << 20
+"""Most bytes of a report."""
+MOST_TEXT = 8_000
+"""Most characters of a check's detail or of an error; trials cut theirs to it."""
 
 encoder = msgspec.json.Encoder()
 decoder = msgspec.json.Decoder(Report)
+command_decoder = msgspec.json.Decoder(Command)

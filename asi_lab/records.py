@@ -16,6 +16,9 @@ import msgspec
 SEED_ID = 0
 """Candidate 0 is the seed architecture (DeltaNet), the root of the lineage."""
 
+RULES = 2
+"""How results come about: splits, scores, figures, commits. Results of other rules do not compare."""
+
 
 class CandidateState(StrEnum):
     """How far a candidate came. The first nine are steps of the way, the others are ends."""
@@ -40,6 +43,7 @@ class CandidateState(StrEnum):
     PRUNED = "pruned"
     TIMED_OUT = "timed_out"
     OUT_OF_MEMORY = "out_of_memory"
+    FORGED = "forged"
     INTERRUPTED = "interrupted"
 
     @property
@@ -166,9 +170,17 @@ class TaskResult(msgspec.Struct, frozen=True):
 
 
 class Training(msgspec.Struct, frozen=True):
-    """What training a model cost and gave. Losses are nats per token; `seconds` is wall time without
-    `compile_seconds`, `flops_per_token` what the model's size asks for, `matmul_rate` the operations a second
-    of a large matrix product on the same device, `joules` what the GPU took (None where that is not counted).
+    """What training a model cost and gave.
+
+    The engine's own figures: `params`, all elements of the checkpoint, tied ones once; `steps` and `tokens`,
+    which the job fixes; `seconds` of wall time from the job to the copied checkpoint, checks and compilation
+    included, and `tokens_per_second` over them; `step_seconds`, the mean wall time of a step, marks left out;
+    `cpu_seconds` of all processes of the trial.
+
+    The rest is what the trial says of itself, and enters nothing: `body_params` without embeddings,
+    `train_loss` (nats per token), `peak_memory_mb`, `compile_seconds`, `flops_per_token` that the model's
+    size asks for, `matmul_rate`, the operations a second of a large matrix product on the same device, and
+    `joules` of the GPU (None where that is not counted).
     """
 
     params: int
@@ -183,42 +195,49 @@ class Training(msgspec.Struct, frozen=True):
     flops_per_token: float = 0.0
     matmul_rate: float = 0.0
     joules: float | None = None
+    step_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     @property
     def utilisation(self) -> float | None:
         """Model FLOPs utilisation: the share of the device's matrix product rate; None where not measured."""
         if not self.matmul_rate:
             return None
-        return self.flops_per_token * self.tokens_per_second / self.matmul_rate
+        in_steps = self.step_seconds * self.steps  # 0 where the record is of rules that kept none
+        rate = self.tokens / in_steps if in_steps else self.tokens_per_second
+        return self.flops_per_token * rate / self.matmul_rate
 
 
 class HeldOut(msgspec.Struct, frozen=True):
     """Held-out loss in nats per token, measured by the scoring process while training stood still.
 
     `step` steps were done. `seconds` is how long it took. `suspect` says that the loss was implausibly low,
-    and that the checks for leaks were repeated then and found nothing.
+    and that the checks for leaks were repeated then and found nothing. `prefix_error` is only kept of older
+    labs: see `Evaluation`.
     """
 
     step: int
     loss: float
-    prefix_error: float
-    seconds: float
+    prefix_error: float = 0.0
+    seconds: float = 0.0
     suspect: bool = False
 
 
 class Evaluation(msgspec.Struct, frozen=True):
     """What the scoring process measured: held-out loss in nats per token, and the tasks.
 
-    `prefix_error` is the largest deviation between a hidden state of a full pass and that of the
-    bare prefix, relative to the RMS of the hidden states; it is near zero for a causal model.
-    """
+    Full rows come from the trial. At `prefix_positions` of them a fresh process that never held a target gave
+    the same answer from the bare prefix; `correction` is the mean difference in nats (prefix minus full row)
+    that the loss contains, exactly 0 where it is rounding. `prefix_error` is only kept of older labs: there
+    it is the largest deviation of a hidden state between row and prefix, relative to its RMS."""
 
     loss: float
     loss_tokens: int
     tasks: tuple[TaskResult, ...]
-    prefix_error: float
-    prefix_positions: int
-    seconds: float
+    prefix_error: float = 0.0
+    prefix_positions: int = 0
+    seconds: float = 0.0
+    correction: float = 0.0
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -359,8 +378,11 @@ class Analysis(msgspec.Struct, frozen=True):
 class Candidate(msgspec.Struct, frozen=True):
     """One architecture from draw to commit. Times are seconds since the epoch, UTC.
 
-    `starts` counts how often its trial was begun; `repairs` are the changes of its code since it was
-    proposed; `released` says that a person let it in although its loss was suspect.
+    `starts` counts how often its trial was cut off since it last got on, while the engine lived; `cuts`
+    counts all of them, and `trial_seconds` is the wall time of its trials. `repairs` are the changes of its
+    code since it was proposed; `released` says that a person let it in although its loss was suspect;
+    `thorough` that it was compared with a fresh process at all positions, as who leads the lab must be.
+    `rules` are those under which it was made.
     """
 
     id: int
@@ -376,6 +398,10 @@ class Candidate(msgspec.Struct, frozen=True):
     starts: int = 0
     released: bool = False
     repairs: tuple[Repair, ...] = ()
+    cuts: int = 0
+    trial_seconds: float = 0.0
+    thorough: bool = False
+    rules: int = 1
 
     @property
     def name(self) -> str:

@@ -11,7 +11,16 @@ import msgspec
 from asi_lab import fitness
 from asi_lab.baselines import ARCHITECTURES, SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.protocol import ARCHITECTURE_FILE
-from asi_lab.records import SEED_ID, BaselineRun, Candidate, CandidateState, Evidence, Judgement, Proposal
+from asi_lab.records import (
+    RULES,
+    SEED_ID,
+    BaselineRun,
+    Candidate,
+    CandidateState,
+    Evidence,
+    Judgement,
+    Proposal,
+)
 from asi_lab.researcher.novelty import code_hash
 from asi_lab.settings import Settings
 
@@ -72,6 +81,7 @@ def seed_candidate(settings: Settings, runs: Sequence[BaselineRun]) -> Candidate
         state=CandidateState.DONE,
         created=now,
         updated=now,
+        rules=RULES,
         proposal=seed(),
         evidence=Evidence(checks=first.checks, training=first.training, evaluation=mean),
         score=fitness.score(

@@ -48,20 +48,29 @@ class Roles:
     """The researcher, the engineer's hands and judge, and the analyst of one lab."""
 
     def __init__(
-        self, settings: Settings, agents: Agents, tell: Callable[[NewEvent], object], adviser: Adviser
+        self,
+        settings: Settings,
+        agents: Agents,
+        tell: Callable[[NewEvent], object],
+        adviser: Adviser,
+        imports: Mapping[int, Proposal],
     ) -> None:
-        """`tell` records an event; `adviser` knows what the field does about weaknesses."""
+        """`tell` records an event; `adviser` knows what the field does about weaknesses; `imports` are what
+        the lab begins with, by candidate."""
         self.settings, self.agents, self.tell, self.adviser = settings, agents, tell, adviser
+        self.imports = imports
         self._scaling = threading.Lock()  # several candidates may be judged at once
 
     def propose(
         self, candidate_id: int, draw: Draw, index: Index, known_code: Mapping[str, str], library: Library
     ) -> researcher.Proposed:
-        """A new architecture, from the planner or from the grammar."""
+        """A new architecture: one that the lab begins with, or from the planner, or from the grammar."""
         search = self.settings.search
         until_new = functools.partial(
             researcher.propose, index=index, known_code=known_code, most_similar=search.duplicate_similarity
         )
+        if (imported := self.imports.get(candidate_id)) is not None:
+            return until_new(lambda attempt, repeated: imported, retries=0)
         if self.agents.plans(candidate_id):
             try:
                 draft, repeats = self._planner(candidate_id, draw, library)

@@ -51,7 +51,8 @@ class Search(Section, frozen=True, kw_only=True):
         about("Candidates without a gain beyond noise after which the search escalates a step; 0: never."),
     ] = 50
     max_starts: Annotated[
-        Positive, about("A trial that was cut off this often is given up as interrupted.")
+        Positive,
+        about("A trial that was cut off this often without getting on is given up as interrupted."),
     ] = 3
     slots: Annotated[
         NonNegative,
@@ -154,11 +155,8 @@ class Evaluate(Section, frozen=True, kw_only=True):
     loss_tokens: Annotated[Positive, about("Held-out tokens for the loss.")] = 65_536
     max_length: Annotated[Positive, about("Longest sequence; contexts are cut on the left.")] = 4096
     prefix_checks: Annotated[
-        Positive, about("Positions whose hidden state is recomputed from the bare prefix.")
+        Positive, about("Positions at a mark that are asked for once more from the bare prefix.")
     ] = 16
-    prefix_tolerance: Annotated[
-        PositiveFloat, about("Largest deviation allowed there, relative to the RMS.")
-    ] = 1e-3
     marks: Annotated[
         tuple[Fraction, ...],
         about("Shares of the training after which the held-out loss is measured."),
@@ -208,6 +206,10 @@ class Limits(Section, frozen=True, kw_only=True):
     memory_ratio: Annotated[
         PositiveFloat, about("Most memory of that step, over that of the seed architecture.")
     ] = 10.0
+    cpu_ratio: Annotated[
+        PositiveFloat,
+        about("Most processor time of a whole trial, over that of the seed architecture's."),
+    ] = 30.0
     log_mb: Annotated[PositiveFloat, about("Most a trial may print, in MB.")] = 16.0
     checkpoints: Annotated[
         Literal["best", "all"], about("Trained weights that stay on disk: the best candidate's, or all.")

@@ -26,6 +26,7 @@ from asi_lab.ledger import Ledger
 from asi_lab.records import BaselineRun, Candidate, CandidateState
 from asi_lab.sealed import DAMAGED, anything, pack, seal, unpack, unseal
 from asi_lab.sealed import key as number_key
+from asi_lab.soundness import as_far_as_sound, back_to, faults_of
 from asi_lab.summary import Summary, summarise
 
 FORMAT = 3
@@ -116,7 +117,11 @@ class Store:
         self, candidate: Candidate, *events: NewEvent, vector: NDArray[np.float32] | None = None
     ) -> list[Event]:
         """Record a candidate with its events, and its motivation's embedding `[D]` when given, in one
-        transaction. Returns the events as numbered."""
+        transaction. Of a record that is not sound as much is kept as is, with a warning. Returns the events
+        as numbered."""
+        candidate, wrong = as_far_as_sound(candidate)
+        if wrong:
+            events = (*events, ("warning", f"its record {wrong}; {back_to(candidate)}", {}))
         key, record, summary = number_key(candidate.id), pack(candidate), pack(summarise(candidate))
         embedding = None if vector is None else seal(np.ascontiguousarray(vector, np.float32).tobytes())
 
@@ -130,16 +135,21 @@ class Store:
         return self._db.write(work)
 
     def get(self, candidate: int) -> Candidate | None:
-        """Return a candidate by id, None when there is none."""
+        """Return a candidate by id, as far as its record is sound; None when there is none."""
         raw = self._read("candidates", number_key(candidate))
-        return None if raw is None else unpack(_candidates, raw, f"candidate {candidate}")
+        return None if raw is None else as_far_as_sound(self._candidate(candidate, raw))[0]
 
     def candidates(self, start: int = 0) -> Iterator[Candidate]:
-        """Yield all candidates from id `start` in order of id, read in batches as they stand then."""
+        """Yield all candidates from id `start` in order of id, as far as their records are sound, read in
+        batches as they stand then."""
+        return (as_far_as_sound(record)[0] for record in self.records(start))
+
+    def records(self, start: int = 0) -> Iterator[Candidate]:
+        """Yield all candidates as they were recorded, for those who look for faults."""
         while True:
             batch = self._rows("candidates", start=number_key(start), limit=_BATCH)
             for key, raw in batch:
-                yield unpack(_candidates, raw, f"candidate {_number(key)}")
+                yield self._candidate(_number(key), raw)
             if len(batch) < _BATCH:
                 return
             start = _number(batch[-1][0]) + 1
@@ -201,8 +211,9 @@ class Store:
         return self._write("baselines", key, pack(run), *events)
 
     def baselines(self) -> list[BaselineRun]:
-        """Return all baseline runs, by architecture and seed index."""
-        return [unpack(_baselines, raw, f"baseline {key!r}") for key, raw in self._rows("baselines")]
+        """Return all sound baseline runs, by architecture and seed index."""
+        runs = [unpack(_baselines, raw, f"baseline {key!r}") for key, raw in self._rows("baselines")]
+        return [run for run in runs if not faults_of(run.evidence)]
 
     def append_series(self, run: str, rows: NDArray[np.float32]) -> None:
         """Append points `[n, 7]` to a run's loss curve; columns are `SERIES_COLUMNS`.
@@ -336,6 +347,10 @@ class Store:
         self._db.write(lambda txn: txn.delete(key.encode(), db=self._db.table("meta")))
 
     # Shared steps
+
+    @staticmethod
+    def _candidate(number: int, raw: bytes) -> Candidate:
+        return unpack(_candidates, raw, f"candidate {number}")
 
     def _read(self, table: str, key: bytes) -> bytes | None:
         raw: bytes | None = self._db.read(lambda txn: txn.get(key, db=self._db.table(table)))

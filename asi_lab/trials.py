@@ -13,7 +13,6 @@ import numpy as np
 
 from asi_lab import calibration, protocol, references, spending
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines, run_label
-from asi_lab.control import StopNow
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer import resume, run
 from asi_lab.engineer.contract import check_source
@@ -21,7 +20,15 @@ from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.run import Observe
 from asi_lab.errors import TrialError
 from asi_lab.lab import Lab, trial_label
-from asi_lab.protocol import ARCHITECTURE_FILE, CHECKPOINT_FILE, Progress, Report, ScoreJob, TrialJob
+from asi_lab.protocol import (
+    ARCHITECTURE_FILE,
+    CHECKPOINT_FILE,
+    Compare,
+    Progress,
+    Report,
+    ScoreJob,
+    TrialJob,
+)
 from asi_lab.randomness import keyed_seed
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
 from asi_lab.settings import Settings
@@ -33,6 +40,15 @@ Advance = Callable[..., Candidate]
 
 SUSPECT_NOISE = 2.0
 """Noise floors below the leak rule's bound before a loss at a mark is suspect."""
+
+MOST_CUTS = 10
+"""So many times as often as without getting on may a trial be cut off in all."""
+
+MANY = 16_384
+"""Positions that are compared of a candidate that would lead its lab, where all would cost too much."""
+
+PASSES = 3
+"""Passes over a token in training: one forward, and the work of two backward."""
 
 
 class Trials:
@@ -58,27 +74,77 @@ class Trials:
         before = candidate.evidence if trained else None
         before = before or Evidence(check_source(candidate.proposal.code), prunable=bool(prune_above))
         state = CandidateState.TRAINED if trained else CandidateState.CHECKED
-        standing = advance(candidate, state, starts=candidate.starts + 1, evidence=before)
+        standing = advance(candidate, state, evidence=before)
 
         def observe(report: Report, evidence: Evidence) -> None:
             nonlocal standing
             if isinstance(report, protocol.Stage):
                 standing = advance(standing, report.state)
-            elif isinstance(report, protocol.Saved) and standing.starts > 1:
+            elif isinstance(report, protocol.Saved) and standing.starts:
                 standing = advance(
-                    standing, standing.state, starts=1
+                    standing, standing.state, starts=0
                 )  # it gets on, so it may be cut off again
-            elif isinstance(report, protocol.Trained) and not trained:
+            elif isinstance(report, protocol.Trained):
                 standing = advance(standing, CandidateState.TRAINED, evidence=evidence)
 
         job = self._job("serve" if trained else "train", keyed_seed(self.settings.seed, candidate.id, "init"))
         expected = self._expectations(baselines, prune_above)
-        try:
-            evidence = self._run(directory, job, observe, before, expected, candidate.id)
-        except StopNow:
-            advance(standing, standing.state, starts=candidate.starts)
-            raise
+        began = time.monotonic()
+        evidence = self._run(directory, job, observe, before, expected, candidate.id)
+        if evidence.failure is CandidateState.INTERRUPTED:
+            standing = self._cut_off(standing, time.monotonic() - began, evidence, advance)
         return standing, evidence
+
+    def _cut_off(
+        self, standing: Candidate, seconds: float, evidence: Evidence, advance: Advance
+    ) -> Candidate:
+        """Count that its trial was cut off, while this engine lived."""
+        self.store.append_events(("warning", f"{standing.name}: {evidence.error}", {}))
+        return advance(
+            standing,
+            standing.state,
+            starts=standing.starts + 1,
+            cuts=standing.cuts + 1,
+            trial_seconds=standing.trial_seconds + seconds,
+        )
+
+    def may_begin(self, candidate: Candidate) -> bool:
+        """Whether a candidate may have another trial, as often and as long as it was cut off."""
+        search, limits = self.settings.search, self.settings.limits
+        return (
+            candidate.starts < search.max_starts
+            and candidate.cuts < MOST_CUTS * search.max_starts
+            and candidate.trial_seconds < search.max_starts * limits.trial_seconds
+        )
+
+    def thoroughly(
+        self, candidate: Candidate, evidence: Evidence, advance: Advance
+    ) -> tuple[Candidate, Evidence]:
+        """Score a trained candidate once more, its answers compared at all positions of the loss where that
+        costs less than its training, and else at `MANY`.
+
+        Returns its record as it then stands, and the evidence that is given, with a failure where an answer
+        differs, the trial was cut off too often, or the weights are lost (then as interrupted).
+        """
+        assert candidate.proposal is not None
+        directory = self._directory(trial_label(candidate.id), candidate.proposal.code)
+        train, evaluate = self.settings.train, self.settings.evaluate
+        positions = evaluate.loss_tokens // train.context * train.context
+        prefix_tokens = positions * (train.context + 1) / 2
+        cheap = prefix_tokens < PASSES * train.steps * train.batch * train.context
+        compare = Compare(loss_positions=positions if cheap else MANY, task_positions=MANY)
+        job = self._job("serve", keyed_seed(self.settings.seed, candidate.id, "init"))
+        lost = not (directory / CHECKPOINT_FILE).exists()
+        found = Evidence(failure=CandidateState.INTERRUPTED, error="its weights are lost" if lost else "")
+        while not lost and self.may_begin(candidate):
+            began = time.monotonic()
+            found = self._run(
+                directory, job, _nobody, evidence, Expectations(), candidate.id, compare=compare
+            )
+            if found.failure is not CandidateState.INTERRUPTED:
+                break
+            candidate = self._cut_off(candidate, time.monotonic() - began, found, advance)
+        return candidate, msgspec.structs.replace(evidence, failure=found.failure, error=found.error)
 
     def baseline(self, architecture: str, index: int) -> None:
         """Measure one seed of a reference architecture and record it as a baseline.
@@ -121,9 +187,9 @@ class Trials:
 
     def _whole_run(self, directory: Path, seed: int, candidate_id: int | None = None) -> Evidence:
         """A trial without limits of pruning; begun again where it was killed from outside."""
-        job, nothing = self._job("train", seed), lambda report, evidence: None
+        job = self._job("train", seed)
         for _ in range(self.settings.search.max_starts):
-            evidence = self._run(directory, job, nothing, None, Expectations(), candidate_id)
+            evidence = self._run(directory, job, _nobody, None, Expectations(), candidate_id)
             if evidence.failure is not CandidateState.INTERRUPTED:
                 break
         return evidence
@@ -171,6 +237,7 @@ class Trials:
             data_seed=settings.seed,
             device=settings.device,
             train_context=settings.train.context,
+            model=settings.model,
             evaluate=msgspec.structs.replace(settings.evaluate, tasks=tasks),
             suspect_below={
                 step: mark.loss * margin - SUSPECT_NOISE * mark.noise for step, mark in expected.marks.items()
@@ -186,6 +253,7 @@ class Trials:
         before: Evidence | None,
         expected: Expectations,
         candidate_id: int | None = None,
+        compare: Compare = run.DRAWN,
     ) -> Evidence:
         """Run one job, from where it was cut off if it was. Without a candidate it is a reference's, whose
         code is ours."""
@@ -198,14 +266,16 @@ class Trials:
             before = msgspec.structs.replace(before or Evidence(), held_out=cut.held_out)
             message = f"trial {label} goes on after {cut.step} of {job.train.steps} steps"
             self.store.append_events(("trial_resumed", message, {"label": label, "step": cut.step}))
-        evidence, steps = self._once(directory, going_on, observe, before, expected, candidate_id, cut)
+        evidence, steps = self._once(
+            directory, going_on, observe, before, expected, candidate_id, cut, compare
+        )
         if cut is None or steps or evidence.failure is not CandidateState.BROKEN:
             return evidence
         # Its code has trained before, so it may be a file that the disk did not keep.
         warning = f"trial {label} cannot go on after {cut.step} steps and starts over: {evidence.error}"
         self.store.append_events(("warning", warning, {"label": label}))
         before = msgspec.structs.replace(before or Evidence(), held_out=())
-        return self._once(directory, job, observe, before, expected, candidate_id, None)[0]
+        return self._once(directory, job, observe, before, expected, candidate_id, None, compare)[0]
 
     def _once(
         self,
@@ -216,6 +286,7 @@ class Trials:
         expected: Expectations,
         candidate_id: int | None,
         cut: resume.Cut | None,
+        compare: Compare,
     ) -> tuple[Evidence, int]:
         """Run a trial; its curve goes to the store as it comes, and what it took to the ledger. Returns also
         how many points of the curve came."""
@@ -234,7 +305,7 @@ class Trials:
             elif isinstance(report, protocol.Stage):
                 self.watch.working(label, report.state.value, None)
                 executor.prepare()
-            elif isinstance(report, protocol.Trained):
+            elif isinstance(report, protocol.Trained | protocol.Loaded):
                 curve.flush()
                 self.watch.working(label, "evaluation", None)
             observe(report, evidence)
@@ -247,9 +318,11 @@ class Trials:
         watch = run.Watch(self.settings.supervise, expected, look, self.slots.heed, keep)
         try:
             with self.slots.executor() as executor:
-                pair = executor.take()
+                trio = executor.take()
                 score, trusted = self._score_job(expected), candidate_id is None
-                evidence = run.run(pair, job, score, directory, watch, before, cut, trusted=trusted)
+                evidence = run.run(
+                    trio, job, score, directory, watch, before, cut, compare=compare, trusted=trusted
+                )
         finally:
             curve.flush()
             key = f"{label if candidate_id is None else candidate_id}/trial-{started:.3f}"
@@ -258,12 +331,19 @@ class Trials:
         return evidence, curve.points
 
     def _expectations(self, baselines: Baselines, prune_above: calibration.Limits) -> Expectations:
+        limits, cpu_seconds = self.settings.limits, baselines.cpu_seconds()
         return Expectations(
             marks={step: Expected(*mark) for step, mark in baselines.marks().items()},
             seconds_per_step=baselines.seconds_per_step(),
             chance=math.log(self._vocab_size()),
             prune_above=prune_above,
+            most_parameters=baselines.most_parameters(limits.parameter_ratio),
+            most_cpu_seconds=None if cpu_seconds is None else cpu_seconds * limits.cpu_ratio,
         )
+
+
+def _nobody(report: Report, evidence: Evidence) -> None:
+    """Nobody follows these trials."""
 
 
 def mark_steps(settings: Settings) -> tuple[int, ...]:

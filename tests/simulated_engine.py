@@ -11,18 +11,23 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import signal
+import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+import msgspec
+import tomlkit
 
 from asi_lab import protocol
 from asi_lab.engine import Engine
 from asi_lab.engineer.executor import Health, Source
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab
-from asi_lab.protocol import Progress, Report, ScoreJob, TrialJob
-from asi_lab.records import CandidateState, Check, Evaluation, TaskResult, Training
+from asi_lab.protocol import Command, Progress, Report, ScoreJob, ServeJob, TrialJob
+from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, TaskResult, Training
 
 S = CandidateState
 
@@ -35,31 +40,54 @@ WORDS = ("linear", "attention", "keeps", "a", "matrix", "of", "fast", "weights",
 
 
 def make_lab(folder: Path, settings: str, seed: int = 0) -> Lab:
-    """A lab with its own small text, ready for an engine; `settings` are the tables behind those of data and
+    """A lab with its own small text, ready for an engine; `settings` are the tables beside those of data and
     evaluation."""
     folder.mkdir(parents=True, exist_ok=True)
     rng, text, lab = random.Random(0), folder / "text.txt", Lab(folder / "lab")
     text.write_text("\n\n".join(" ".join(rng.choice(WORDS) for _ in range(400)) + "." for _ in range(60)))
     lab.path.mkdir()
-    lab.config.write_text(
-        f'preset = "micro"\nseed = {seed}\n[data]\nsource = "text:{text}"\ntokenizer = "byte"\n'
-        f'[evaluate]\ntasks = ["asi_recall", "asi_copy"]\nlimit = 4\n{settings}'
-    )
+    table = {
+        "preset": "micro",
+        "seed": seed,
+        "data": {"source": f"text:{text}", "tokenizer": "byte"},
+        "train": {"steps": 3, "warmup_steps": 1},
+        "evaluate": {"tasks": ["asi_recall", "asi_copy"], "limit": 4, "marks": [0.5]},
+    }
+    for name, section in tomlkit.parse(settings).unwrap().items():
+        table[name] = table.get(name, {}) | section
+    lab.config.write_text(tomlkit.dumps(table))
     return lab
 
 
-class SimulatedPair:
-    """Reports what a trial and a scorer would, without doing anything."""
+def weights(content: bytes, params: int) -> bytes:
+    """A safetensors file of so many elements, which begin with `content`."""
+    header = {"all": {"dtype": "F32", "shape": [params], "data_offsets": [0, 4 * params]}}
+    text = msgspec.json.encode(header)
+    return struct.pack("<Q", len(text)) + text + content.ljust(4 * params, b"\0")
+
+
+class SimulatedTrio:
+    """Reports what a trial, a server and a scorer would, without doing anything."""
+
+    at_work = "trial"
 
     def __init__(self, delay: float) -> None:
         self.delay, self.weights = delay, b""
         self.script: Iterator[tuple[Source, Report]] = iter(())
+        self.order: Command | None = None
+        self.exit: int | None = None
 
     def start(self, trial: TrialJob, score: ScoreJob | None, files: Mapping[str, Path]) -> None:
         assert score is not None
         self.script = self._script(trial, score, files)
 
-    def take(self, name: str, destination: Path) -> None:
+    def tell(self, order: Command) -> None:
+        self.order = order
+
+    def serve(self, job: ServeJob, files: Mapping[str, Path]) -> None:
+        self.at_work = "server"
+
+    def take(self, name: str, destination: Path, pulse: Callable[[], object]) -> None:
         destination.write_bytes(self.weights)
 
     def keep_compiled(self) -> None:
@@ -68,37 +96,62 @@ class SimulatedPair:
     def _script(
         self, job: TrialJob, score: ScoreJob, files: Mapping[str, Path]
     ) -> Iterator[tuple[Source, Report]]:
-        file = files["architecture.py"]
-        name = file.parent.name
-        digest = self.weights = hashlib.sha256(f"{SALT}{name}\n{job.seed}".encode()).digest()
+        name = file_name(files)
+        digest = hashlib.sha256(f"{SALT}{name}\n{job.seed}".encode()).digest()
+        self.weights = weights(digest, 1000 + digest[3])
         loss = 4.0 + digest[0] / 2560
         if name == os.environ.get("SIMULATED_TOO_GOOD"):
             loss /= 2
         fails = name.isdigit() and digest[1] < 40
         yield "trial", protocol.Ready()
-        if job.task == "serve" and files["checkpoint.pt"].read_bytes() != self.weights:
-            yield "trial", protocol.Failed(S.BROKEN, "the checkpoint cannot be loaded")
-            return
-        if job.task != "serve":
-            yield "trial", protocol.Checked((Check("causality", True, 0.0, 1e-4),))
-            yield "trial", protocol.Stage(S.PREFLIGHTED)
-            yield "trial", protocol.Stage(S.TRAINING)
-            if job.task == "resume" and files["resume.pt"].read_bytes() != self.weights:
-                yield "trial", protocol.Failed(S.BROKEN, "there is nothing to go on from")
+        if job.task == "serve":
+            if files["checkpoint.safetensors"].read_bytes() != self.weights:
+                yield "trial", protocol.Failed(S.BROKEN, "the checkpoint cannot be loaded")
                 return
-            for step in range(3 if job.task == "resume" else 1, 4):
-                yield "trial", Progress(step, 3, step * 10, loss + 1 / step, 1e-3, 100.0, 10.0)
-                if step == 2:
-                    yield "trial", protocol.Saved(step)
+            yield "trial", protocol.Loaded()
+        else:
+            yield from self._training(job, files, loss)
             if fails:
                 yield "trial", protocol.Failed(S.DIVERGED if digest[2] % 2 else S.LEAKING, "simulated\nfault")
                 return
-        yield "trial", protocol.Trained(Training(1000 + digest[3], 500, 3, 30, loss, 1.0, 100.0, 10.0))
+            yield (
+                "trial",
+                protocol.Checked(passed(*(protocol.TRAINED + name for name in protocol.LEAK_CHECKS))),
+            )
+            tokens = job.train.steps * job.train.batch * job.train.context
+            claims = Training(1000, 500, job.train.steps, tokens, loss, 1.0, 100.0, 10.0)
+            yield "trial", protocol.Trained(claims)
+        assert isinstance(self.order, protocol.Score)
+        yield "scorer", protocol.Answered()
+        assert isinstance(self.order, protocol.Compare)
+        assert self.at_work == "server"
         tasks = tuple(
             TaskResult(name, 0.3 + digest[4 + i] / 2560, "choice_probability", True, 0.25, 10)
             for i, name in enumerate(score.evaluate.tasks)
         )
-        yield "scorer", protocol.Scored(Evaluation(loss, 100, tasks, 0.0, 4, 0.1))
+        yield "scorer", protocol.Scored(Evaluation(loss, 100, tasks, prefix_positions=4, seconds=0.1))
+
+    def _training(
+        self, job: TrialJob, files: Mapping[str, Path], loss: float
+    ) -> Iterator[tuple[Source, Report]]:
+        yield "trial", protocol.Checked(passed(*protocol.PREFLIGHT_CHECKS))
+        yield "trial", protocol.Stage(S.PREFLIGHTED)
+        yield "trial", protocol.Stage(S.TRAINING)
+        if file_name(files) == os.environ.get("SIMULATED_KILLED"):
+            self.exit = -signal.SIGKILL
+            return
+        if job.task == "resume" and files["resume.pt"].read_bytes() != self.weights:
+            yield "trial", protocol.Failed(S.BROKEN, "there is nothing to go on from")
+            return
+        steps, each = job.train.steps, job.train.batch * job.train.context
+        for step in protocol.curve_steps(steps, 2 if job.task == "resume" else 0):
+            yield "trial", Progress(step, steps, step * each, loss + 1 / step, 1e-3, 100.0, 10.0)
+            if step in job.marks:
+                yield "trial", protocol.Standing(step)
+                assert self.order == protocol.Measure(step)
+                yield "scorer", protocol.Measured(HeldOut(step, loss + 1 / step, seconds=0.0))
+            if step == 2:
+                yield "trial", protocol.Saved(step)
 
     def poll(self, seconds: float) -> list[tuple[Source, Report]]:
         time.sleep(self.delay)
@@ -106,7 +159,10 @@ class SimulatedPair:
         return [report] if report else []
 
     def health(self) -> Health:
-        return Health(None, None, 0, 0)
+        return Health(self.at_work, self.exit, None, said_all=self.exit is not None)
+
+    def cpu_seconds(self) -> float:
+        return 0.0
 
     def said(self, source: Source) -> str:
         return ""
@@ -115,8 +171,18 @@ class SimulatedPair:
         pass
 
 
+def file_name(files: Mapping[str, Path]) -> str:
+    """The label of the trial that these files are for."""
+    return files["architecture.py"].parent.name
+
+
+def passed(*names: str) -> tuple[Check, ...]:
+    """Verdicts of these checks, all good."""
+    return tuple(Check(name, True, 0.0, 1e-4) for name in names)
+
+
 class SimulatedExecutor:
-    """Gives simulated pairs."""
+    """Gives simulated trios."""
 
     def __init__(self, delay: float) -> None:
         self.delay = delay
@@ -124,8 +190,8 @@ class SimulatedExecutor:
     def prepare(self) -> None:
         pass
 
-    def take(self) -> SimulatedPair:
-        return SimulatedPair(self.delay)
+    def take(self) -> SimulatedTrio:
+        return SimulatedTrio(self.delay)
 
     def close(self) -> None:
         pass

@@ -190,7 +190,7 @@ def test_the_references_are_known_and_not_proposed_again(undisturbed):
 def test_only_the_best_candidates_weights_stay(undisturbed):
     with Store.open_readonly(undisturbed.store) as store:
         best = store.best_id()
-    kept = {path.parent.name for path in undisturbed.trials.glob("*/checkpoint.pt")}
+    kept = {path.parent.name for path in undisturbed.trials.glob("*/checkpoint.safetensors")}
     assert kept == {f"{best:04d}"}
 
 
@@ -219,9 +219,9 @@ def test_a_search_ends_when_its_hours_are_over(tmp_path):
     began = time.monotonic()
     code, _ = finish(start(lab, 100_000, 0.01, 4 / 3600))
     assert code == 0
-    assert 4 < time.monotonic() - began < 30
+    assert time.monotonic() - began > 4
     found = results(lab)
-    assert len(found) > 1
+    assert 1 < len(found) < 100_000
     assert all(row[1].is_terminal for row in found)
 
 
@@ -284,27 +284,41 @@ def test_pause_resume_and_stop_by_command(tmp_path):
     assert list(lab.commands.iterdir()) == []
 
 
-def test_a_trial_that_is_cut_off_too_often_is_given_up(tmp_path):
+def test_an_engine_that_dies_counts_for_no_candidate(tmp_path):
     lab = make_lab(tmp_path)
-    lab.config.write_text(lab.config.read_text().replace("max_starts = 1000", "max_starts = 2"))
+    lab.config.write_text(lab.config.read_text().replace("max_starts = 1000", "max_starts = 1"))
     run(lab, 1)
-    for expected in (1, 2):
+    for _ in range(3):
         engine = start(lab, 2, delay=0.5)
-        wait_for(lambda expected=expected: _starts(lab) == expected)
+        wait_for(lambda: _state(lab, 2) is CandidateState.TRAINING)
         engine.kill()
         finish(engine)
+    run(lab, 2)
+    with Store.open_readonly(lab.store) as store:
+        second = store.get(2)
+    assert second.state.is_terminal
+    assert second.state is not CandidateState.INTERRUPTED
+    assert (second.starts, second.cuts) == (0, 0)
+
+
+def test_a_trial_that_is_cut_off_too_often_is_given_up(tmp_path, monkeypatch):
+    lab = make_lab(tmp_path)
+    lab.config.write_text(lab.config.read_text().replace("max_starts = 1000", "max_starts = 2"))
+    monkeypatch.setenv("SIMULATED_KILLED", "0002")
     run(lab, 3)
     states = {row[0]: row[1] for row in results(lab)}
     assert states[2] is CandidateState.INTERRUPTED
     assert states[3].is_terminal
     assert states[3] is not CandidateState.INTERRUPTED
-
-
-def _starts(lab: Lab) -> int:
-    """How often the trial of candidate 2 was started."""
     with Store.open_readonly(lab.store) as store:
-        candidate = store.get(2)
-    return candidate.starts if candidate else 0
+        assert (store.get(2).starts, store.get(2).cuts) == (2, 2)
+        assert store.get(2).evidence.error == "its trial was cut off 2 times"
+
+
+def _state(lab: Lab, number: int) -> CandidateState | None:
+    with Store.open_readonly(lab.store) as store:
+        candidate = store.get(number)
+    return candidate.state if candidate else None
 
 
 def test_settings_that_results_depend_on_cannot_change(tmp_path):

@@ -44,7 +44,7 @@ spared = 0.0
 EXPERIMENTS = 9
 
 
-class Pair(simulated_engine.SimulatedPair):
+class Trio(simulated_engine.SimulatedTrio):
     """Takes as long as its executor says."""
 
     def __init__(self, executor: Executor) -> None:
@@ -75,8 +75,8 @@ class Executor(simulated_engine.SimulatedExecutor):
         self.together: list[frozenset[str]] = []
         self.ended: list[str] = []
 
-    def take(self) -> Pair:
-        return Pair(self)
+    def take(self) -> Trio:
+        return Trio(self)
 
 
 class View(simulated_engine.Silent):

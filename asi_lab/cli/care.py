@@ -10,6 +10,7 @@ import click
 
 from asi_lab.cli.shared import (
     create,
+    create_from,
     current_lab,
     existing,
     json_option,
@@ -25,12 +26,24 @@ from asi_lab.errors import UsageError
 @lab_option()
 @preset_option
 @seed_option
-def init(preset: str | None, seed: int | None) -> None:
+@click.option(
+    "--from",
+    "origin",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Begin with the best architectures of another lab, under its settings.",
+)
+@click.option(
+    "--best", "count", type=click.IntRange(min=1), default=10, show_default=True, help="How many of them."
+)
+def init(preset: str | None, seed: int | None, origin: Path | None, count: int) -> None:
     """Make a lab with a commented lab.toml."""
     from asi_lab.view import tables
 
     lab = current_lab()
-    create(lab, preset, seed)
+    if origin is None:
+        create(lab, preset, seed)
+    else:
+        create_from(lab, origin, count, preset, seed)
     settings = tables.shown(lab.config)
     click.echo(f"Change {settings} as you like, then: {tables.command(lab, '--no-tui')}", err=True)
 

@@ -66,6 +66,37 @@ def create(lab: Lab, preset: str | None, seed: int | None) -> None:
     click.echo(f"Made a lab in {lab.path} (preset {preset or DEFAULT_PRESET}, seed {seed or 0}).", err=True)
 
 
+def create_from(lab: Lab, origin: Path, count: int, preset: str | None, seed: int | None) -> None:
+    """Make a lab that begins with the best of another one, and say so.
+
+    Raises:
+        UsageError: the other is no lab with results, or another preset is asked for.
+    """
+    import msgspec
+
+    from asi_lab import disk, imports
+    from asi_lab.errors import DiskError
+    from asi_lab.lab import Lab
+    from asi_lab.view import remote
+
+    other = Lab(origin)
+    if not other.exists:
+        raise UsageError(f"--from {origin}: expected a lab; found none.")
+    if preset is not None:
+        raise UsageError("--preset: goes not with --from, which takes the settings of the other lab.")
+    settings = other.settings()
+    with remote.results(other) as store:
+        proposals = imports.best_of(store, count, origin.name) if store is not None else []
+    if not proposals:
+        raise UsageError(f"--from {origin}: expected a lab with scored candidates; found none.")
+    lab.create(msgspec.structs.replace(settings, seed=settings.seed if seed is None else seed))
+    try:
+        imports.write(lab.path, proposals)
+    except OSError as error:
+        raise DiskError(disk.explain(error, lab.path)) from None
+    click.echo(f"Made a lab in {lab.path} that begins with the {len(proposals)} best of {origin}.", err=True)
+
+
 def prepare(lab: Lab, preset: str | None, seed: int | None) -> None:
     """Make the lab where there is none; an existing one must be what was asked for."""
     if not lab.exists:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asi_lab.engineer.contract import check_source
-from asi_lab.engineer.executor import Pair, policy_of
+from asi_lab.engineer.executor import LocalTrio, policy_of
 from asi_lab.engineer.run import Watch, run
 from asi_lab.protocol import ARCHITECTURE_FILE, TrialJob
 from asi_lab.records import CandidateState, Evidence
@@ -44,5 +44,5 @@ def check(
         directory.mkdir()
         slot.mkdir()
         (directory / ARCHITECTURE_FILE).write_text(code, encoding="utf-8")
-        pair = Pair(slot, sandbox, policy_of(settings, ()), scored=False)
-        return run(pair, job, None, directory, Watch(tick=tick), Evidence(static))
+        trio = LocalTrio(slot, sandbox, policy_of(settings, ()), scored=False)
+        return run(trio, job, None, directory, Watch(tick=tick), Evidence(static))

@@ -1,11 +1,13 @@
-"""Where trials run: here, local processes in pairs of a trial and its scorer.
+"""Where trials run: here, local processes in trios of a trial, a server and a scorer.
 
-A pair is single use. The next one is started while the current one works, so that its imports cost
-no time; it then waits for its job. This seam is all that knows where a trial runs and what confines it.
+A trio is single use. The next one is started while the current one works, so that its imports cost
+no time; it then waits for its jobs. This seam is all that knows where a trial runs and what confines it.
 
-    trials/.waiting/next-.../trial.log, scorer.log   what the two print, out of the trial's reach
-    trials/.waiting/next-.../work/                   the trial's working directory, all that it can write to
-    trials/.compiled/                                what the references' trials compiled; others get a copy
+    trials/.waiting/next-.../trial.log, server.log, scorer.log   what they print, out of candidates' reach
+    trials/.waiting/next-.../work/, serve/                       the working directories of trial and server,
+                                                                 all that they can write to
+    trials/.compiled/                                            what the references' trials compiled; others
+                                                                 get a copy
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Protocol
@@ -28,13 +30,16 @@ from asi_lab.data.manifest import MANIFEST_FILE, TRAIN_FILE
 from asi_lab.engineer.process import Process
 from asi_lab.engineer.workspace import Workspace, remove_tree
 from asi_lab.places import VISIBLE
-from asi_lab.protocol import Report, ScoreJob, TrialJob
+from asi_lab.protocol import COMPARED_FILE, Report, ScoreJob, ServeJob, TrialJob
+from asi_lab.protocol import Command as Order
 from asi_lab.sandbox import Level, Policy, Sandbox
 from asi_lab.sandbox.command import Command
 from asi_lab.sandbox.policy import gpu_devices
 from asi_lab.settings import Settings
 
-Source = Literal["trial", "scorer"]
+Source = Literal["trial", "server", "scorer"]
+Worker = Literal["trial", "server"]
+"""The processes that run candidate code, one after the other."""
 
 TO_TRIAL = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", VISIBLE, "CUDA_HOME")
 """All that a trial sees of the user's environment. Secrets are not among it."""
@@ -42,66 +47,86 @@ TO_TRIAL = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", VISIBLE, "CUDA_HO
 TO_SCORER = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HTTPS_PROXY", "https_proxy")
 """What the scorer sees besides: it may download the data of lm-eval's tasks, into the user's own cache."""
 
+WORKER_ENDS = ("--in-fd", "--out-fd")
+SCORER_ENDS = ("--trial-in", "--trial-out", "--server-in", "--server-out")
+"""Options by which processes are told the ends of pipes that they inherit."""
+
 MEMORY_MARGIN = 2 * 2**30
 """A process may allocate this much more than it may keep resident: stacks, arenas, what is never touched."""
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Exit statuses (None while alive, -n for signal n), and what the trial uses of its limits.
+    """How the process that runs candidate code is, the trial or, after it, the server, and what it uses of
+    its limits.
 
-    `said_all` is true once nothing more can come from the trial: it has ended, and its reports are read.
-    """
+    Exit statuses are None while alive, -n for signal n. `said_all` is true once nothing more can come from
+    it: it has ended, and its reports are read."""
 
-    trial_exit: int | None
+    at_work: Worker
+    exit: int | None
     scorer_exit: int | None
     said_all: bool = False
-    trial_bytes: int = 0
+    resident_bytes: int = 0
     printed_bytes: int = 0
     written_bytes: float = 0
     processes: int = 0
+    cpu_seconds: float = 0.0
 
 
-class TrialPair(Protocol):
-    """A trial and its scorer, wherever they run."""
+class Trio(Protocol):
+    """A trial, a server and a scorer, wherever they run. Trial and server run candidate code, the server only
+    after the trial was ended."""
+
+    at_work: Worker
 
     def start(self, trial: TrialJob, score: ScoreJob | None, files: Mapping[str, Path]) -> None:
-        """Lay `files` by name into the trial's working directory and give both their jobs. Without a job for
-        the scorer it ends."""
+        """Lay `files` by name into the trial's working directory and give trial and scorer their jobs.
+        Without a job for the scorer it ends."""
+
+    def tell(self, order: Order) -> None:
+        """Tell the scorer what to do next."""
+
+    def serve(self, job: ServeJob, files: Mapping[str, Path]) -> None:
+        """End the trial with all it has started, then lay `files` out for the server and give it its job."""
 
     def poll(self, seconds: float) -> list[tuple[Source, Report]]:
-        """Wait up to `seconds` for reports of either process; `MalformedReport` for what is none."""
+        """Wait up to `seconds` for reports of any of them; `MalformedReport` for what is none."""
 
     def health(self) -> Health:
-        """How the two are."""
+        """How they are."""
+
+    def cpu_seconds(self) -> float:
+        """Processor seconds that the trial has taken, with all its processes."""
 
     def said(self, source: Source) -> str:
         """The end of what one of them printed."""
 
-    def take(self, name: str, destination: Path) -> None:
-        """Fetch a file that the trial has written; `Tampered` where it is no plain file."""
+    def take(self, name: str, destination: Path, pulse: Callable[[], object]) -> None:
+        """Copy a file that the trial has written, calling `pulse` often; `Tampered` where it is no plain
+        file."""
 
     def keep_compiled(self) -> None:
         """Let later trials start with what this one compiled: only where its code is trusted."""
 
     def finish(self, directory: Path) -> None:
-        """End both at once and move their logs to `directory`."""
+        """End them at once and move their logs to `directory`."""
 
 
 class Executor(Protocol):
     """One trial slot, wherever it is."""
 
     def prepare(self) -> None:
-        """Get the next pair ready, if none is."""
+        """Get the next trio ready, if none is."""
 
-    def take(self) -> TrialPair:
-        """A pair that waits for its job."""
+    def take(self) -> Trio:
+        """A trio that waits for its jobs."""
 
     def close(self) -> None:
         """End what waits."""
 
 
-class Pair:
-    """A trial and its scorer on this machine, joined by two pipes."""
+class LocalTrio:
+    """A trial, a server and a scorer on this machine, joined by pipes."""
 
     def __init__(
         self,
@@ -110,112 +135,154 @@ class Pair:
         policy: Policy,
         *,
         scored: bool = True,
-        program: tuple[str, ...] = (),
+        programs: Mapping[Worker, tuple[str, ...]] | None = None,
         compiled: Path | None = None,
         gpus: Sequence[str] = (),
     ) -> None:
-        """Start both in `directory`, or the trial alone; the trial's workspace is the folder `work` there.
+        """Start them in `directory`, or the trial alone; its workspace is the folder `work` there, that of
+        the server `serve`.
 
-        What trusted trials compiled lies in `compiled`. `program` runs as the trial instead of our own.
-        `gpus` are all that the two see, by default those that the engine sees.
-        """
+        What trusted trials compiled lies in `compiled`. `programs` run in the places of our own. `gpus` are
+        all that the three see, by default those that the engine sees."""
         self.directory, self.compiled = directory, compiled
-        self.workspace = Workspace(directory / "work")
-        work = self.workspace.path
-        policy = msgspec.structs.replace(policy, workspace=str(work))
-        seen = {VISIBLE: ",".join(gpus)} if gpus else {}
-        environment = _trial_environment(work) | seen
-        trial = sandbox.command(policy, program or _python("asi_lab.train.trial"), environment)
-        scorer = Command(_python("asi_lab.evaluate.scorer"), _scorer_environment(directory) | seen)
-        guarded = sandbox.level is not Level.BUBBLEWRAP
-        with _two_pipes() as (to_trial, from_trial, to_scorer, from_scorer):
-            self.trial = Process(trial, (to_trial, from_trial), directory / "trial.log", work, guarded)
-            self._processes: dict[Source, Process] = {"trial": self.trial}
+        self.at_work: Worker = "trial"
+        self._seen = {VISIBLE: ",".join(gpus)} if gpus else {}
+        self._sandbox, self._policy = sandbox, policy
+        self._programs = {**MODULES, **(programs or {})}
+        self._processes: dict[Source, Process] = {}
+        self._workspaces: dict[Worker, Workspace] = {}
+        with _pipes() as (to_trial, from_trial, by_trial), _pipes() as (to_server, from_server, by_server):
+            self._begin("trial", "work", (to_trial, from_trial))
             if scored:
-                ends, log = (to_scorer, from_scorer), directory / "scorer.log"
-                self._processes["scorer"] = Process(scorer, ends, log, directory)
+                self._begin("server", "serve", (to_server, from_server))
+                environment = _scorer_environment(directory) | self._seen
+                ends = dict(zip(SCORER_ENDS, (*by_trial, *by_server), strict=True))
+                command = Command(_python("asi_lab.evaluate.scorer"), environment)
+                self._processes["scorer"] = Process(command, ends, directory / "scorer.log", directory)
         self._selector = selectors.DefaultSelector()
         for source, process in self._processes.items():
             self._selector.register(process.report_fd, selectors.EVENT_READ, source)
 
+    def _begin(self, worker: Worker, folder: str, ends: tuple[int, int]) -> None:
+        """Start what runs candidate code, confined to a workspace of its own."""
+        workspace = self._workspaces[worker] = Workspace(self.directory / folder)
+        policy = msgspec.structs.replace(self._policy, workspace=str(workspace.path))
+        if worker == "server":
+            policy = msgspec.structs.replace(policy, readable=())
+        environment = _trial_environment(workspace.path) | self._seen
+        command = self._sandbox.command(policy, self._programs[worker], environment)
+        self._processes[worker] = Process(
+            command,
+            dict(zip(WORKER_ENDS, ends, strict=True)),
+            self.directory / f"{worker}.log",
+            workspace.path,
+            guarded=self._sandbox.level is not Level.BUBBLEWRAP,
+        )
+
     def start(self, trial: TrialJob, score: ScoreJob | None, files: Mapping[str, Path]) -> None:
-        """Lay out the files and give both their jobs."""
-        for name, source in files.items():
-            self.workspace.put(source, name)
-        if self.compiled is not None:
-            self.workspace.warm(self.compiled)
-        self.trial.give(trial)
+        """Lay out the files and give trial and scorer their jobs."""
+        self._lay_out("trial", files)
+        self._processes["trial"].give(trial)
         if score is not None:
             self._processes["scorer"].give(score)
 
+    def tell(self, order: Order) -> None:
+        """Tell the scorer what to do next."""
+        self._processes["scorer"].give(order)
+
+    def serve(self, job: ServeJob, files: Mapping[str, Path]) -> None:
+        """End the trial, and let the server take its place."""
+        trial = self._processes["trial"]
+        if trial.report_fd in self._selector.get_map():
+            self._selector.unregister(trial.report_fd)
+        trial.kill()
+        self.at_work = "server"
+        self._lay_out("server", files)
+        self._processes["server"].give(job)
+
+    def _lay_out(self, worker: Worker, files: Mapping[str, Path]) -> None:
+        for name, source in files.items():
+            self._workspaces[worker].put(source, name)
+        if self.compiled is not None:
+            self._workspaces[worker].warm(self.compiled)
+
     def poll(self, seconds: float) -> list[tuple[Source, Report]]:
-        """Wait up to `seconds` for reports of either process.
+        """Wait up to `seconds` for reports of any of them.
 
         Raises:
-            MalformedReport: the trial wrote something that is not a report.
+            MalformedReport: one that runs candidate code wrote something that is not a report.
         """
         found: list[tuple[Source, Report]] = []
         deadline = time.monotonic() + seconds
-        while not found and (left := deadline - time.monotonic()) > 0 and self._selector.get_map():
-            for key, _ in self._selector.select(left):
+        while not found:
+            for key, _ in self._selector.select(max(0.0, deadline - time.monotonic())):
                 process = self._processes[key.data]
                 reports = process.read()
                 if not reports and process.popen.poll() is not None:
                     self._selector.unregister(key.fileobj)
                 found += [(key.data, report) for report in reports]
+            if time.monotonic() >= deadline:
+                break
         return found
 
     def health(self) -> Health:
-        """How the two processes are."""
-        resident, processes = self.trial.usage()
-        scorer = self._processes.get("scorer")
+        """How the processes are."""
+        process, scorer = self._processes[self.at_work], self._processes.get("scorer")
+        resident, processes = process.usage()
         return Health(
-            trial_exit=self.trial.exit_status(),
+            at_work=self.at_work,
+            exit=process.exit_status(),
             scorer_exit=scorer.exit_status() if scorer else None,
-            said_all=all(key.data != "trial" for key in self._selector.get_map().values()),
-            trial_bytes=resident,
-            printed_bytes=self.trial.log_bytes(),
-            written_bytes=self.workspace.used_bytes(),
+            said_all=all(key.data != self.at_work for key in self._selector.get_map().values()),
+            resident_bytes=resident,
+            printed_bytes=process.log_bytes(),
+            written_bytes=self._workspaces[self.at_work].used_bytes(),
             processes=processes,
+            cpu_seconds=self.cpu_seconds(),
         )
+
+    def cpu_seconds(self) -> float:
+        """Processor seconds of the trial and all its processes."""
+        return self._processes["trial"].cpu_seconds()
 
     def said(self, source: Source) -> str:
         """The end of what one of the processes printed."""
         return self._processes[source].log_tail()
 
-    def take(self, name: str, destination: Path) -> None:
-        """Move a file that the trial has written."""
-        self.workspace.take(name, destination)
+    def take(self, name: str, destination: Path, pulse: Callable[[], object]) -> None:
+        """Copy a file that the trial has written."""
+        self._workspaces["trial"].take(name, destination, pulse)
 
     def keep_compiled(self) -> None:
         """Add what the trial compiled to what later ones start from."""
         if self.compiled is not None:
-            self.workspace.keep_compiled(self.compiled)
+            self._workspaces["trial"].keep_compiled(self.compiled)
 
     def finish(self, directory: Path) -> None:
-        """End both processes and move their logs to `directory`."""
+        """End all processes and move what they logged to `directory`."""
         self.kill()
-        for process in self._processes.values():
-            if process.log.exists():
-                shutil.move(process.log, directory / process.log.name)
+        for name in (*(f"{source}.log" for source in self._processes), COMPARED_FILE):
+            if (self.directory / name).exists():
+                shutil.move(self.directory / name, directory / name)
         remove_tree(self.directory)
 
     def kill(self) -> None:
-        """End both processes."""
+        """End all processes."""
         self._selector.close()
         for process in self._processes.values():
             process.kill()
 
 
 @contextlib.contextmanager
-def _two_pipes() -> Iterator[tuple[int, int, int, int]]:
-    """Ends for children to inherit: in and out of the trial, in and out of the scorer."""
-    to_trial, from_scorer = os.pipe()
-    to_scorer, from_trial = os.pipe()
+def _pipes() -> Iterator[tuple[int, int, tuple[int, int]]]:
+    """Ends of two pipes for children to inherit: in and out of a worker, and (in, out) of the scorer to
+    it."""
+    to_worker, from_scorer = os.pipe()
+    to_scorer, from_worker = os.pipe()
     try:
-        yield to_trial, from_trial, to_scorer, from_scorer
+        yield to_worker, from_worker, (to_scorer, from_scorer)
     finally:
-        for descriptor in (to_trial, from_trial, to_scorer, from_scorer):
+        for descriptor in (to_worker, from_worker, to_scorer, from_scorer):
             os.close(descriptor)
 
 
@@ -225,7 +292,7 @@ class LocalExecutor:
     def __init__(
         self, directory: Path, sandbox: Sandbox, data: Path, settings: Settings, gpus: Sequence[str] = ()
     ) -> None:
-        """Waiting pairs live in `directory`, those of other slots too. What a killed engine left there goes.
+        """Waiting trios live in `directory`, those of other slots too. What a killed engine left there goes.
 
         `data` is the lab's data directory, of which a trial sees the training shard alone. `gpus` are those
         of this slot, as CUDA_VISIBLE_DEVICES names them; empty: all that the engine sees.
@@ -236,31 +303,31 @@ class LocalExecutor:
         self._policy = policy_of(settings, [data / MANIFEST_FILE, data / TRAIN_FILE])
         self._gpus = tuple(gpus)
         remove_tree(directory)
-        self._waiting: Pair | None = None
+        self._waiting: LocalTrio | None = None
         # A process asks to die with its parent, which to the kernel is the thread that started it. The thread
-        # that prepares a pair may end before the pair does, so another one starts all pairs and lasts.
+        # that prepares a trio may end before the trio does, so another one starts all of them and lasts.
         self._starter = ThreadPoolExecutor(1, "starter")
 
     def prepare(self) -> None:
-        """Start the next pair, so that it has its imports behind it when it is needed."""
+        """Start the next trio, so that it has its imports behind it when it is needed."""
         if self._waiting is None:
-            self._waiting = self._starter.submit(self._pair).result()
+            self._waiting = self._starter.submit(self._trio).result()
 
-    def _pair(self) -> Pair:
+    def _trio(self) -> LocalTrio:
         self._root.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix="next-", dir=self._root))
         directory.chmod(0o755)  # root's trials run as another user
-        return Pair(directory, self._sandbox, self._policy, compiled=self._compiled, gpus=self._gpus)
+        return LocalTrio(directory, self._sandbox, self._policy, compiled=self._compiled, gpus=self._gpus)
 
-    def take(self) -> Pair:
-        """The waiting pair, or a new one."""
+    def take(self) -> LocalTrio:
+        """The waiting trio, or a new one."""
         self.prepare()
         assert self._waiting is not None
-        pair, self._waiting = self._waiting, None
-        return pair
+        trio, self._waiting = self._waiting, None
+        return trio
 
     def close(self) -> None:
-        """End the pair that waits."""
+        """End the trio that waits."""
         if self._waiting is not None:
             self._waiting.kill()
             remove_tree(self._waiting.directory)
@@ -288,6 +355,12 @@ def policy_of(settings: Settings, readable: Sequence[Path]) -> Policy:
 
 def _python(module: str) -> tuple[str, ...]:
     return sys.executable, "-u", "-m", module
+
+
+MODULES: dict[Worker, tuple[str, ...]] = {
+    "trial": _python("asi_lab.train.trial"),
+    "server": _python("asi_lab.train.server"),
+}
 
 
 def _of_user(names: Sequence[str]) -> dict[str, str]:

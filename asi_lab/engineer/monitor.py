@@ -13,8 +13,8 @@ Training losses are claims of the trial; held-out losses come from the scorer.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
+from collections.abc import Callable
 from statistics import median
 
 import msgspec
@@ -51,21 +51,26 @@ class Expectations(msgspec.Struct, frozen=True):
 
     `marks` are by steps done. `seconds_per_step` is the baseline's. `chance` is the loss of knowing nothing,
     the logarithm of the vocabulary. `prune_above` is, by mark, how many noise floors over the baseline end a
-    run.
+    run. `most_parameters` bound its checkpoint, `most_cpu_seconds` what all its processes take.
     """
 
     marks: dict[int, Expected] = {}
     seconds_per_step: float | None = None
     chance: float = math.inf
     prune_above: dict[int, float] = {}
+    most_parameters: int | None = None
+    most_cpu_seconds: float | None = None
 
 
 class Monitor:
     """Follows one training run. Every method raises `Ended` where a rule ends it."""
 
-    def __init__(self, rules: Supervise, expected: Expectations, earlier: float = 0.0) -> None:
-        """`earlier` are the seconds of training that an earlier, cut-off run took."""
-        self.rules, self.expected = rules, expected
+    def __init__(
+        self, rules: Supervise, expected: Expectations, now: Callable[[], float], earlier: float = 0.0
+    ) -> None:
+        """`now` is the clock, in seconds; `earlier` are those of training that an earlier, cut-off run
+        took."""
+        self.rules, self.expected, self._now = rules, expected, now
         self._smoothed = self._lowest = math.inf
         self._points = 0
         self._began: float | None = None
@@ -77,18 +82,18 @@ class Monitor:
 
     def begin(self) -> None:
         """Training begins."""
-        self._began = time.monotonic()
+        self._began = self._now()
 
     def compiled(self) -> None:
         """What came so far was compilation; the clock starts now."""
         if self._last is None:
-            self._began = time.monotonic()
+            self._began = self._now()
 
     def tick(self) -> None:
         """Time passes."""
         if self._began is None or self._last is not None:
             return
-        waited, limit = time.monotonic() - self._began, self.rules.compile_seconds
+        waited, limit = self._now() - self._began, self.rules.compile_seconds
         if waited > limit:
             words = f"no training step within {limit:g} s: compilation takes too long"
             raise _ended(CandidateState.SLOW, "compile_time", waited, limit, words)
@@ -144,11 +149,11 @@ class Monitor:
 
     def _clock(self, step: int) -> None:
         """Take the time of the steps since the last point, without pauses."""
-        now = time.monotonic()
+        now = self._now()
         last, self._last = self._last, (now, step)
         paused, self._paused = self._paused, 0.0
         if self._began is not None:
-            self.seconds += now - (last[0] if last else self._began) - paused
+            self.seconds += max(0.0, now - (last[0] if last else self._began) - paused)
         if last is None or step <= last[1]:
             return
         self._steps.append((now - last[0] - paused) / (step - last[1]))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -13,11 +14,10 @@ import msgspec
 import psutil
 
 from asi_lab import protocol
-from asi_lab.errors import TrialError
-from asi_lab.protocol import Report, ScoreJob, TrialJob
+from asi_lab.protocol import MOST_LINE_BYTES, Report, ScoreJob, ServeJob, TrialJob
+from asi_lab.protocol import Command as Order
 from asi_lab.sandbox.command import Command
 
-MAX_LINE = 4 * 2**20
 LOG_TAIL = 4000
 GUARD_SECONDS = 15.0
 """How long a guard may take to end all that a trial has started."""
@@ -34,39 +34,37 @@ class Process:
     """
 
     def __init__(
-        self, command: Command, inherited: tuple[int, ...], log: Path, cwd: Path, guarded: bool = False
+        self, command: Command, inherited: Mapping[str, int], log: Path, cwd: Path, guarded: bool = False
     ) -> None:
-        """`command` ends where the options for the descriptors follow: report, in, out. `inherited` are in
-        and out."""
+        """`command` ends where the options for the descriptors follow: that of reports, then `inherited`, the
+        others by their options."""
         self.log = log
-        self._guarded = guarded
+        self._guarded, self._is_over = guarded, False
         self._buffer = bytearray()
         self.report_fd, report_write = os.pipe()
         os.set_blocking(self.report_fd, False)
-        names = ("--report-fd", "--in-fd", "--out-fd")
-        fds = (report_write, *inherited)
-        options = [word for name, fd in zip(names, fds, strict=True) for word in (name, str(fd))]
+        ends = {"--report-fd": report_write, **inherited}
+        options = [word for name, fd in ends.items() for word in (name, str(fd))]
         with log.open("wb") as output:
             self.popen = subprocess.Popen(
                 [*command.argv, *options],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                pass_fds=(*fds, *command.descriptors),
+                pass_fds=(*ends.values(), *command.descriptors),
                 env=command.environment,
                 cwd=cwd,
                 start_new_session=True,
             )
         os.close(report_write)
 
-    def give(self, job: TrialJob | ScoreJob) -> None:
-        """Send the job; the process does nothing before it."""
-        stdin = self._stdin()
-        try:
-            stdin.write(msgspec.json.encode(job) + b"\n")
-            stdin.close()
-        except BrokenPipeError:
-            raise TrialError(f"A process died before it got its job.\n{self.log_tail()}") from None
+    def give(self, words: TrialJob | ServeJob | ScoreJob | Order) -> None:
+        """Send a job, without which the process does nothing, or what it is to do next. One that has died
+        does not get it, and is found dead."""
+        with contextlib.suppress(BrokenPipeError):
+            stdin = self._stdin()
+            stdin.write(msgspec.json.encode(words) + b"\n")
+            stdin.flush()
 
     def _stdin(self) -> IO[bytes]:
         assert self.popen.stdin is not None
@@ -86,7 +84,7 @@ class Process:
             if not data:
                 break
             self._buffer += data
-            if len(self._buffer) > MAX_LINE:
+            if len(self._buffer) > MOST_LINE_BYTES:
                 break
         *lines, rest = self._buffer.split(b"\n")
         self._buffer = bytearray(rest)
@@ -94,7 +92,7 @@ class Process:
             reports = [protocol.decoder.decode(line) for line in lines]
         except msgspec.MsgspecError as error:
             raise MalformedReport(f"wrote a malformed report: {error}") from None
-        if len(rest) > MAX_LINE:
+        if len(rest) > MOST_LINE_BYTES:
             raise MalformedReport("wrote a report without end")
         return reports
 
@@ -116,6 +114,10 @@ class Process:
         code = self.popen.poll()
         return 128 - code if code is not None and code > 128 else code
 
+    def cpu_seconds(self) -> float:
+        """Processor seconds of all its processes so far."""
+        return 0.0
+
     def usage(self) -> tuple[int, int]:
         """Resident bytes and number of all its processes."""
         resident = count = 0
@@ -128,7 +130,10 @@ class Process:
         return resident, count
 
     def kill(self) -> None:
-        """End it with all it has started, and release what it held."""
+        """End it with all it has started, and release what it held. Killing it twice is harmless."""
+        if self._is_over:
+            return
+        self._is_over = True
         if self._guarded and self.popen.poll() is None:
             self.popen.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

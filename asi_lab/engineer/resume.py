@@ -23,18 +23,25 @@ RECORD_FILE = "resume.json"
 class Cut(msgspec.Struct, frozen=True):
     """Training after `step` steps that took `seconds`, with the held-out losses measured by then.
 
-    `job` is the digest of what was trained; other code or other settings begin anew.
+    `wall_seconds` count from the job on, `cpu_seconds` are those of all its processes. `job` is the digest of
+    what was trained; other code or other settings begin anew.
     """
 
     job: str
     step: int
     seconds: float
     held_out: tuple[HeldOut, ...]
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     @property
     def file(self) -> str:
         """The name of the trial's file in the candidate's directory."""
         return saved_file(self.step)
+
+
+NOTHING = Cut("", 0, 0.0, ())
+"""Where training begins."""
 
 
 def digest(directory: Path, job: TrialJob) -> str:

@@ -1,10 +1,11 @@
-"""Supervision of one trial: from job to evidence, with limits that kill."""
+"""One trial from its job to its evidence.
+
+the trial checks and trains -> its checkpoint is copied -> it answers full rows, and is ended
+-> a server that never held a target answers bare prefixes -> evidence
+"""
 
 from __future__ import annotations
 
-import shutil
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,32 +13,44 @@ import msgspec
 
 from asi_lab import protocol
 from asi_lab.engineer import resume
-from asi_lab.engineer.executor import Health, Source, TrialPair
+from asi_lab.engineer.clock import Clock
+from asi_lab.engineer.executor import Source, Trio
+from asi_lab.engineer.gate import Forged, Gate, Place, ServerGate
 from asi_lab.engineer.monitor import Ended, Expectations, Monitor
 from asi_lab.engineer.process import MalformedReport
+from asi_lab.engineer.supervisor import POLL_SECONDS, Supervisor, blame_a_full_disk
 from asi_lab.engineer.workspace import Tampered
 from asi_lab.errors import TrialError
-from asi_lab.protocol import ARCHITECTURE_FILE, CHECKPOINT_FILE, RESUME_FILE, Report, ScoreJob, TrialJob
-from asi_lab.records import CandidateState, Evidence, Training
-from asi_lab.settings import Limits, Supervise
+from asi_lab.process import physical_cores
+from asi_lab.protocol import (
+    ARCHITECTURE_FILE,
+    CHECKPOINT_FILE,
+    RESUME_FILE,
+    Compare,
+    Measure,
+    Report,
+    Score,
+    ScoreJob,
+    ServeJob,
+    TrialJob,
+)
+from asi_lab.records import CandidateState, Check, Evidence, HeldOut, Training
+from asi_lab.settings import Supervise
+from asi_lab.weights import BadWeights, Weights
 
 S = CandidateState
 Observe = Callable[[Report, Evidence], None]
 """Sees a report and what is known after it."""
 
-POLL_SECONDS = 0.25
-LOOK_SECONDS = 0.5
-LEAST_FREE_BYTES = 32 * 2**20
-GRACE_SECONDS = 1.0
-"""How long to listen on after a process has died: its last reports may be on their way."""
+DRAWN = Compare(loss_positions=1024, task_positions=512)
+"""At how many positions a trial's answers are compared with a server's. A gain that hides in one of 200
+positions is missed in 0.6 % of all cases."""
 
-GREEDY = 0.5
-"""A trial that the kernel ended for want of memory is to blame if it held this share of its limit."""
+LEAST_SECONDS = 1e-3
 
-TRIAL_FAILURES = frozenset({S.BROKEN, S.LEAKING, S.REJECTED, S.DIVERGED, S.SLOW, S.OUT_OF_MEMORY})
-"""Ends that a trial may report of itself."""
-
-NEXT_STAGE = {None: S.PREFLIGHTED, S.PREFLIGHTED: S.TRAINING}
+WORDS_FILE = "failure.txt"
+"""What a process said of its own failure, where its words may go no further than the candidate's
+directory."""
 
 
 class Watch(msgspec.Struct, frozen=True):
@@ -55,7 +68,7 @@ class Watch(msgspec.Struct, frozen=True):
 
 
 def run(
-    pair: TrialPair,
+    trio: Trio,
     trial: TrialJob,
     score: ScoreJob | None,
     directory: Path,
@@ -63,18 +76,20 @@ def run(
     before: Evidence | None = None,
     cut: resume.Cut | None = None,
     *,
+    compare: Compare = DRAWN,
     trusted: bool = False,
 ) -> Evidence:
     """Run one trial to its end and return the evidence, failures included.
 
     Args:
-        pair: a trial and a scorer that wait for their jobs.
-        trial: its job. The files it needs lie in `directory`.
-        score: the job of the scorer; without one the trial ends after its checks.
+        trio: a trial, a server and a scorer that wait for their jobs.
+        trial: the trial's job. The files it needs lie in `directory`.
+        score: the scorer's; without one the trial ends after its checks.
         directory: the candidate's own, where logs and checkpoint go.
         watch: see there.
         before: what an earlier, cut-off run of the same trial measured.
         cut: where its training goes on, for the task `resume`.
+        compare: at how many positions its answers are compared with the server's.
         trusted: the code is ours, so that others may use what it compiled.
 
     A trial that was killed from outside ends as interrupted: the candidate is not to blame.
@@ -82,34 +97,44 @@ def run(
     Raises:
         TrialError: the machinery broke: our fault or the machine's, not the candidate's.
     """
-    monitor = Monitor(watch.supervise, watch.expected, cut.seconds if cut else 0.0)
-    followed = _Followed(pair, trial, directory, monitor, before or Evidence(), watch.keep)
+    followed = _Followed(trio, trial, directory, watch, before or Evidence(), cut or resume.NOTHING, compare)
     try:
-        pair.start(trial, score, _files(directory, trial, cut))
-        supervisor = _Supervisor(pair, trial.limits)
+        trio.start(trial, score, _files(directory, trial, cut))
+        supervisor = Supervisor(trio, trial.limits, watch.expected, followed.clock)
         while True:
-            for source, report in supervisor.reports():
-                followed.see(source, report)
-                if trusted and isinstance(report, protocol.Trained):
-                    pair.keep_compiled()
-                watch.observe(report, followed.evidence)
-                if followed.is_done:
-                    resume.forget(directory)
-                    return followed.evidence
+            found, late = trio.poll(POLL_SECONDS), supervisor.overdue()
+            while found or late:
+                if not found:  # what still lies in the pipes counts before a deadline does
+                    found = trio.poll(0.0)
+                if late and not found:
+                    raise late
+                for source, report in found:
+                    supervisor.hear()
+                    admitted = followed.see(source, report)
+                    if trusted and isinstance(admitted, protocol.Trained):
+                        trio.keep_compiled()
+                    watch.observe(admitted, followed.evidence)
+                    if followed.is_done:
+                        resume.forget(directory)
+                        return followed.evidence
+                found, late = [], supervisor.overdue()
             watch.tick()
             followed.monitor.tick()
-            supervisor.enforce(followed.is_ready)
+            supervisor.enforce(
+                ready=followed.is_ready, quoted=followed.is_quotable, earlier_cpu=followed.earlier.cpu_seconds
+            )
     except Ended as end:
-        _blame_a_full_disk(directory, end)
+        blame_a_full_disk(directory, end)
         if end.state is not S.INTERRUPTED:
             resume.forget(directory)
         checks = followed.evidence.checks + ((end.check,) if end.check else ())
         return msgspec.structs.replace(followed.evidence, checks=checks, failure=end.state, error=str(end))
-    except (MalformedReport, Tampered) as error:
+    except (Forged, MalformedReport, Tampered, BadWeights) as error:
         resume.forget(directory)
-        return msgspec.structs.replace(followed.evidence, failure=S.BROKEN, error=f"The trial {error}")
+        words = f"the trial cannot be believed: {error}"
+        return msgspec.structs.replace(followed.evidence, failure=S.FORGED, error=words)
     finally:
-        pair.finish(directory)
+        trio.finish(directory)
 
 
 def _files(directory: Path, trial: TrialJob, cut: resume.Cut | None) -> dict[str, Path]:
@@ -123,198 +148,172 @@ def _files(directory: Path, trial: TrialJob, cut: resume.Cut | None) -> dict[str
 
 
 class _Followed:
-    """Turns reports into evidence, and takes nothing from a trial that it can know better itself."""
+    """Turns reports into evidence, and says what is done next.
+
+    It takes nothing from a trial that it can know better itself.
+    """
 
     def __init__(
         self,
-        pair: TrialPair,
+        trio: Trio,
         job: TrialJob,
         directory: Path,
-        monitor: Monitor,
+        watch: Watch,
         evidence: Evidence,
-        keep: Callable[[Path, resume.Cut], None],
+        earlier: resume.Cut,
+        compare: Compare,
     ) -> None:
-        self.pair, self.job, self.directory, self.monitor = pair, job, directory, monitor
-        self.keep = keep
-        self.evidence = evidence
-        self.is_ready = self.is_done = False
-        self._stage: CandidateState | None = None
+        self.trio, self.job, self.directory, self.watch = trio, job, directory, watch
+        self.evidence, self.earlier, self.compare = evidence, earlier, compare
+        self.clock = Clock()
+        self.gate = Gate(job, earlier.step, shown=bool(earlier.held_out))
+        self.server_gate = ServerGate()
+        self.monitor = Monitor(watch.supervise, watch.expected, self.clock.now, earlier.seconds)
+        self.is_done = False
+        self._awaited: type[Report] | None = None
+        self._mark = 0
 
-    def see(self, source: Source, report: Report) -> None:
-        """Take in one report.
+    @property
+    def is_ready(self) -> bool:
+        """Whether the process that runs candidate code now has come up."""
+        return self.gate.place > Place.STARTING if self.trio.at_work == "trial" else self.server_gate.is_ready
+
+    @property
+    def is_quotable(self) -> bool:
+        """Whether what it printed may be told further: it has seen no held-out text."""
+        return self.trio.at_work == "trial" and not self.gate.shown
+
+    def see(self, source: Source, report: Report) -> Report:
+        """Take in one report; returns what is left of it.
 
         Raises:
             Ended: the candidate fails.
-            MalformedReport, Tampered: the trial lies about what it did.
+            Forged, MalformedReport, Tampered, BadWeights: it lies about what it did.
+            TrialError: the scorer said what it was not asked for, which is our fault.
         """
         if source == "scorer":
             self._of_scorer(report)
-        else:
-            self._of_trial(report)
+            return report
+        admitted = (self.gate if source == "trial" else self.server_gate).admit(report)
+        if isinstance(report, protocol.Failed) and isinstance(admitted, protocol.Failed):
+            if admitted != report:
+                (self.directory / WORDS_FILE).write_text(report.error, encoding="utf-8", errors="replace")
+            raise Ended(admitted.state, admitted.error)
+        return self._of_trial(admitted) if source == "trial" else admitted
+
+    def _of_trial(self, report: Report) -> Report:
+        match report:
+            case protocol.Checked(checks):
+                self._know(checks=self.evidence.checks + checks)
+            case protocol.Stage(S.TRAINING):
+                self.monitor.begin()
+            case protocol.Stage(S.PREFLIGHTED):
+                self.is_done = self.job.task == "check"
+            case protocol.Progress():
+                self.monitor.see(report)
+                rate = report.tokens / max(self.monitor.seconds, LEAST_SECONDS)
+                return msgspec.structs.replace(report, tokens_per_second=rate)
+            case protocol.Compiled():
+                self.monitor.compiled()
+            case protocol.Standing(step):
+                self._mark = step
+                self._tell(Measure(step), protocol.Measured)
+            case protocol.Saved(step):
+                self._saved(step)
+            case protocol.Trained(claims):
+                self._trained(claims)
+                self._score()
+            case protocol.Loaded():
+                self._score()
+        return report
 
     def _of_scorer(self, report: Report) -> None:
-        if isinstance(report, protocol.Measured):
-            self._know(held_out=(*self.evidence.held_out, report.held_out))
-            self.monitor.see_held_out(report.held_out)
-        elif isinstance(report, protocol.Scored):
-            self._know(evaluation=report.evaluation)
-            self.is_done = True
-        elif isinstance(report, protocol.Failed):
+        if isinstance(report, protocol.Failed):
             raise Ended(report.state, report.error)
+        if isinstance(report, protocol.Ready | protocol.Alive):
+            return
+        if type(report) is not self._awaited:
+            raise TrialError(f"The scoring process said {type(report).__name__}, which it was not asked for.")
+        self._awaited = None
+        match report:
+            case protocol.Measured(held_out):
+                self._measured(held_out)
+            case protocol.Answered():
+                self._serve()
+            case protocol.Scored(evaluation):
+                self._know(evaluation=evaluation)
+                self.is_done = True
 
-    def _of_trial(self, report: Report) -> None:
-        if isinstance(report, protocol.Ready):
-            self.is_ready = True
-        elif isinstance(report, protocol.Checked):
-            self._know(checks=self.evidence.checks + report.checks)
-        elif isinstance(report, protocol.Stage):
-            self._enter(report.state)
-        elif isinstance(report, protocol.Progress):
-            self.monitor.see(report)
-        elif isinstance(report, protocol.Compiled):
-            self.monitor.compiled()
-        elif isinstance(report, protocol.Saved):
-            self._saved(report.step)
-        elif isinstance(report, protocol.Trained):
-            self._trained(report.training)
-        elif isinstance(report, protocol.Failed):
-            raise Ended(report.state if report.state in TRIAL_FAILURES else S.BROKEN, report.error)
-
-    def _enter(self, stage: CandidateState) -> None:
-        if stage is not NEXT_STAGE.get(self._stage):
-            raise MalformedReport(f"claims to be {stage.value} after {self._stage or 'nothing'}")
-        self._stage = stage
-        if stage is S.TRAINING:
-            self.monitor.begin()
-        self.is_done = self.job.task == "check" and stage is S.PREFLIGHTED
+    def _measured(self, held_out: HeldOut) -> None:
+        if held_out.step != self._mark:
+            raise TrialError(f"The scoring process measured at step {held_out.step}, not at {self._mark}.")
+        self._know(held_out=(*self.evidence.held_out, held_out))
+        self.gate.go_on()
+        self.monitor.see_held_out(held_out)
 
     def _saved(self, step: int) -> None:
         """What training goes on from is fetched, and kept with what is known at this moment."""
-        if self._stage is not S.TRAINING or not 0 < step < self.job.train.steps:
-            raise MalformedReport(f"claims a checkpoint after {step} steps")
-        digest = resume.digest(self.directory, self.job)
-        cut = resume.Cut(digest, step, self.monitor.seconds, self.evidence.held_out)
-        self.pair.take(cut.file, self.directory / cut.file)
-        self.keep(self.directory, cut)
+        cut = resume.Cut(
+            job=resume.digest(self.directory, self.job),
+            step=step,
+            seconds=self.monitor.seconds,
+            held_out=self.evidence.held_out,
+            wall_seconds=self._wall_seconds(),
+            cpu_seconds=self._cpu_seconds(),
+        )
+        self._take(cut.file)
+        self.watch.keep(self.directory, cut)
 
-    def _trained(self, claimed: Training) -> None:
-        """The checkpoint is fetched; counts and times are the engine's own."""
-        if self.job.task not in ("train", "resume"):
-            return
-        if self._stage is not S.TRAINING or claimed.params < 1:
-            raise MalformedReport("claims to be trained")
-        self.pair.take(CHECKPOINT_FILE, self.directory / CHECKPOINT_FILE)
-        train, seconds = self.job.train, self.monitor.seconds or claimed.seconds
+    def _trained(self, claims: Training) -> None:
+        """The checkpoint is copied; counts and times are the engine's own."""
+        self._take(CHECKPOINT_FILE)
+        seconds, train = self._wall_seconds(), self.job.train
         tokens = train.steps * train.batch * train.context
+        params = Weights(self.directory / CHECKPOINT_FILE, self.job.model).parameters()
         measured = msgspec.structs.replace(
-            claimed, steps=train.steps, tokens=tokens, seconds=seconds, tokens_per_second=tokens / seconds
+            claims,
+            params=params,
+            steps=train.steps,
+            tokens=tokens,
+            seconds=seconds,
+            tokens_per_second=tokens / seconds,
+            step_seconds=self.monitor.seconds / train.steps,
+            cpu_seconds=self._cpu_seconds(),
         )
         self._know(training=measured)
+        most = self.watch.expected.most_parameters
+        if most is not None and params > most:
+            words = f"{params:,} elements in the checkpoint, buffers among them; at most {most:,} are allowed"
+            check = Check("trained parameters", False, params, most, words)
+            raise Ended(S.REJECTED, f"trained parameters: {words}", check)
+
+    def _score(self) -> None:
+        """The checkpoint is ours: whatever the trial answers from now on, it cannot change it."""
+        self._tell(Score(str(self.directory / CHECKPOINT_FILE)), protocol.Answered)
+
+    def _serve(self) -> None:
+        """The trial has answered everything and is ended, before anybody knows what will be compared."""
+        job, train = self.job, self.job.train
+        files = {name: self.directory / name for name in (ARCHITECTURE_FILE, CHECKPOINT_FILE)}
+        self.trio.serve(ServeJob(job.vocab_size, job.device, job.model, train.threads), files)
+        self._tell(self.compare, protocol.Scored)
+
+    def _tell(self, command: protocol.Command, awaited: type[Report]) -> None:
+        self.trio.tell(command)
+        self._awaited = awaited
+
+    def _take(self, name: str) -> None:
+        self.trio.take(name, self.directory / name, self.clock.now)
+
+    def _wall_seconds(self) -> float:
+        """Seconds from the job to now. Where the engine was away, the trial may have worked on: it took no
+        less than its processors did."""
+        threads = self.job.train.threads or physical_cores()
+        worked = max(self.clock.now(), self.trio.cpu_seconds() / threads, LEAST_SECONDS)
+        return self.earlier.wall_seconds + worked
+
+    def _cpu_seconds(self) -> float:
+        return self.earlier.cpu_seconds + self.trio.cpu_seconds()
 
     def _know(self, **found: object) -> None:
         self.evidence = msgspec.structs.replace(self.evidence, **found)
-
-
-class _Supervisor:
-    """Watches one pair against its limits."""
-
-    def __init__(self, pair: TrialPair, limits: Limits) -> None:
-        self.pair, self.limits = pair, limits
-        self.started = self.last_word = time.monotonic()
-        self.next_look = 0.0
-        self.death: float | None = None
-        self.killed_by_kernel = _kernel_kills()
-        self.resident = 0.0
-
-    def reports(self) -> list[tuple[Source, Report]]:
-        found = self.pair.poll(POLL_SECONDS)
-        if found:
-            self.last_word = time.monotonic()
-        return found
-
-    def enforce(self, ready: bool) -> None:
-        """Raise `Ended` where a limit is passed or the trial has died; `ready` says if it had come up."""
-        now = time.monotonic()
-        limits = self.limits
-        if now - self.started > limits.trial_seconds:
-            raise Ended(S.TIMED_OUT, f"more than {limits.trial_seconds:g} s in all")
-        if now - self.last_word > limits.stall_seconds:
-            raise Ended(S.TIMED_OUT, f"silent for more than {limits.stall_seconds:g} s")
-        if now < self.next_look:
-            return
-        health = self.pair.health()
-        self.next_look = now + (LOOK_SECONDS if health.trial_exit is None else POLL_SECONDS)
-        written = health.written_bytes / 2**30
-        if health.trial_exit is None:
-            self.resident = health.trial_bytes / 2**30
-        if self.resident > limits.memory_gb:
-            raise Ended(S.OUT_OF_MEMORY, f"{self.resident:.1f} GB resident, limit {limits.memory_gb:g} GB")
-        if health.printed_bytes > limits.log_mb * 2**20:
-            raise Ended(S.BROKEN, f"printed more than {limits.log_mb:g} MB")
-        if written > limits.disk_gb:
-            raise Ended(S.BROKEN, f"wrote {written:.1f} GB to disk, limit {limits.disk_gb:g} GB")
-        if health.processes > limits.processes:
-            raise Ended(S.BROKEN, f"{health.processes} processes at once, limit {limits.processes}")
-        self._deaths(health, now, ready)
-
-    def _deaths(self, health: Health, now: float, ready: bool) -> None:
-        if health.trial_exit is None and health.scorer_exit is None:
-            return
-        self.death = self.death or now
-        if now - self.death < GRACE_SECONDS and not health.said_all:
-            return
-        if health.scorer_exit not in (None, 0, protocol.TRIAL_UNUSABLE):
-            self._scorer_died(health.scorer_exit)
-        if health.trial_exit is not None:
-            said = f"the trial {_words(health.trial_exit)}\n{self.pair.said('trial')}".strip()
-            if not ready:
-                raise TrialError(
-                    f"A trial process could not be started: {said}\nThe candidate was not judged. Find out "
-                    "what is wrong with: asi-lab doctor"
-                )
-            raise Ended(self._state_of_exit(health.trial_exit), said)
-        if health.scorer_exit == protocol.TRIAL_UNUSABLE:
-            raise Ended(S.BROKEN, f"the trial cannot be scored: {self.pair.said('scorer')}")
-
-    def _scorer_died(self, code: int) -> None:
-        """Killed from outside it takes the trial with it; what else ends it is our fault."""
-        if code in (-signal.SIGKILL, -signal.SIGTERM):
-            raise Ended(S.INTERRUPTED, f"the scoring process {_words(code)}")
-        raise TrialError(
-            f"The scoring process {_words(code)}. The candidate was not judged and will be scored again when "
-            f"the search is started again.\n{self.pair.said('scorer')}"
-        )
-
-    def _state_of_exit(self, code: int) -> CandidateState:
-        """SIGKILL comes from the kernel, for want of memory, or from somebody else. Where the kernel took a
-        trial that held little, others had filled the memory."""
-        if code == -signal.SIGKILL:
-            greedy = self.resident > GREEDY * self.limits.memory_gb
-            return S.OUT_OF_MEMORY if greedy and _kernel_kills() > self.killed_by_kernel else S.INTERRUPTED
-        return S.INTERRUPTED if code == -signal.SIGTERM else S.BROKEN
-
-
-def _kernel_kills() -> int:
-    """How many processes the kernel has ended for want of memory since the machine started."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
-def _blame_a_full_disk(directory: Path, end: Ended) -> None:
-    """A candidate that ends while the disk is full has most likely only failed to write its checkpoint."""
-    free = shutil.disk_usage(directory).free
-    if free < LEAST_FREE_BYTES:
-        raise TrialError(
-            f"{directory}: expected room on the disk, found {free / 2**20:.0f} MB free when the trial ended "
-            f"with: {end}\nThe candidate was not judged. Free some space and start the search again: it goes "
-            "on there."
-        )
-
-
-def _words(code: int) -> str:
-    if code < 0:
-        return f"was ended by signal {signal.Signals(-code).name}"
-    return f"ended without a result, exit status {code}"

@@ -40,7 +40,7 @@ class Workspace:
         shutil.copyfile(source, self.path / name)
         (self.path / name).chmod(0o644)
 
-    def take(self, name: str, destination: Path) -> None:
+    def take(self, name: str, destination: Path, pulse: object = None) -> None:
         """Move a plain file out of it, over `destination`, which lies on the same disk.
 
         Raises:

@@ -1,19 +1,19 @@
-"""lm-eval's language model interface over hidden states from another process."""
+"""lm-eval's language model interface over a model in another process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import TemplateLM
+from lm_eval.api.model import LM
 from torch import Tensor
 
 from asi_lab.errors import DataError
-from asi_lab.evaluate.client import HiddenStates
-from asi_lab.evaluate.output import target_log_probs
+from asi_lab.evaluate.client import Remote
+from asi_lab.evaluate.output import Output
 from asi_lab.evaluate.passages import Tokenizer
 
 Pair = tuple[list[int], list[int]]
@@ -26,20 +26,51 @@ GENERATED_TOKENS = 256
 """Tokens generated where a task sets no `max_gen_toks`; the default of lm-eval."""
 
 
-class HiddenStateLM(TemplateLM):  # type: ignore[misc]
-    """Scores text with hidden states, the output head and a tokenizer.
+class Request(NamedTuple):
+    """What a continuation belongs to: lm-eval's task, document and number of the choice."""
+
+    task: str
+    document: int
+    choice: int
+
+
+class ScoredPiece(NamedTuple):
+    """Consecutive tokens of a continuation: its request, the row they were scored in, which they end but for
+    the last token, and the log probabilities [N] they were given (nats)."""
+
+    request: Request
+    row: tuple[int, ...]
+    tokens: list[int]
+    log_probs: np.ndarray[Any, Any]
+
+    def prefix(self, number: int) -> tuple[int, ...]:
+        """What stands before token `number` of the piece."""
+        return self.row[: len(self.row) - len(self.tokens) + 1 + number]
+
+
+class RemoteLM(LM):  # type: ignore[misc]
+    """Scores text with the residual stream of a remote model, its output and a tokenizer.
 
     Contexts are cut on the left so that at most `max_length` tokens reach the model. Rows go out
     sorted by length, up to `batch` rows or `batch_tokens` tokens (padding included) at once, and rows
-    that would be equal, such as one context before several choices of one token, only once.
+    that would be equal, such as one context before several choices of one token, only once. `scored` keeps
+    everything whose log probability entered a result.
     """
 
     def __init__(
-        self, states: HiddenStates, tokenizer: Tokenizer, *, max_length: int, batch: int, batch_tokens: int
+        self,
+        model: Remote,
+        output: Output,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        batch: int,
+        batch_tokens: int,
     ) -> None:
         super().__init__()
-        self._states = states
+        self._model, self._output = model, output
         self._tokenizer = tokenizer
+        self.scored: list[ScoredPiece] = []
         self._max_length = max_length
         self._batch = batch
         self._batch_tokens = batch_tokens
@@ -60,12 +91,13 @@ class HiddenStateLM(TemplateLM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[LogProb]:
         """Log probability of each continuation after its context, and whether greedy decoding gives it."""
-        return self._score([self._encode_pair(*request.args) for request in requests])
+        pairs = [self._encode_pair(*request.args) for request in requests]
+        return self._score(pairs, list(map(_request, requests)))
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log probability of each whole text, every token with as much context as fits."""
         pairs = [([self.eot_token_id], self.tok_encode(request.args[0])) for request in requests]
-        return [log_prob for log_prob, _ in self._score(pairs)]
+        return [log_prob for log_prob, _ in self._score(pairs, list(map(_request, requests)))]
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuation of each context up to a stop string, the end of text or `max_gen_toks`.
@@ -93,12 +125,7 @@ class HiddenStateLM(TemplateLM):  # type: ignore[misc]
         after = whole[len(before) :] if clean else self.tok_encode(continuation)
         return before or [self.eot_token_id], after
 
-    def _loglikelihood_tokens(
-        self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
-    ) -> list[LogProb]:
-        return self._score([(context, continuation) for _, context, continuation in requests])
-
-    def _score(self, pairs: Sequence[Pair]) -> list[LogProb]:
+    def _score(self, pairs: Sequence[Pair], requests: Sequence[Request]) -> list[LogProb]:
         """Log probability and greediness of each continuation.
 
         A continuation longer than the model takes is scored in pieces, each after all that fits of
@@ -113,35 +140,42 @@ class HiddenStateLM(TemplateLM):  # type: ignore[misc]
         total = [0.0] * len(pairs)
         greedy = [True] * len(pairs)
         for batch in self._batches(sorted(rows, key=lambda row: (-len(row), row))):
-            for number, log_prob, hit in self._score_batch(batch, [rows[row] for row in batch]):
-                total[number] += log_prob
-                greedy[number] &= hit
+            pieces = [rows[row] for row in batch]
+            for number, of_row, piece, log_probs, hits in self._score_batch(batch, pieces):
+                total[number] += float(log_probs.sum())
+                greedy[number] &= bool(hits.all())
+                self.scored.append(ScoredPiece(requests[number], of_row, piece, log_probs))
         return list(zip(total, greedy, strict=True))
 
     def _score_batch(
         self, rows: Sequence[tuple[int, ...]], pieces: Sequence[list[tuple[int, list[int]]]]
-    ) -> Iterator[tuple[int, float, bool]]:
-        """Number of the pair, log probability and greediness of every piece of a batch of rows."""
+    ) -> Iterator[tuple[int, tuple[int, ...], list[int], np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """For every piece of a batch of rows: number of the pair, row, piece, log probabilities and greedy
+        hits of its tokens."""
         lengths = np.array([len(row) for row in rows])
         wanted = np.array([max(len(targets) for _, targets in row) for row in pieces])
-        hidden = self._states.hidden(self._pad(rows), lengths, lengths - wanted)
+        states = self._model.residual(self._pad(rows), lengths, lengths - wanted)
         ends = wanted.cumsum()
-        jobs = [(int(end), *piece) for end, row in zip(ends, pieces, strict=True) for piece in row]
-        index = np.concatenate([np.arange(end - len(targets), end) for end, _, targets in jobs])
-        targets = np.concatenate([targets for _, _, targets in jobs])
-        log_probs, hits = self._target_log_probs(hidden, index, targets)
+        jobs = [
+            (int(end), row, *piece)
+            for end, row, of_row in zip(ends, rows, pieces, strict=True)
+            for piece in of_row
+        ]
+        index = np.concatenate([np.arange(end - len(targets), end) for end, _, _, targets in jobs])
+        targets = np.concatenate([targets for *_, targets in jobs])
+        log_probs, hits = self._target_log_probs(states, index, targets)
         at = 0
-        for _, number, piece in jobs:
+        for _, row, number, piece in jobs:
             here = slice(at, at + len(piece))
-            yield number, float(log_probs[here].sum()), bool(hits[here].all())
+            yield number, row, piece, log_probs[here], hits[here]
             at += len(piece)
 
     def _target_log_probs(
-        self, hidden: Tensor, index: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]
+        self, states: Tensor, index: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        device = hidden.device
-        chosen = hidden[torch.from_numpy(index).to(device)]
-        log_probs, hits = target_log_probs(chosen, self._states.head, torch.from_numpy(targets).to(device))
+        device = states.device
+        chosen = states[torch.from_numpy(index).to(device)]
+        log_probs, hits = self._output.log_probs(chosen, torch.from_numpy(targets).to(device))
         return log_probs.double().cpu().numpy(), hits.cpu().numpy()
 
     def _batches(self, rows: Sequence[tuple[int, ...]]) -> Iterator[Sequence[tuple[int, ...]]]:
@@ -173,8 +207,8 @@ class HiddenStateLM(TemplateLM):  # type: ignore[misc]
         while running:
             rows = [(prompts[i] + generated[i])[-self._max_length :] for i in running]
             lengths = np.array([len(row) for row in rows])
-            hidden = self._states.hidden(self._pad(rows), lengths, lengths - 1)
-            for i, token in zip(running, (hidden @ self._states.head.T).argmax(1).tolist(), strict=True):
+            states = self._model.residual(self._pad(rows), lengths, lengths - 1)
+            for i, token in zip(running, self._output.logits(states).argmax(1).tolist(), strict=True):
                 generated[i].append(token)
             running = [i for i in running if not self._ended(generated[i], limits[i], stops[i])]
         return [self._cut(tokens, until) for tokens, until in zip(generated, stops, strict=True)]
@@ -194,3 +228,7 @@ class HiddenStateLM(TemplateLM):  # type: ignore[misc]
 
 def _stops(until: str | Sequence[str] | None) -> list[str]:
     return [stop for stop in ([until] if isinstance(until, str) else until or []) if stop]
+
+
+def _request(instance: Instance) -> Request:
+    return Request(instance.task_name, instance.doc_id, instance.idx)

@@ -8,35 +8,47 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asi_lab.evaluate.client import HiddenStates
+from asi_lab.evaluate.client import Remote
 from asi_lab.evaluate.fault import CandidateFault
-from asi_lab.evaluate.output import target_log_probs
+from asi_lab.evaluate.output import Output
 from asi_lab.records import CandidateState
 
 
-def held_out_loss(states: HiddenStates, windows: NDArray[np.int64], batch: int) -> float:
-    """Mean loss in nats per token.
+def target_log_probs(
+    model: Remote, output: Output, windows: NDArray[np.int64], batch: int
+) -> NDArray[np.float32]:
+    """Log probabilities in nats [N, L] of tokens 1 to L of each window, each after those before it.
 
     Args:
-        states: the model.
-        windows: [N, L + 1]; tokens 1 to L of each window are predicted from those before.
+        model: answers full rows.
+        output: its final norm and head.
+        windows: [N, L + 1].
         batch: windows sent at once.
 
     Raises:
-        CandidateFault: the model diverged or looks ahead.
+        CandidateFault: the model diverged.
         ValueError: there is no window.
     """
     if not len(windows):
         raise ValueError("the held-out loss needs at least one window of tokens")
-    total = 0.0
+    found = np.empty(windows[:, 1:].shape, np.float32)
     for at in range(0, len(windows), batch):
         ids, targets = windows[at : at + batch, :-1], windows[at : at + batch, 1:]
         lengths = np.full(len(ids), ids.shape[1])
-        hidden = states.hidden(ids, lengths, np.zeros_like(lengths))
-        flat = torch.from_numpy(targets.reshape(-1)).to(hidden.device)
-        log_probs, _ = target_log_probs(hidden, states.head, flat)
-        total -= log_probs.sum(dtype=torch.float64).item()
-    loss = total / windows[:, 1:].size
+        states = model.residual(ids, lengths, np.zeros_like(lengths))
+        flat = torch.from_numpy(targets.reshape(-1)).to(states.device)
+        log_probs, _ = output.log_probs(states, flat)
+        found[at : at + batch] = log_probs.cpu().numpy().reshape(targets.shape)
+    return found
+
+
+def mean_loss(log_probs: NDArray[np.float32]) -> float:
+    """Mean loss in nats per token, summed in float64.
+
+    Raises:
+        CandidateFault: it is not finite.
+    """
+    loss = -float(log_probs.mean(dtype=np.float64))
     if not math.isfinite(loss):
         raise CandidateFault(CandidateState.DIVERGED, f"the held-out loss is {loss}")
     return loss

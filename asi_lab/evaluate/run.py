@@ -20,10 +20,10 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from asi_lab.errors import DataError
 from asi_lab.evaluate.fault import CandidateFault
-from asi_lab.evaluate.lm import HiddenStateLM
-from asi_lab.evaluate.scores import task_result
+from asi_lab.evaluate.lm import RemoteLM
+from asi_lab.evaluate.scores import TaskScore
 from asi_lab.evaluate.tasks import TASK_NAMES
-from asi_lab.records import CandidateState, TaskResult
+from asi_lab.records import CandidateState
 
 OFFLINE_PREFIX = "asi_"
 
@@ -66,7 +66,12 @@ def load(names: Sequence[str], tasks_dir: Path) -> list[Task]:
     return tasks
 
 
-def evaluate(lm: HiddenStateLM, tasks: Sequence[Task], limit: int, seed: int) -> tuple[TaskResult, ...]:
+def generates(task: Task) -> bool:
+    """Whether a task has text generated, instead of scoring text that it gives."""
+    return bool(task.OUTPUT_TYPE == "generate_until")
+
+
+def evaluate(lm: RemoteLM, tasks: Sequence[Task], limit: int, seed: int) -> list[TaskScore]:
     """Run loaded tasks on at most `limit` samples each.
 
     Args:
@@ -76,9 +81,11 @@ def evaluate(lm: HiddenStateLM, tasks: Sequence[Task], limit: int, seed: int) ->
         seed: for few-shot examples and whatever else a task draws.
 
     Raises:
-        CandidateFault: a task gives no finite score, or the model misbehaves.
+        CandidateFault: the model misbehaves.
         DataError: a task cannot be scored.
     """
+    if not tasks:
+        return []
     try:
         with _without_report():
             results = evaluator.simple_evaluate(
@@ -95,8 +102,8 @@ def evaluate(lm: HiddenStateLM, tasks: Sequence[Task], limit: int, seed: int) ->
             )
     except OverflowError as error:
         raise CandidateFault(CandidateState.DIVERGED, f"a perplexity overflows: {error}") from error
-    return tuple(
-        task_result(
+    return [
+        TaskScore(
             task,
             results["samples"][task.task_name],
             results["results"][task.task_name],
@@ -104,7 +111,7 @@ def evaluate(lm: HiddenStateLM, tasks: Sequence[Task], limit: int, seed: int) ->
             lm.vocab_size,
         )
         for task in tasks
-    )
+    ]
 
 
 def _load(manager: TaskManager, name: str, folder: Path) -> list[Task]:

@@ -1,11 +1,12 @@
 """The scoring process: measures one trained model through pipes and reports. Single use.
 
-    python -m asi_lab.evaluate.scorer --report-fd N --in-fd N --out-fd N
+    python -m asi_lab.evaluate.scorer --report-fd N --trial-in N --trial-out N --server-in N --server-out N
 
-It holds everything that could be cheated: labels, output head, loss and lm-eval. It never imports
-candidate code. Everything is imported and the tasks are loaded before the trial answers, so that
-this overlaps with training. Exit status: 0 done (the report says how), 1 or 2 a message for the user
-or a traceback on standard error, 3 the trial went away.
+It holds everything that could be cheated: labels, final norm, output head, loss and lm-eval. It never imports
+candidate code. Everything is imported and the tasks are loaded before training is over. It does what the
+engine says on standard input: measure at a mark, score full rows, compare them with bare prefixes. Exit
+status: 0 done (the report says how), 1 or 2 a message for the user or a traceback on standard error, 3 the
+trial went away, 4 the server did.
 """
 
 from __future__ import annotations
@@ -16,131 +17,89 @@ os.environ["TQDM_DISABLE"] = "1"  # read when lm-eval imports tqdm; bars would f
 
 import argparse
 import contextlib
+import io
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import torch
 
 from asi_lab import process
-from asi_lab.data.shards import validation_windows
-from asi_lab.data.tokenizer import Tokenizer
-from asi_lab.device import pick_device
 from asi_lab.errors import LabError
-from asi_lab.evaluate import run
-from asi_lab.evaluate.client import HiddenStates, Trial
+from asi_lab.evaluate.client import Remote
 from asi_lab.evaluate.fault import CandidateFault
-from asi_lab.evaluate.listening import Listening
-from asi_lab.evaluate.lm import HiddenStateLM
-from asi_lab.evaluate.loss import held_out_loss
-from asi_lab.evaluate.wire import WireError, send
-from asi_lab.protocol import TRIAL_UNUSABLE, Alive, Failed, Measured, Ready, Report, Scored, ScoreJob, encoder
-from asi_lab.randomness import keyed_seed
-from asi_lab.records import CandidateState, Evaluation, HeldOut
+from asi_lab.evaluate.listening import Listening, Pulse
+from asi_lab.evaluate.scoring import Scoring
+from asi_lab.evaluate.wire import WireError
+from asi_lab.protocol import (
+    SERVER_UNUSABLE,
+    TRIAL_UNUSABLE,
+    Alive,
+    Answered,
+    Compare,
+    Failed,
+    Measure,
+    Measured,
+    Ready,
+    Report,
+    Score,
+    Scored,
+    ScoreJob,
+    command_decoder,
+    encoder,
+)
 
-SUSPECT_CHECKS = 256
-"""Prefixes that are compared where a loss is implausibly low."""
+DESCRIPTORS = ("--report-fd", "--trial-in", "--trial-out", "--server-in", "--server-out")
 
 
-class Scorer:
-    """Everything that is needed to measure, loaded before the trial answers."""
+class Unusable(Exception):
+    """The trial or the server went away or answered what is no answer; `status` is ours to end with."""
 
-    def __init__(self, job: ScoreJob) -> None:
-        """Raises `LabError` where data or tasks are unusable."""
-        settings, data = job.evaluate, Path(job.data)
-        self.job, self.settings = job, settings
-        self.tokenizer = Tokenizer.load(data)
-        self.windows = validation_windows(data, job.train_context, settings.loss_tokens)
-        self.mark_windows = validation_windows(data, job.train_context, settings.mark_tokens)
-        self.tasks = run.load(settings.tasks, data / "tasks")
+    def __init__(self, who: str, status: int, why: WireError) -> None:
+        super().__init__(f"the {who} went away: {why}")
+        self.status = status
 
-    def follow(self, trial: Trial, report: Callable[[Report], None]) -> Evaluation:
-        """Measure at every mark, then everything in the end.
 
-        Raises:
-            CandidateFault: the candidate ends in a failure.
-            WireError: the trial is gone.
-        """
-        while True:
-            step, final = trial.wait()
-            if final:
-                return self.score(trial)
-            report(Measured(self.measure(trial, step)))
-            trial.go_on()
+def follow(
+    scoring: Scoring, trial: Remote, server: Remote, commands: IO[bytes], report: Callable[[Report], None]
+) -> None:
+    """Do what the engine says, to the end.
 
-    def measure(self, trial: Trial, step: int) -> HeldOut:
-        """The held-out loss at a mark. Where it is implausibly low, everything that shows leaks is repeated.
+    Raises:
+        CandidateFault: the candidate ends in a failure.
+        Unusable: the trial or the server is gone.
+        DataError: a task cannot be scored.
+    """
+    for line in commands:
+        match command_decoder.decode(line):
+            case Measure(step):
+                with _asking("trial", TRIAL_UNUSABLE):
+                    report(Measured(scoring.measure(trial, step)))
+                    trial.go_on()
+            case Score(checkpoint):
+                with _asking("trial", TRIAL_UNUSABLE):
+                    scoring.score(trial, Path(checkpoint))
+                report(Answered())
+            case Compare(loss_positions, task_positions):
+                with _asking("server", SERVER_UNUSABLE):
+                    report(Scored(scoring.compare(server, loss_positions, task_positions)))
+                return
 
-        Raises:
-            CandidateFault: the candidate leaks or diverged.
-            WireError: the trial is gone.
-        """
-        began = time.perf_counter()
-        states = self._states(trial, step, self.settings.prefix_checks)
-        loss = held_out_loss(states, self.mark_windows, self.settings.batch)
-        states.finish()
-        bound = self.job.suspect_below.get(step)
-        suspect = bound is not None and loss < bound
-        if suspect:
-            thorough = self._states(trial, step + 1, SUSPECT_CHECKS)
-            held_out_loss(thorough, self.mark_windows, self.settings.batch)
-            thorough.finish()
-            if faults := trial.recheck():
-                raise CandidateFault(
-                    CandidateState.LEAKING,
-                    f"after {step} steps the held-out loss was {loss:.4f}, implausibly low (under "
-                    f"{bound:.4f}), and the repeated checks found: {faults[0]}",
-                )
-        return HeldOut(step, loss, states.prefix_error, time.perf_counter() - began, suspect)
 
-    def score(self, trial: Trial) -> Evaluation:
-        """The held-out loss, then the tasks.
-
-        Raises:
-            CandidateFault, WireError: as `measure`.
-            DataError: a task cannot be scored.
-        """
-        settings = self.settings
-        began = time.perf_counter()
-        states = self._states(trial, -1, settings.prefix_checks)
-        loss = held_out_loss(states, self.windows, settings.batch)
-        lm = HiddenStateLM(
-            states,
-            self.tokenizer,
-            max_length=settings.max_length,
-            batch=settings.batch,
-            batch_tokens=settings.batch * self.job.train_context,
-        )
-        results = run.evaluate(lm, self.tasks, settings.limit, self.job.data_seed)
-        states.finish()
-        return Evaluation(
-            loss=loss,
-            loss_tokens=self.windows[:, 1:].size,
-            tasks=results,
-            prefix_error=states.prefix_error,
-            prefix_positions=states.prefix_positions,
-            seconds=time.perf_counter() - began,
-        )
-
-    def _states(self, trial: Trial, step: int, checks: int) -> HiddenStates:
-        """The model as it is now; probes are drawn anew for every step."""
-        return HiddenStates(
-            trial.reader,
-            trial.writer,
-            vocab_size=self.tokenizer.vocab_size,
-            prefix_checks=checks,
-            prefix_tolerance=self.settings.prefix_tolerance,
-            seed=keyed_seed(self.job.data_seed, "probes", step),
-            device=str(pick_device(self.job.device)),
-        )
+@contextlib.contextmanager
+def _asking(who: str, status: int) -> Iterator[None]:
+    try:
+        yield
+    except WireError as error:
+        raise Unusable(who, status, error) from error
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Entry point of the process; returns its exit status."""
     parser = argparse.ArgumentParser(description="A scoring process of asi-lab; started by the engine.")
-    for name in ("--report-fd", "--in-fd", "--out-fd"):
+    for name in DESCRIPTORS:
         parser.add_argument(name, type=int, required=True)
     arguments = parser.parse_args(command_line)
     process.die_with_parent()
@@ -148,30 +107,40 @@ def main(command_line: Sequence[str] | None = None) -> int:
     def report(message: Report) -> None:
         os.write(arguments.report_fd, encoder.encode(message) + b"\n")
 
+    pulse = Pulse(lambda: report(Alive()))
+    try:
+        return _work(arguments, pulse, report)
+    except Unusable as error:
+        print(error, file=sys.stderr)
+        return error.status
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    finally:
+        pulse.stop()
+
+
+def _work(arguments: argparse.Namespace, pulse: Pulse, report: Callable[[Report], None]) -> int:
+    """Wait for the job and do it; returns the exit status."""
+    commands = io.BufferedReader(Listening(sys.stdin.fileno(), pulse))
     report(Ready())
-    line = sys.stdin.buffer.readline()
+    line = commands.readline()
     if not line:
         return 0
     job = msgspec.json.decode(line, type=ScoreJob)
     torch.set_num_threads(job.threads or process.physical_cores())
+    scoring = Scoring(job)
+
+    def remote(reader: int, writer: int) -> Remote:
+        outgoing = os.fdopen(writer, "wb", buffering=0)
+        return Remote(Listening(reader, pulse), outgoing, job.model, scoring.device)
+
+    trial = remote(arguments.trial_in, arguments.trial_out)
+    server = remote(arguments.server_in, arguments.server_out)
     try:
-        scorer = Scorer(job)
-        with (
-            Listening(arguments.in_fd, lambda: report(Alive())) as reader,
-            os.fdopen(arguments.out_fd, "wb", buffering=0) as writer,
-        ):
-            try:
-                report(Scored(scorer.follow(Trial(reader, writer), report)))
-            except CandidateFault as fault:
-                report(Failed(fault.state, str(fault)))
-            with contextlib.suppress(WireError):  # the result stands, however the trial ends
-                send(writer, {"op": "bye"})
-    except WireError as error:
-        print(f"the trial went away: {error}", file=sys.stderr)
-        return TRIAL_UNUSABLE
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+        follow(scoring, trial, server, commands, report)
+    except CandidateFault as fault:
+        report(Failed(fault.state, str(fault)))
     return 0
 
 

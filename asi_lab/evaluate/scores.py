@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from lm_eval.api.task import Task
+from numpy.typing import NDArray
 
 from asi_lab.errors import DataError
 from asi_lab.evaluate.fault import CandidateFault
@@ -24,62 +25,168 @@ Sample = dict[str, Any]
 Encode = Callable[[str], list[int]]
 
 
-def task_result(
-    task: Task, samples: Sequence[Sample], figures: dict[str, Any], encode: Encode, vocab_size: int
-) -> TaskResult:
-    """The result of one task.
+class Measure(Protocol):
+    """How a task's samples become its score."""
 
-    Args:
-        task: lm-eval's task.
-        samples: its logged samples.
-        figures: its row of lm-eval's results.
-        encode: tokens of a text.
-        vocab_size: number of tokens, for the chance level of text.
+    name: str
+    higher_is_better: bool
+    score: float
+    chance: float
 
-    Raises:
-        CandidateFault: the score is not finite or not positive.
-        DataError: the task has no samples, or none that can be scored.
-    """
-    name = task.task_name
-    first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
-    if not first:
-        raise DataError(f"expected samples of task {name!r}, found none; look at its data files")
-    match task.OUTPUT_TYPE:
-        case "multiple_choice":
-            score_name, higher = "choice_probability", True
-            score, chance = _choice_probability(task, first, encode)
-        case "loglikelihood" | "loglikelihood_rolling":
-            score_name, higher = "bits_per_byte", False
-            score, chance = _bits_per_byte(first, encode, vocab_size)
-        case _:
-            score_name, higher = next(iter(first[0]["metrics"]), "none"), True
-            score, chance = _success_rate(name, score_name, first)
-    if not math.isfinite(score):
-        raise CandidateFault(CandidateState.DIVERGED, f"task {name!r}: {score_name} is {score}")
-    if score <= 0:
-        raise CandidateFault(
-            CandidateState.LEAKING, f"task {name!r}: {score_name} is {score}; no honest model is that certain"
+    def shift(self, document: int, choice: int, nats: float) -> float:
+        """By how much the score would move if the log probability of one of its texts were so much higher."""
+
+
+class TaskScore:
+    """The score of one task, and what it would be if log probabilities were others."""
+
+    def __init__(
+        self,
+        task: Task,
+        samples: Sequence[Sample],
+        figures: dict[str, Any],
+        encode: Encode,
+        vocab_size: int,
+    ) -> None:
+        """Take lm-eval's results in.
+
+        Args:
+            task: lm-eval's task.
+            samples: its logged samples.
+            figures: its row of lm-eval's results.
+            encode: tokens of a text.
+            vocab_size: number of tokens, for the chance level of text.
+
+        Raises:
+            DataError: the task has no samples, or none that can be scored.
+        """
+        self.name, self._figures = task.task_name, figures
+        first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+        if not first:
+            raise DataError(f"expected samples of task {self.name!r}, found none; look at its data files")
+        self._samples = len(first)
+        self.measure: Measure
+        match task.OUTPUT_TYPE:
+            case "multiple_choice":
+                self.measure = _ChoiceProbability(task, first, encode)
+            case "loglikelihood" | "loglikelihood_rolling":
+                self.measure = _BitsPerByte(first, encode, vocab_size)
+            case _:
+                self.measure = _SuccessRate(self.name, first)
+
+    def result(self, correction: float = 0.0) -> TaskResult:
+        """The result, with a correction of the score.
+
+        Raises:
+            CandidateFault: the score is not finite or not positive.
+        """
+        found = self.measure
+        score = found.score + correction
+        if not math.isfinite(score):
+            raise CandidateFault(CandidateState.DIVERGED, f"task {self.name!r}: {found.name} is {score}")
+        if score <= 0:
+            raise CandidateFault(
+                CandidateState.LEAKING,
+                f"task {self.name!r}: {found.name} is {score}; no honest model is that certain",
+            )
+        return TaskResult(
+            self.name,
+            score,
+            found.name,
+            found.higher_is_better,
+            found.chance,
+            self._samples,
+            _metrics(self._figures),
         )
-    return TaskResult(name, score, score_name, higher, chance, len(first), _metrics(figures))
 
 
-def _choice_probability(task: Task, samples: Sequence[Sample], encode: Encode) -> tuple[float, float]:
-    """Mean probability of the right choice among the choices, and its chance level.
+class _ChoiceProbability:
+    """Mean probability of the right choice among the choices.
 
     A choice counts with its mean log probability per token, so that long and short ones compare,
     and the figure stays smooth where sums would make it all or nothing.
     """
-    probabilities, chances = [], []
-    for sample in samples:
-        choices = task.doc_to_choice(sample["doc"])
-        answers = sample["filtered_resps"][: len(choices)]
-        texts = [arguments[1] for arguments in sample["arguments"][: len(choices)]]
-        means = np.array([a[0] / max(1, len(encode(text))) for a, text in zip(answers, texts, strict=True)])
-        weights = np.exp(means - means.max())
-        gold = _gold(task, sample["doc"], choices)
-        probabilities.append(weights[gold].sum() / weights.sum())
-        chances.append(len(gold) / len(choices))
-    return float(np.mean(probabilities)), float(np.mean(chances))
+
+    name, higher_is_better = "choice_probability", True
+
+    def __init__(self, task: Task, samples: Sequence[Sample], encode: Encode) -> None:
+        self._questions: dict[int, tuple[NDArray[np.float64], NDArray[np.float64], list[int]]] = {}
+        chances = []
+        for sample in samples:
+            choices = task.doc_to_choice(sample["doc"])
+            answers = sample["filtered_resps"][: len(choices)]
+            texts = [arguments[1] for arguments in sample["arguments"][: len(choices)]]
+            sizes = np.array([max(1, len(encode(text))) for text in texts], np.float64)
+            sums = np.array([answer[0] for answer in answers], np.float64)
+            gold = _gold(task, sample["doc"], choices)
+            self._questions[sample["doc_id"]] = sums, sizes, gold
+            chances.append(len(gold) / len(choices))
+        self.score = float(np.mean([_probability(*question) for question in self._questions.values()]))
+        self.chance = float(np.mean(chances))
+
+    def shift(self, document: int, choice: int, nats: float) -> float:
+        """As the protocol says; texts that are no choices move nothing."""
+        sums, sizes, gold = self._questions[document]
+        if choice >= len(sums):
+            return 0.0
+        moved = sums.copy()
+        moved[choice] += nats
+        change = _probability(moved, sizes, gold) - _probability(sums, sizes, gold)
+        return change / len(self._questions)
+
+
+def _probability(sums: NDArray[np.float64], sizes: NDArray[np.float64], gold: list[int]) -> float:
+    """Probability of the right choices, from log probabilities (nats) and sizes (tokens) of all of them."""
+    means = sums / sizes
+    weights = np.exp(means - means.max())
+    return float(weights[gold].sum() / weights.sum())
+
+
+class _BitsPerByte:
+    """Bits per byte of the scored text; chance is a uniform guess over all tokens."""
+
+    name, higher_is_better = "bits_per_byte", False
+
+    def __init__(self, samples: Sequence[Sample], encode: Encode, vocab_size: int) -> None:
+        nats, size, tokens = 0.0, 0, 0
+        for sample in samples:
+            if len(sample["filtered_resps"]) != 1:
+                raise DataError(
+                    f"expected one scored text a sample, found {len(sample['filtered_resps'])}; tasks of "
+                    "this old kind (MultipleChoiceTask) are not supported, use one with output_type "
+                    "multiple_choice"
+                )
+            answer, text = sample["filtered_resps"][0], sample["arguments"][0][-1]
+            nats -= answer[0] if isinstance(answer, (tuple, list)) else answer
+            size += len(text.encode("utf-8"))
+            tokens += len(encode(text))
+        self._size = max(1, size)
+        self.score = nats / math.log(2) / self._size
+        self.chance = tokens * math.log2(vocab_size) / self._size
+
+    def shift(self, document: int, choice: int, nats: float) -> float:
+        """As the protocol says."""
+        return -nats / math.log(2) / self._size
+
+
+class _SuccessRate:
+    """(successes + 1) / (samples + 2), the rule of succession: a rate that is never 0."""
+
+    higher_is_better = True
+
+    def __init__(self, task: str, samples: Sequence[Sample]) -> None:
+        self.name = next(iter(samples[0]["metrics"]), "none")
+        values: list[Any] = [sample.get(self.name) for sample in samples]
+        if not all(isinstance(value, (int, float, np.number)) and 0 <= value <= 1 for value in values):
+            raise DataError(
+                f"expected task {task!r} to score each generated text in [0, 1], found metric {self.name!r} "
+                f"with values like {values[0]!r}; only such tasks can enter the fitness"
+            )
+        self.score, self.chance = (sum(values) + 1) / (len(values) + 2), 1 / (len(values) + 2)
+
+    def shift(self, document: int, choice: int, nats: float) -> float:
+        """Generated text has no log probability that is scored."""
+        return 0.0
 
 
 def _gold(task: Task, doc: dict[str, Any], choices: Sequence[str]) -> list[int]:
@@ -96,34 +203,6 @@ def _gold(task: Task, doc: dict[str, Any], choices: Sequence[str]) -> list[int]:
             f"found {gold!r}; look at doc_to_target in its YAML"
         )
     return indices
-
-
-def _bits_per_byte(samples: Sequence[Sample], encode: Encode, vocab_size: int) -> tuple[float, float]:
-    """Bits per byte of the scored text, and those of a uniform guess over all tokens."""
-    nats, size, tokens = 0.0, 0, 0
-    for sample in samples:
-        if len(sample["filtered_resps"]) != 1:
-            raise DataError(
-                f"expected one scored text a sample, found {len(sample['filtered_resps'])}; tasks of this "
-                "old kind (MultipleChoiceTask) are not supported, use one with output_type multiple_choice"
-            )
-        answer, text = sample["filtered_resps"][0], sample["arguments"][0][-1]
-        nats -= answer[0] if isinstance(answer, (tuple, list)) else answer
-        size += len(text.encode("utf-8"))
-        tokens += len(encode(text))
-    size = max(1, size)
-    return nats / math.log(2) / size, tokens * math.log2(vocab_size) / size
-
-
-def _success_rate(name: str, metric: str, samples: Sequence[Sample]) -> tuple[float, float]:
-    """(successes + 1) / (samples + 2), the rule of succession: a rate that is never 0."""
-    values: list[Any] = [sample.get(metric) for sample in samples]
-    if not all(isinstance(value, (int, float, np.number)) and 0 <= value <= 1 for value in values):
-        raise DataError(
-            f"expected task {name!r} to score each generated text in [0, 1], found metric {metric!r} with "
-            f"values like {values[0]!r}; only such tasks can enter the fitness"
-        )
-    return (sum(values) + 1) / (len(values) + 2), 1 / (len(values) + 2)
 
 
 def _metrics(figures: dict[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The trial's side of the scoring seam: answers token ids with hidden states."""
+"""The side of the scoring seam that runs candidate code: answers token ids with the residual stream."""
 
 from __future__ import annotations
 
@@ -11,79 +11,58 @@ from torch import Tensor
 
 from asi_lab.evaluate.wire import WireError, receive, send
 
-MOST_FAULTS, FAULT_LENGTH = 8, 1000
+Fault = tuple[int, int]
+"""A check for leaks that failed, by its place among them, and the line of the source, 0 where none is
+known."""
 
 
 def serve(
-    hidden: Callable[[Tensor], Tensor],
-    head_weight: Tensor,
+    residual: Callable[[Tensor], Tensor],
     reader: IO[bytes],
     writer: IO[bytes],
     *,
-    step: int = 0,
-    final: bool = True,
-    recheck: Callable[[], Sequence[str]] = lambda: (),
+    around: Sequence[Tensor] = (),
+    recheck: Callable[[], Sequence[Fault]] = lambda: (),
 ) -> int:
-    """Answer the scorer until it lets the training go on or says goodbye, without gradients.
+    """Answer the scorer until it lets the training go on, without gradients.
 
-    Known requests: `wait` (answered with the step, and whether training is over); `head` (the output matrix
-    [V, D]); `hidden` with ids [B, L] padded on the right, lengths [B] and starts [B] (the states of positions
-    starts <= t < lengths of each row, one after the other, [N, D]); `recheck` (the faults that the checks
-    for leaks find now, in words); `go_on`; `bye`. Whoever calls puts the model into eval mode.
+    Known requests: `rows` with ids [B, L] padded on the right, lengths [B] and starts [B] (the residual
+    stream at the positions starts <= t < lengths of each row, one after the other, [N, D]); `around` (the
+    output head [V, D], then the weights [D] of the final norm, as they are now); `recheck` (the faults that
+    the checks for leaks find now); `go_on`. Whoever calls puts the model into eval mode.
 
     Args:
-        hidden: maps ids, int64 [B, L] on the CPU, to the states [B, L, D] that the head is applied to.
-        head_weight: [V, D].
+        residual: maps ids, int64 [B, L] on the CPU, to the residual stream [B, L, D] behind the last block.
         reader: where requests come from.
         writer: where answers go.
-        step: steps done.
-        final: whether training is over.
+        around: what `around` is answered with.
         recheck: repeats the checks for leaks.
 
     Returns:
         The number of batches answered.
 
     Raises:
-        WireError: the scorer is gone or sent something else than a request.
-        ValueError: `hidden` returned something else than [B, L, D]. Whatever `hidden` raises.
+        WireError: the scorer is gone or sent something else than a request. Whatever `residual` raises.
     """
     answered = 0
     while True:
         header, arrays = receive(reader)
         match header.get("op"), arrays:
-            case "wait", []:
-                send(writer, {"op": "wait", "step": step, "final": final})
-            case "head", []:
-                send(writer, header, _float32(head_weight))
-            case "hidden", [ids, lengths, starts]:
+            case "rows", [ids, lengths, starts]:
                 with torch.no_grad():
-                    states = _states(hidden, ids, lengths, starts, head_weight.shape[1])
-                send(writer, header, _float32(states))
+                    states = residual(torch.from_numpy(ids.astype(np.int64)))
+                position = np.arange(ids.shape[1])
+                wanted = (position >= starts[:, None]) & (position < lengths[:, None])
+                send(writer, header, _float32(states[torch.from_numpy(wanted).to(states.device)]))
                 answered += 1
+            case "around", []:
+                send(writer, header, *map(_float32, around))
             case "recheck", []:
-                faults = [fault[:FAULT_LENGTH] for fault in recheck()[:MOST_FAULTS]]
-                send(writer, {"op": "recheck", "faults": faults})
-            case (("bye" | "go_on"), []):
+                send(writer, {"op": "recheck", "faults": list(recheck())})
+            case "go_on", []:
                 return answered
             case _:
                 raise WireError(f"unknown request {header} with {len(arrays)} arrays")
-
-
-def _states(
-    hidden: Callable[[Tensor], Tensor],
-    ids: np.ndarray,
-    lengths: np.ndarray,
-    starts: np.ndarray,
-    width: int,
-) -> Tensor:
-    states = hidden(torch.from_numpy(ids.astype(np.int64)))
-    if states.shape != (*ids.shape, width):
-        raise ValueError(
-            f"expected hidden states of shape {(*ids.shape, width)}, found {tuple(states.shape)}"
-        )
-    position = np.arange(ids.shape[1])
-    wanted = (position >= starts[:, None]) & (position < lengths[:, None])
-    return states[torch.from_numpy(wanted).to(states.device)]
 
 
 def _float32(tensor: Tensor) -> np.ndarray:

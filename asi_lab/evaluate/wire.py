@@ -3,7 +3,8 @@
     b"ASI1" | length of the header, uint32 | header, JSON | bytes of each array, in order
 
 All numbers are little-endian. Nothing is ever unpickled, and no size is believed before it is
-checked, since the process at the other end of the pipe runs candidate code.
+checked, since the process at the other end of the pipe runs candidate code. Errors repeat nothing of what it
+sent: language models read them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ _PREFIX = struct.Struct("<4sI")
 
 class WireError(ConnectionError):
     """The other side closed the pipe, or what it sent is not a frame."""
+
+
+class Closed(WireError):
+    """The other side closed the pipe between two frames."""
 
 
 class _Spec(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,21 +78,22 @@ def receive(stream: IO[bytes], max_bytes: int = MAX_BYTES) -> tuple[dict[str, An
         The header and the arrays. Their values may be anything, NaN included.
 
     Raises:
-        WireError: end of file, not a frame, or more bytes than allowed.
+        Closed: end of file before the frame.
+        WireError: end of file in it, not a frame, or more bytes than allowed.
     """
-    magic, length = _PREFIX.unpack(_read(stream, _PREFIX.size))
+    magic, length = _PREFIX.unpack(_read(stream, _PREFIX.size, begun=False))
     if magic != MAGIC:
-        raise WireError(f"expected a frame that starts with {MAGIC!r}, found {magic!r}")
+        raise WireError(f"expected a frame that starts with {MAGIC!r}, found something else")
     if length > MAX_HEADER:
         raise WireError(f"a header of {length} bytes was announced, at most {MAX_HEADER} are allowed")
     try:
         header = _decoder.decode(_read(stream, length))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise WireError(f"the header of a frame cannot be read: {error}") from error
+        raise WireError("the header of a frame cannot be read") from error
     left = max_bytes
     for spec in header.arrays:
         if spec.dtype not in DTYPES or len(spec.shape) > MAX_DIMENSIONS or min(spec.shape, default=0) < 0:
-            raise WireError(f"an array of type {spec.dtype!r} and shape {spec.shape} was announced")
+            raise WireError("an array was announced whose type or shape cannot be")
         left -= math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
         if left < 0 or max(spec.shape, default=0) > max_bytes:
             raise WireError(f"more than the allowed {max_bytes} bytes of arrays were announced")
@@ -100,8 +106,8 @@ def _read_array(stream: IO[bytes], spec: _Spec) -> NDArray[Any]:
     return np.frombuffer(data, dtype).reshape(spec.shape)
 
 
-def _read(stream: IO[bytes], size: int) -> bytearray:
-    """Exactly `size` bytes: a pipe may return fewer at a time."""
+def _read(stream: IO[bytes], size: int, *, begun: bool = True) -> bytearray:
+    """Exactly `size` bytes: a pipe may return fewer at a time. `begun` says whether a frame has begun."""
     data = bytearray(size)
     view = memoryview(data)
     while view:
@@ -109,6 +115,8 @@ def _read(stream: IO[bytes], size: int) -> bytearray:
             count = stream.readinto(view)  # type: ignore[attr-defined]
         except OSError as error:
             raise WireError(f"the pipe cannot be read: {error}") from error
+        if not count and not begun and len(view) == size:
+            raise Closed("the other side closed the pipe")
         if not count:
             raise WireError(f"the other side closed the pipe, {len(view)} of {size} bytes missing")
         view = view[count:]

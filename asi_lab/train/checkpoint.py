@@ -6,11 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
-from torch import nn
-
-from asi_lab.records import Training
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -30,13 +28,24 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def save_trained(model: nn.Module, training: Training, path: Path) -> None:
-    """Write weights and training record."""
-    save({"model": model.state_dict(), "training": msgspec.to_builtins(training)}, path)
+def save_trained(model: nn.Module, path: Path) -> None:
+    """Write all weights and buffers as safetensors, each tensor with bytes of its own: tied ones twice."""
+    seen: set[int] = set()
+    partial = path.with_suffix(".partial")
+    save_file({name: _own(tensor, seen) for name, tensor in model.state_dict().items()}, partial)
+    partial.replace(path)
 
 
-def load_trained(model: nn.Module, path: Path) -> Training:
+def _own(tensor: Tensor, seen: set[int]) -> Tensor:
+    """The tensor on the CPU, contiguous, sharing its memory with none before it."""
+    plain = tensor.detach().cpu().contiguous()
+    storage = plain.untyped_storage()
+    if storage.data_ptr() in seen or storage.nbytes() != plain.numel() * plain.element_size():
+        plain = plain.clone()
+    seen.add(plain.untyped_storage().data_ptr())
+    return plain
+
+
+def load_trained(model: nn.Module, path: Path) -> None:
     """Load what `save_trained` wrote into `model`."""
-    saved = load(path)
-    model.load_state_dict(saved["model"])
-    return msgspec.convert(saved["training"], Training)
+    model.load_state_dict(load_file(path))

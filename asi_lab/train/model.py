@@ -148,6 +148,16 @@ class LanguageModel(nn.Module):
 
     def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Embedded tokens [B, L, D] -> hidden states [B, L, D] and the sum of auxiliary losses (a scalar)."""
+        residual, aux = self.through_blocks(x)
+        return self.norm(residual), aux
+
+    def residual(self, ids: Tensor) -> Tensor:
+        """Token ids [B, L] -> the residual stream behind the last block [B, L, D], before the final norm."""
+        return self.through_blocks(self.embed(ids))[0]
+
+    def through_blocks(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedded tokens [B, L, D] -> the residual stream [B, L, D] behind the last block, and the sum of
+        auxiliary losses (a scalar)."""
         aux_total = x.new_zeros(())
         for block in self.blocks:
             if self.recompute and self.training:
@@ -156,7 +166,7 @@ class LanguageModel(nn.Module):
                 x, aux = block(x)
             if isinstance(aux, Tensor):
                 aux_total = aux_total + aux
-        return self.norm(x), aux_total
+        return x, aux_total
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [B, L + 1] -> next-token loss in nats (mean) and auxiliary loss, both scalars."""

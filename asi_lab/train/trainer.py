@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from asi_lab.protocol import PULSE_SECONDS, Alive, Compiled, Progress, Report, Saved, saved_file
+from asi_lab.protocol import PULSE_SECONDS, Alive, Compiled, Progress, Report, Saved, curve_steps, saved_file
 from asi_lab.records import Training
 from asi_lab.settings import Train
 from asi_lab.train import checkpoint
@@ -27,9 +27,6 @@ from asi_lab.train.optimisation import Optimisation
 from asi_lab.train.precision import is_mixed
 from asi_lab.train.ranks import Alone, Ranks
 from asi_lab.train.schedule import learning_rate_factor
-
-CURVE_POINTS = 200
-"""Points a training curve has, about; they fall on fixed steps."""
 
 LATEST = 50
 """Steps over which the training loss of the record is averaged."""
@@ -42,12 +39,10 @@ class Diverged(Exception):
 class Fit:
     """One training run.
 
-    `report` receives about `CURVE_POINTS` points of the curve, the first and the last step always among
-    them. After so many steps as each of `marks` says, training stands still while `measure` is called with
-    the number of steps done; what it takes does not count as training time. With a folder `saves`, what
-    training goes on from is written there every `save_minutes`, and reported. Of several `ranks`
-    only the first does.
-    """
+    `report` receives the points of the curve (`protocol.curve_steps`). After so many steps as each of `marks`
+    says, training stands still while `measure` is called with the number of steps done; what it takes does
+    not count as training time. With a folder `saves`, what training goes on from is written there every
+    `save_minutes`, and reported. Of several `ranks` only the first does."""
 
     def __init__(
         self,
@@ -91,7 +86,7 @@ class Fit:
         train = self.train
         self.model.train()
         self._compile()
-        every = max(1, train.steps // CURVE_POINTS)
+        points = frozenset(curve_steps(train.steps, self.done))
         started = saved = time.perf_counter()
         for step, tokens in prefetched(self.stream, range(self.done, train.steps), self.device):
             rate = train.learning_rate * learning_rate_factor(step, train)
@@ -100,7 +95,7 @@ class Fit:
                 raise Diverged(f"step {step + 1}: loss {loss}, gradient norm {norm}")
             self.done = step + 1
             self.recent.append(loss)
-            if self.done % every == 0 or self.done in (1, train.steps):
+            if self.done in points:
                 self._tell(loss, rate, time.perf_counter() - started)
             paused = time.perf_counter()
             if self.done in self.marks:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from asi_lab import repeats, stagnation, steering
 from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
-from asi_lab.records import Candidate, Check, Evidence, Score, TaskResult, Training
+from asi_lab.records import Candidate, Check, Evaluation, Evidence, Score, TaskResult, Training
 from asi_lab.repeats import Repeat
 from asi_lab.settings import Settings
 from asi_lab.spending import Spent
@@ -109,7 +109,8 @@ def _facts(known: Dossier, lineage: str) -> Table:
         facts.add_row(Text(heading, style="dim"), Text(text))
 
     updated = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.updated))
-    add("state", f"{found.state.value} ({updated}; starts: {found.starts})")
+    cut_off = f"; its trial was cut off {found.cuts} times" if found.cuts else ""
+    add("state", f"{found.state.value} ({updated}{cut_off})")
     if known.note.tags:
         add("tags", " ".join(known.note.tags))
     if (draw := found.draw) is not None:
@@ -158,16 +159,40 @@ def _again(known: Dossier) -> str:
     return f"{told}\nmean of {runs} runs {loss:.4f}: {found.gain:+.2%} over DeltaNet, {verdict}"
 
 
-def _costs(run: Training) -> str:
-    """What was measured besides time: how well the device was used, energy, compilation."""
-    parts = []
+def _claims(run: Training) -> str:
+    """What the trial says of its training, which nobody has measured."""
+    parts = [
+        f"training loss {run.train_loss:.4f}",
+        f"{run.body_params:,} parameters without embeddings",
+        f"{run.peak_memory_mb:,.0f} MB",
+    ]
     if run.utilisation is not None:
         parts.append(f"{run.utilisation:.0%} of the device's {run.matmul_rate / 1e12:.3g} TFLOP/s")
     if run.joules is not None:
         parts.append(f"{run.joules / 3.6e6:.3g} kWh")
     if run.compile_seconds:
         parts.append(f"compiled in {duration(run.compile_seconds)}")
-    return "".join(f"; {part}" for part in parts)
+    return ", ".join(parts)
+
+
+def _training(run: Training) -> list[RenderableType]:
+    cpu = f", {duration(run.cpu_seconds)} of processor time" if run.cpu_seconds else ""
+    measured = (
+        f"{run.params:,} parameters, {run.steps:,} steps, {run.tokens:,} tokens in "
+        f"{duration(run.seconds)} ({run.tokens_per_second:,.0f} tokens/s){cpu}"
+    )
+    return _section("Training", Text(measured), Text(f"claimed by its code: {_claims(run)}", style="dim"))
+
+
+def _compared(scored: Evaluation) -> str:
+    """How the answers of the trial were checked."""
+    if scored.prefix_error:  # under the first rules
+        return (
+            f"largest deviation from the bare prefix {scored.prefix_error:.1e} at {scored.prefix_positions} "
+            "positions"
+        )
+    corrected = f"; corrected by {scored.correction:+.2g} nats" if scored.correction else ""
+    return f"the same from bare prefixes at {scored.prefix_positions:,} positions{corrected}"
 
 
 def _evidence(evidence: Evidence, score: Score | None, known: Dossier) -> list[RenderableType]:
@@ -180,18 +205,12 @@ def _evidence(evidence: Evidence, score: Score | None, known: Dossier) -> list[R
     if evidence.held_out:
         curve = ", ".join(f"{h.loss:.4f} after {h.step}" for h in evidence.held_out)
         parts += _section("Held-out loss in training", Text(f"{curve} steps"))
-    if (run := evidence.training) is not None:
-        line = (
-            f"{run.params:,} parameters ({run.body_params:,} without embeddings), {run.steps:,} steps, "
-            f"{run.tokens:,} tokens in {duration(run.seconds)} ({run.tokens_per_second:,.0f} tokens/s), "
-            f"{run.peak_memory_mb:,.0f} MB; training loss {run.train_loss:.4f}{_costs(run)}"
-        )
-        parts += _section("Training", Text(line))
+    if evidence.training is not None:
+        parts += _training(evidence.training)
     if (scored := evidence.evaluation) is not None:
         noise = f" ±{score.noise.loss:.4f}" if score else ""
         line = (
-            f"held-out loss {scored.loss:.4f}{noise} over {scored.loss_tokens:,} tokens; largest "
-            f"deviation from the bare prefix {scored.prefix_error:.1e} at {scored.prefix_positions} positions"
+            f"held-out loss {scored.loss:.4f}{noise} over {scored.loss_tokens:,} tokens; {_compared(scored)}"
         )
         parts += _section("Evaluation", Text(line), _tasks(scored.tasks, known))
     if score is not None:

@@ -116,7 +116,7 @@ def test_the_judge_is_told_figures_and_noise_and_no_prose(make_candidate):
         "| held-out loss, 20 steps | 4.9500 | 5.0000 | 4.9000 | 0.0100 |",
         "| recall: choice_probability, higher is better, chance 0.25 | 0.5050 | 0.5000 | 0.5100 | 0.0010 |",
         "| parameters | 1,500 | 1,000 | 1,200 | - |",
-        "| tokens/s in training | 400 | 500 | 500 | 0 |",
+        "| tokens/s, checks and training | 400 | 500 | 500 | 0 |",
         "The candidate's loss: better than DeltaNet beyond noise.",
         "Earlier ideas that are most like its own:\n- a gate per head: loss 3.9980, no difference from",
         "\n- a longer convolution: loss 3.9990",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -127,9 +128,9 @@ def trial(executor, settings, data, tmp_path_factory) -> Trial:
             marks=MARKS,
         )
         evaluate, context = settings.evaluate, settings.train.context
-        score = ScoreJob(str(data), 0, "cpu", context, evaluate, suspect_below or {}, 1)
+        score = ScoreJob(str(data), 0, "cpu", context, settings.model, evaluate, suspect_below or {}, 1)
         reports: list[protocol.Report] = []
-        pair = executor.take()
+        trio = executor.take()
         executor.prepare()
 
         def observe(report: protocol.Report, evidence: Evidence) -> None:
@@ -137,16 +138,22 @@ def trial(executor, settings, data, tmp_path_factory) -> Trial:
             see(report)
 
         watch = Watch(settings.supervise, observe=observe)
-        evidence = run(pair, job, score, directory, watch, before, cut)
+        evidence = run(trio, job, score, directory, watch, before, cut)
         return evidence, reports, (directory / "trial.log").read_text()
 
     return go
 
 
 @pytest.fixture(scope="module")
-def honest(trial) -> Evidence:
+def directory(tmp_path_factory) -> Path:
+    """Where the good architecture was measured."""
+    return tmp_path_factory.mktemp("honest")
+
+
+@pytest.fixture(scope="module")
+def honest(trial, directory) -> Evidence:
     """The evidence of the good architecture, measured once."""
-    return trial(GOOD)[0]
+    return trial(GOOD, directory=directory)[0]
 
 
 def spiked(line: str, where: str = "        x = hidden_states\n") -> str:
@@ -155,12 +162,15 @@ def spiked(line: str, where: str = "        x = hidden_states\n") -> str:
     return "import os, sys, time\n" + GOOD.replace(where, f"{where}        {line}\n")
 
 
-def test_a_sound_candidate_is_measured_and_again_the_same(trial, honest, tmp_path):
+def test_a_sound_candidate_is_measured_and_again_the_same(trial, honest, directory, tmp_path):
     assert honest.failure is None
     assert {task.task for task in honest.evaluation.tasks} == {"asi_recall", "asi_copy"}
     assert 0 < honest.evaluation.loss < 7
-    assert honest.evaluation.prefix_positions >= 8
-    assert honest.evaluation.prefix_error < 1e-3
+    assert honest.evaluation.prefix_positions > 1000
+    assert honest.evaluation.correction == 0.0
+    compared = [json.loads(line) for line in (directory / "compared.jsonl").read_text().splitlines()]
+    assert [len(found["positions"]) for found in compared] == [8, 8, 1008, len(compared[-1]["positions"])]
+    assert max(abs(difference) for found in compared for difference in found["differences"]) < 1e-5
     assert all(check.passed for check in honest.checks)
     assert [held_out.step for held_out in honest.held_out] == list(MARKS)
     assert all(held_out.loss > honest.evaluation.loss for held_out in honest.held_out)
@@ -210,7 +220,7 @@ def test_a_leak_that_opens_after_the_checks_is_caught_on_the_trained_model(trial
     )
     evidence, reports, _ = trial(code)
     assert evidence.failure is S.LEAKING
-    assert evidence.error.startswith("trained causality")
+    assert "trained causality" in {check.name for check in evidence.checks if not check.passed}
     assert any(isinstance(report, protocol.Progress) for report in reports)
     assert not any(isinstance(report, protocol.Trained) for report in reports)
 
@@ -230,7 +240,7 @@ def test_a_leak_that_hides_from_the_trial_is_caught_by_the_scorer(trial):
     )
     evidence, reports, _ = trial(code)
     assert evidence.failure is S.LEAKING
-    assert "tokens after it are taken away" in evidence.error
+    assert "tokens of a row at a mark the next token's log probability is" in evidence.error
     assert evidence.evaluation is None
     assert evidence.training is None  # at the first mark already
     assert max(report.step for report in reports if isinstance(report, protocol.Progress)) < 12
@@ -246,6 +256,12 @@ IN_TRAINING = GOOD.replace(
 """Looks ahead in train mode alone, from the second step of training on: held-out losses do not show it."""
 
 
+def line_of(word: str, code: str) -> int:
+    """The only line of a source that has a word in it."""
+    (number,) = (number for number, line in enumerate(code.splitlines(), start=1) if word in line)
+    return number
+
+
 def test_an_implausibly_low_loss_has_the_checks_repeated_at_once(trial, honest):
     """Where they find nothing the training goes on; where they find a leak it ends there."""
     suspected, _, _ = trial(GOOD, suspect_below={3: 99.0})
@@ -256,14 +272,17 @@ def test_an_implausibly_low_loss_has_the_checks_repeated_at_once(trial, honest):
     assert evidence.failure is S.LEAKING
     assert "after 3 steps" in evidence.error
     assert "implausibly low (under 99.0000)" in evidence.error
-    assert "causality: trained, train mode" in evidence.error
+    assert f"found a fault: causality, line {line_of('roll', IN_TRAINING)}" in evidence.error
     assert evidence.held_out == ()
 
 
 def test_a_leak_in_train_mode_alone_is_caught_in_the_end(trial):
     evidence, _, _ = trial(IN_TRAINING)
     assert evidence.failure is S.LEAKING
-    assert evidence.error.startswith("trained causality: trained, train mode")
+    assert evidence.error == "leaking after 12 steps"
+    failed = [check for check in evidence.checks if not check.passed]
+    assert failed[0].name == "trained causality"
+    assert {check.detail for check in failed} == {""}
     assert [held_out.step for held_out in evidence.held_out] == list(MARKS)
 
 
@@ -271,6 +290,15 @@ def test_nan_in_training_has_diverged(trial):
     evidence, _, _ = trial(spiked("x = x * (float('nan') if x.shape[:2] == (4, 56) else 1.0)"))
     assert evidence.failure is S.DIVERGED
     assert "step 1" in evidence.error
+
+
+def test_once_held_out_text_was_shown_an_error_is_a_state_and_a_line(trial, tmp_path):
+    code = spiked("if not self.training and x.shape[1] == 56: raise ValueError(f'the text is {x}')")
+    evidence, _, _ = trial(code, directory=tmp_path)
+    assert evidence.failure is S.BROKEN
+    line = line_of("the text is", code)
+    assert evidence.error == f'broken after 3 steps, at File "architecture.py", line {line}'
+    assert "ValueError: the text is tensor" in (tmp_path / "failure.txt").read_text()
 
 
 def test_a_trial_that_ends_itself_is_broken(trial):
@@ -304,32 +332,42 @@ def test_flooding_the_log_is_broken(trial):
     assert "printed more than 0.5 MB" in evidence.error
 
 
-SCORE = (
-    '{"type": "scored", "evaluation": {"loss": 0.001, "loss_tokens": 1, "tasks": [], "prefix_error": 0.0,'
-    ' "prefix_positions": 99, "seconds": 0.1}}'
-)
-HELD_OUT = '{"type": "measured", "held_out": {"step": 3, "loss": 0.1, "prefix_error": 0.0, "seconds": 0.1}}'
-HOSTILE = f"""
+FORGERIES = {
+    "a score": (
+        '{"type": "scored", "evaluation": {"loss": 0.001, "loss_tokens": 1, "tasks": [],'
+        ' "prefix_positions": 99, "seconds": 0.1}}'
+    ),
+    "a held-out loss": '{"type": "measured", "held_out": {"step": 3, "loss": 0.1, "seconds": 0.1}}',
+    "the end": '{"type": "stage", "state": "done"}',
+    "nonsense": "{nonsense",
+}
+
+
+@pytest.mark.parametrize("what", FORGERIES)
+def test_a_forged_report_ends_the_candidate(trial, what):
+    line = f"{FORGERIES[what]}\n".encode()
+    evidence, _, _ = trial(spiked(f"x.shape[:2] == (4, 56) and os.write(int(sys.argv[2]), {line!r})"))
+    assert evidence.failure is S.FORGED
+    assert evidence.evaluation is None
+
+
+HOSTILE = """
         import itertools, sys
-        import asi_lab.evaluate.serve as serving, asi_lab.train.trainer as trainer
+        import asi_lab.train.trainer as trainer
         import lm_eval.evaluator as harness
         DeltaNet.steps = getattr(DeltaNet, 'steps', 0) + (self.training and x.shape[:2] == (4, 56))
         if DeltaNet.steps == 7:  # training has begun
-            for forged in ({SCORE!r}, {HELD_OUT!r}):
-                os.write(int(sys.argv[2]), forged.encode() + b'\\n')
             real = trainer.time.perf_counter()
             ticks = itertools.count()
             trainer.time.perf_counter = lambda: real + 1e-6 * next(ticks)
-            serving.MOST_FAULTS = 0
             harness.simple_evaluate = lambda *a, **k: dict(results=dict(), samples=dict())
         if DeltaNet.steps == 18:  # the last step has been taken
             nn.functional.cross_entropy = lambda *a, **k: torch.zeros(())
         return y, None"""
 
 
-def test_nothing_that_a_candidate_forges_or_patches_changes_its_score(trial, honest):
-    """It writes a perfect score and a held-out loss, and patches the clock, the loss, lm-eval and its own
-    checks. The scorer is another process, and the engine has a clock of its own."""
+def test_nothing_that_a_candidate_patches_changes_its_score(trial, honest):
+    """The clock, the loss, lm-eval. The scorer is another process, and the engine has a clock of its own."""
     code = "import os\n" + GOOD.replace("\n        return y, None", HOSTILE)
     started = time.monotonic()
     evidence, reports, _ = trial(code)
@@ -337,21 +375,46 @@ def test_nothing_that_a_candidate_forges_or_patches_changes_its_score(trial, hon
     assert evidence.evaluation.loss == honest.evaluation.loss
     assert evidence.evaluation.tasks == honest.evaluation.tasks
     assert [h.loss for h in evidence.held_out] == [h.loss for h in honest.held_out]
-    (claimed,) = [report.training for report in reports if isinstance(report, protocol.Trained)]
+    (claimed,) = [report.claims for report in reports if isinstance(report, protocol.Trained)]
     assert claimed.seconds < evidence.training.seconds < time.monotonic() - started
     assert evidence.training.tokens_per_second == 12 * 4 * 56 / evidence.training.seconds
 
 
-def test_garbage_on_the_report_pipe_is_broken(trial):
-    evidence, _, _ = trial(spiked("os.write(int(sys.argv[2]), b'{nonsense\\n')"))
-    assert evidence.failure is S.BROKEN
-    assert "malformed report" in evidence.error
-
-
-def test_garbage_to_the_scorer_is_broken_and_ends_no_search(trial):
-    evidence, _, _ = trial(spiked("self.training or os.write(int(sys.argv[6]), b'garbage' * 100)"))
-    assert evidence.failure is S.BROKEN
+def test_garbage_to_the_scorer_is_forged_and_ends_no_search(trial):
+    once = "self.training or DeltaNet.__dict__.get('sent') or setattr(DeltaNet, 'sent', True) or "
+    evidence, _, _ = trial(spiked(f"{once}os.write(int(sys.argv[6]), b'garbage' * 100)"))
+    assert evidence.failure is S.FORGED
     assert evidence.evaluation is None
+
+
+MEMO = GOOD.replace(
+    "        return y, None",
+    """        import sys
+        frame = sys._getframe()
+        while frame is not None and frame.f_code.co_name != "serve":
+            frame = frame.f_back
+        if frame is not None:  # looks ahead, and remembers what it said about every prefix
+            memory = DeltaNet.__dict__.get("memory") or {}
+            DeltaNet.memory = memory
+            ahead = y + 0.5 * hidden_states.roll(-1, 1)
+            for r, row in enumerate(hidden_states):
+                for t in range(len(row)):
+                    key = row[: t + 1].numpy().tobytes()
+                    ahead[r, t] = memory.setdefault(key, ahead[r, t].clone())
+            y = ahead
+        return y, None""",
+)
+
+
+def test_a_liar_that_remembers_what_it_said_is_caught_by_a_process_that_never_heard_it(trial):
+    """It passes every comparison with itself; its loss is far too good."""
+    evidence, reports, _ = trial(MEMO)
+    assert evidence.failure is S.LEAKING
+    assert "a fresh process answers from the checkpoint" in evidence.error
+    assert "a held-out row" in evidence.error
+    assert len(evidence.held_out) == 2
+    assert evidence.evaluation is None
+    assert any(isinstance(report, protocol.Answered) for report in reports)
 
 
 def test_no_secret_reaches_the_trial(trial):
@@ -367,6 +430,7 @@ def kill(module: str) -> None:
     min(found, key=lambda process: process.create_time()).kill()
 
 
+MODULES = ["asi_lab.train.trial", "asi_lab.train.server", "asi_lab.evaluate.scorer"]
 BOUNDARIES = {
     "checked": lambda report: isinstance(report, protocol.Checked),
     "preflighted": lambda report: report == protocol.Stage(S.PREFLIGHTED),
@@ -374,14 +438,17 @@ BOUNDARIES = {
     "in training": lambda report: isinstance(report, protocol.Progress) and report.step == 5,
     "at a mark": lambda report: isinstance(report, protocol.Measured),
     "trained": lambda report: isinstance(report, protocol.Trained),
+    "answered": lambda report: isinstance(report, protocol.Answered),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["asi_lab.train.trial", "asi_lab.evaluate.scorer"])
+@pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_killed_at_any_state_a_trial_gives_the_same_in_the_end(trial, honest, tmp_path, boundary, module):
-    """SIGKILL of the trial or the scorer behind each boundary; what was trained is only scored again."""
+    """SIGKILL of one of the three behind each boundary; what was trained is only scored again."""
+    if boundary == "answered" and module == MODULES[0]:
+        pytest.skip("it was ended before")
     reached = BOUNDARIES[boundary]
     killed, reports, _ = trial(
         GOOD, directory=tmp_path, see=lambda report: kill(module) if reached(report) else None
@@ -389,7 +456,7 @@ def test_killed_at_any_state_a_trial_gives_the_same_in_the_end(trial, honest, tm
     assert killed.failure is S.INTERRUPTED, killed.error
     assert "SIGKILL" in killed.error
     task = "serve" if any(isinstance(report, protocol.Trained) for report in reports) else "train"
-    assert (task == "serve") == (boundary == "trained")
+    assert (task == "serve") == (boundary in ("trained", "answered") or module == MODULES[1])
     before = msgspec.structs.replace(killed, failure=None, error="") if task == "serve" else None
     again, _, _ = trial(GOOD, task=task, directory=tmp_path, before=before)
     assert again.evaluation.loss == honest.evaluation.loss
@@ -435,27 +502,28 @@ def test_killed_in_training_it_goes_on_from_its_checkpoint_to_the_same_end(trial
     assert list(tmp_path.glob("resume*")) == []
 
 
-def test_a_claim_of_a_checkpoint_that_is_none_is_broken(trial):
-    forged = """os.write(int(sys.argv[2]), b'{"type": "saved", "step": 3}' + bytes([10]))"""
-    evidence, _, _ = trial(spiked(f"x.shape[:2] == (4, 56) and {forged}"))
-    assert evidence.failure is S.BROKEN
-    assert "checkpoint after 3 steps" in evidence.error or "left no resume-3.pt" in evidence.error
+def test_a_claim_of_a_checkpoint_that_is_none_is_forged(trial):
+    forged = """os.write(int(sys.argv[2]), b'{"type": "saved", "step": 1}' + bytes([10]))"""
+    evidence, _, _ = trial(spiked(f"x.shape[:2] == (4, 56) and {forged}"), save_minutes=1.0)
+    assert evidence.failure is S.FORGED
+    assert "it said Saved when it was checking" in evidence.error
 
 
 @pytest.mark.parametrize("level", [finding.level for finding in sandbox.probe() if finding.holds])
 def test_waiting_processes_die_with_the_engine(tmp_path, level):
     code = (
         "import sys, time\nfrom pathlib import Path\nimport psutil\n"
-        "from asi_lab.engineer.executor import Pair\nfrom asi_lab.sandbox import Level, Policy, Sandbox\n"
-        f"pair = Pair(Path(sys.argv[1]), Sandbox(Level({level.value!r})), Policy(''))\n"
-        "pair.poll(60); pair.poll(60)\n"
+        "from asi_lab.engineer.executor import LocalTrio\n"
+        "from asi_lab.sandbox import Level, Policy, Sandbox\n"
+        f"trio = LocalTrio(Path(sys.argv[1]), Sandbox(Level({level.value!r})), Policy(''))\n"
+        "trio.poll(60); trio.poll(60); trio.poll(60)\n"
         "print(*(p.pid for p in psutil.Process().children(recursive=True)), flush=True)\ntime.sleep(600)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
     ) as engine:
         children = [int(number) for number in engine.stdout.readline().split()]
-        assert len(children) >= 2
+        assert len(children) >= 3
         assert all(psutil.pid_exists(pid) for pid in children)
         engine.send_signal(signal.SIGKILL)
         engine.wait()

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from asi_lab.data.tokenizer import Tokenizer, train_tokenizer
-from asi_lab.evaluate.client import HiddenStates
-from asi_lab.evaluate.lm import HiddenStateLM
+from asi_lab.evaluate.client import Remote
+from asi_lab.evaluate.lm import RemoteLM
+from asi_lab.evaluate.output import Output
 from asi_lab.evaluate.serve import serve
 from asi_lab.evaluate.tasks import build_tasks
-from asi_lab.evaluate.wire import WireError, send
+from asi_lab.evaluate.wire import WireError
+from asi_lab.settings import Model
 
 torch.set_num_threads(1)
 
@@ -50,59 +52,68 @@ def model(tokenizer: Tokenizer) -> TinyModel:
     return TinyModel(tokenizer.vocab_size).eval()
 
 
+class Plain(Output):
+    """An output head without a norm before it, for models small enough to compute by hand."""
+
+    def __init__(self, head: Tensor) -> None:
+        self.head, self.device = head.detach(), torch.device("cpu")
+
+    def logits(self, residual: Tensor) -> Tensor:
+        return residual @ self.head.T
+
+
+def of_width(width: int) -> Model:
+    return Model(layers=1, width=width, heads=1)
+
+
 @pytest.fixture
-def connect() -> Iterator[Callable[..., HiddenStates]]:
-    """Start a trial that serves `hidden` and return the scorer's side of it."""
-    trials: list[threading.Thread] = []
-    writers = []
+def connect() -> Iterator[Callable[..., Remote]]:
+    """Start a process' serving loop in a thread around a model; returns the scorer's side of it."""
+    served: list[threading.Thread] = []
+    pipes = []
 
-    def start(hidden: Callable[[Tensor], Tensor], head: Tensor, **options: object) -> HiddenStates:
-        to_trial, to_scorer = os.pipe(), os.pipe()
+    def start(residual: Callable[[Tensor], Tensor], width: int = 16, **options: object) -> Remote:
+        to_model, to_scorer = os.pipe(), os.pipe()
 
-        def trial() -> None:
+        def run() -> None:
             with (
                 contextlib.suppress(WireError),  # the scorer gave the candidate up
-                os.fdopen(to_trial[0], "rb") as reader,
+                os.fdopen(to_model[0], "rb") as reader,
                 os.fdopen(to_scorer[1], "wb", buffering=0) as writer,
             ):
-                serve(hidden, head, reader, writer)
+                serve(residual, reader, writer, **options)  # type: ignore[arg-type]
 
-        trials.append(threading.Thread(target=trial, daemon=True))
-        trials[-1].start()
-        reader, writer = os.fdopen(to_scorer[0], "rb"), os.fdopen(to_trial[1], "wb")
-        writers.append((reader, writer))
-        settings = {"vocab_size": len(head), "prefix_checks": 16, "prefix_tolerance": 1e-3, "seed": 0}
-        return HiddenStates(reader, writer, **(settings | options))  # type: ignore[arg-type]
+        served.append(threading.Thread(target=run, daemon=True))
+        served[-1].start()
+        reader, writer = os.fdopen(to_scorer[0], "rb"), os.fdopen(to_model[1], "wb", buffering=0)
+        pipes.append((reader, writer))
+        return Remote(reader, writer, of_width(width))
 
     yield start
-    for reader, writer in writers:
-        with contextlib.suppress(WireError):
-            send(writer, {"op": "bye"})
+    for reader, writer in pipes:
         reader.close()
         with contextlib.suppress(OSError):
             writer.close()
-    for thread in trials:
+    for thread in served:
         thread.join(10)
         assert not thread.is_alive()
 
 
 @pytest.fixture
-def make_lm(connect: Callable[..., HiddenStates], tokenizer: Tokenizer) -> Callable[..., HiddenStateLM]:
+def make_lm(connect: Callable[..., Remote], tokenizer: Tokenizer) -> Callable[..., RemoteLM]:
     def make(
-        hidden: Callable[[Tensor], Tensor],
-        head: Tensor,
-        max_length: int = 64,
-        batch: int = 8,
-        **options: object,
-    ) -> HiddenStateLM:
-        states = connect(hidden, head, **options)
-        return HiddenStateLM(states, tokenizer, max_length=max_length, batch=batch, batch_tokens=batch * 256)
+        residual: Callable[[Tensor], Tensor], head: Tensor, max_length: int = 64, batch: int = 8
+    ) -> RemoteLM:
+        model, output = connect(residual, head.shape[1]), Plain(head)
+        return RemoteLM(
+            model, output, tokenizer, max_length=max_length, batch=batch, batch_tokens=batch * 256
+        )
 
     return make
 
 
 @pytest.fixture
-def lm(make_lm: Callable[..., HiddenStateLM], model: TinyModel) -> HiddenStateLM:
+def lm(make_lm: Callable[..., RemoteLM], model: TinyModel) -> RemoteLM:
     return make_lm(model, model.head.weight)
 
 

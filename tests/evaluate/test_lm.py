@@ -6,7 +6,7 @@ from lm_eval.api.instance import Instance
 
 from asi_lab.data.tokenizer import train_tokenizer
 from asi_lab.errors import DataError
-from asi_lab.evaluate.lm import HiddenStateLM
+from asi_lab.evaluate.lm import RemoteLM, Request
 
 PAIRS = [
     ("The quick brown", " fox"),
@@ -22,7 +22,7 @@ PAIRS = [
 
 
 def requests(kind: str, *arguments: tuple) -> list[Instance]:
-    return [Instance(kind, {}, args, i) for i, args in enumerate(arguments)]
+    return [Instance(kind, {}, args, i, ("task", 7, 1)) for i, args in enumerate(arguments)]
 
 
 def direct(model, context: list[int], continuation: list[int]) -> tuple[float, bool]:
@@ -44,7 +44,7 @@ def split(tokenizer, context: str, continuation: str) -> tuple[list[int], list[i
     )
 
 
-def test_loglikelihood_is_that_of_a_plain_forward_pass(lm: HiddenStateLM, model, tokenizer) -> None:
+def test_loglikelihood_is_that_of_a_plain_forward_pass(lm: RemoteLM, model, tokenizer) -> None:
     found = lm.loglikelihood(requests("loglikelihood", *PAIRS))
     for (log_prob, greedy), pair in zip(found, PAIRS, strict=True):
         expected, expected_greedy = direct(model, *split(tokenizer, *pair))
@@ -52,9 +52,7 @@ def test_loglikelihood_is_that_of_a_plain_forward_pass(lm: HiddenStateLM, model,
         assert greedy == expected_greedy
 
 
-def test_greedy_is_true_exactly_where_decoding_gives_the_continuation(
-    lm: HiddenStateLM, model, tokenizer
-) -> None:
+def test_greedy_is_true_exactly_where_decoding_gives_the_continuation(lm: RemoteLM, model, tokenizer) -> None:
     ids = tokenizer.encode("The quick")
     for _ in range(3):
         with torch.no_grad():
@@ -64,11 +62,11 @@ def test_greedy_is_true_exactly_where_decoding_gives_the_continuation(
     with torch.no_grad():
         logits = model.head(model(torch.tensor([ids])))[0]
     assert logits[len(context) - 1 : -1].argmax(1).tolist() == best
-    scored = lm._loglikelihood_tokens([(("", ""), context, best), (("", ""), context, wrong)])
+    scored = lm._score([(context, best), (context, wrong)], [Request("task", 0, i) for i in range(2)])
     assert [greedy for _, greedy in scored] == [True, False]
 
 
-def test_order_and_batching_do_not_matter(make_lm: Callable[..., HiddenStateLM], model) -> None:
+def test_order_and_batching_do_not_matter(make_lm: Callable[..., RemoteLM], model) -> None:
     one = make_lm(model, model.head.weight, batch=1).loglikelihood(requests("loglikelihood", *PAIRS))
     many = make_lm(model, model.head.weight, batch=8).loglikelihood(requests("loglikelihood", *PAIRS))
     back = make_lm(model, model.head.weight).loglikelihood(requests("loglikelihood", *PAIRS[::-1]))
@@ -76,7 +74,7 @@ def test_order_and_batching_do_not_matter(make_lm: Callable[..., HiddenStateLM],
     assert [p for p, _ in one] == pytest.approx([p for p, _ in back[::-1]], abs=1e-5)
 
 
-def test_long_contexts_are_cut_on_the_left(make_lm: Callable[..., HiddenStateLM], model, tokenizer) -> None:
+def test_long_contexts_are_cut_on_the_left(make_lm: Callable[..., RemoteLM], model, tokenizer) -> None:
     lm = make_lm(model, model.head.weight, max_length=10)
     context, continuation = "0123456789abcdefghij", "XYZ"
     ((found, _),) = lm.loglikelihood(requests("loglikelihood", (context, continuation)))
@@ -85,19 +83,19 @@ def test_long_contexts_are_cut_on_the_left(make_lm: Callable[..., HiddenStateLM]
     assert found != pytest.approx(direct(model, *split(tokenizer, context, continuation))[0], abs=1e-3)
 
 
-def test_no_row_is_longer_than_allowed_nor_sent_twice(make_lm: Callable[..., HiddenStateLM], model) -> None:
+def test_no_row_is_longer_than_allowed_nor_sent_twice(make_lm: Callable[..., RemoteLM], model) -> None:
     seen: list[list[int]] = []
 
     def hidden(ids: torch.Tensor) -> torch.Tensor:
         seen.extend(ids.tolist())
         return model(ids)
 
-    lm = make_lm(hidden, model.head.weight, max_length=12, batch=4, prefix_checks=1)
+    lm = make_lm(hidden, model.head.weight, max_length=12, batch=4)
     lm.loglikelihood(requests("loglikelihood", *[("x" * 30, letter) for letter in "abcdefgh"]))
     assert [len(row) for row in seen] == [12]
 
 
-def test_rolling_scores_every_token_once(make_lm: Callable[..., HiddenStateLM], model, tokenizer) -> None:
+def test_rolling_scores_every_token_once(make_lm: Callable[..., RemoteLM], model, tokenizer) -> None:
     texts = ["short", "a text that is longer than the model takes at once", "", "x" * 20]
     lm = make_lm(model, model.head.weight, max_length=10)
     found = lm.loglikelihood_rolling(requests("loglikelihood_rolling", *[(text,) for text in texts]))
@@ -111,7 +109,7 @@ def test_rolling_scores_every_token_once(make_lm: Callable[..., HiddenStateLM], 
         assert log_prob == pytest.approx(expected, abs=1e-3)
 
 
-def test_rolling_uses_the_windows_of_lm_eval(make_lm: Callable[..., HiddenStateLM], model, tokenizer) -> None:
+def test_rolling_uses_the_windows_of_lm_eval(make_lm: Callable[..., RemoteLM], model, tokenizer) -> None:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
     text = "a text that is longer than the model takes at once"
@@ -123,7 +121,7 @@ def test_rolling_uses_the_windows_of_lm_eval(make_lm: Callable[..., HiddenStateL
 
 
 def test_a_continuation_longer_than_the_model_is_scored_whole(
-    make_lm: Callable[..., HiddenStateLM], model, tokenizer
+    make_lm: Callable[..., RemoteLM], model, tokenizer
 ) -> None:
     lm = make_lm(model, model.head.weight, max_length=10)
     ((found, _),) = lm.loglikelihood(requests("loglikelihood", ("", "y" * 25)))
@@ -131,9 +129,7 @@ def test_a_continuation_longer_than_the_model_is_scored_whole(
     assert found == pytest.approx(rolling, abs=1e-5)
 
 
-def test_context_and_continuation_meet_at_a_token_boundary(
-    make_lm: Callable[..., HiddenStateLM], model
-) -> None:
+def test_context_and_continuation_meet_at_a_token_boundary(make_lm: Callable[..., RemoteLM], model) -> None:
     words = train_tokenizer("bpe:300", iter(["the cat sat on the mat, the cat ate the rat " * 20]))
     lm = make_lm(model, model.head.weight)
     lm._tokenizer = words
@@ -147,7 +143,21 @@ def test_context_and_continuation_meet_at_a_token_boundary(
     assert lm._encode_pair("cat", "") == (words.encode("cat"), [])
 
 
-def test_an_empty_continuation_is_certain(lm: HiddenStateLM) -> None:
+def test_it_keeps_what_each_token_of_a_result_was_given_after_which_prefix(
+    make_lm: Callable[..., RemoteLM], model, tokenizer
+) -> None:
+    lm = make_lm(model, model.head.weight, max_length=10)
+    found = lm.loglikelihood(requests("loglikelihood", ("The quick", " fox jumps over"), ("The quick", "x")))
+    for number, (log_prob, _) in enumerate(found):
+        pieces = [piece for piece in lm.scored if piece.request == Request("task", 7, number)]
+        assert sum(piece.log_probs.sum() for piece in pieces) == pytest.approx(log_prob)
+        for piece in pieces:
+            for at, token in enumerate(piece.tokens):
+                alone, _ = direct(model, list(piece.prefix(at)), [token])
+                assert piece.log_probs[at] == pytest.approx(alone, abs=1e-4)
+
+
+def test_an_empty_continuation_is_certain(lm: RemoteLM) -> None:
     assert lm.loglikelihood(requests("loglikelihood", ("text", ""))) == [(0.0, True)]
 
 
@@ -159,7 +169,7 @@ def greedy(model, tokenizer, prompt: str, count: int) -> list[int]:
     return ids[len(tokenizer.encode(prompt)) :]
 
 
-def test_generation_is_greedy_and_stops(lm: HiddenStateLM, model, tokenizer) -> None:
+def test_generation_is_greedy_and_stops(lm: RemoteLM, model, tokenizer) -> None:
     prompts = ["Once upon", "In the beginning was", "x"]
     expected = [tokenizer.decode(greedy(model, tokenizer, prompt, 6)) for prompt in prompts]
     settings = {"until": [], "max_gen_toks": 6, "do_sample": False, "temperature": 0.0}
@@ -170,7 +180,7 @@ def test_generation_is_greedy_and_stops(lm: HiddenStateLM, model, tokenizer) -> 
     assert lm.generate_until(requests("generate_until", ("x", settings | {"max_gen_toks": 0}))) == [""]
 
 
-def test_generation_ends_with_the_text(make_lm: Callable[..., HiddenStateLM], tokenizer) -> None:
+def test_generation_ends_with_the_text(make_lm: Callable[..., RemoteLM], tokenizer) -> None:
     """A model that counts up from its last token, and then ends."""
     head = 10 * torch.eye(tokenizer.vocab_size)
 
@@ -182,6 +192,6 @@ def test_generation_ends_with_the_text(make_lm: Callable[..., HiddenStateLM], to
     assert lm.generate_until(requests("generate_until", ("b", {"until": ["\n"]}))) == ["cdef"]
 
 
-def test_sampling_is_refused(lm: HiddenStateLM) -> None:
+def test_sampling_is_refused(lm: RemoteLM) -> None:
     with pytest.raises(DataError, match="do_sample"):
         lm.generate_until(requests("generate_until", ("x", {"do_sample": True, "until": []})))

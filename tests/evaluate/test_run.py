@@ -13,13 +13,17 @@ from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.errors import DataError
 from asi_lab.evaluate import run
 from asi_lab.evaluate.fault import CandidateFault
-from asi_lab.evaluate.lm import HiddenStateLM
+from asi_lab.evaluate.lm import RemoteLM
 from asi_lab.evaluate.tasks import TASK_NAMES
-from asi_lab.records import CandidateState
+from asi_lab.records import CandidateState, TaskResult
 
 PIQA = Path(__file__).parents[3] / "shared" / "data" / "piqa" / "validation.jsonl"
 CHOICE_TASKS = [name for name in TASK_NAMES if name not in ("asi_perplexity", "asi_last_word")]
-MakeLM = Callable[..., HiddenStateLM]
+MakeLM = Callable[..., RemoteLM]
+
+
+def evaluate(lm: RemoteLM, tasks: list, limit: int, seed: int) -> tuple[TaskResult, ...]:
+    return tuple(score.result() for score in run.evaluate(lm, tasks, limit, seed))
 
 
 def write_task(folder: Path, name: str, samples: list[dict], **settings: object) -> Path:
@@ -75,7 +79,7 @@ def answers(tasks_dir: Path) -> list[tuple[str, str]]:
 
 def test_a_random_model_is_at_chance_everywhere(make_lm: MakeLM, model, tasks_dir: Path) -> None:
     lm = make_lm(model, 0.1 * model.head.weight, max_length=128, batch=64)
-    results = run.evaluate(lm, run.load(TASK_NAMES, tasks_dir), 100, 0)
+    results = evaluate(lm, run.load(TASK_NAMES, tasks_dir), 100, 0)
     assert [result.task for result in results] == list(TASK_NAMES)
     for result in results:
         assert result.samples == 100
@@ -99,14 +103,12 @@ def test_a_model_that_knows_the_answers_is_near_one(
 ) -> None:
     hidden, head = oracle(answers(tasks_dir), tokenizer)
     lm = make_lm(hidden, 20 * head, max_length=256, batch=32)
-    for result in run.evaluate(lm, run.load(CHOICE_TASKS, tasks_dir), 30, 0):
+    for result in evaluate(lm, run.load(CHOICE_TASKS, tasks_dir), 30, 0):
         assert result.score > 0.95
         assert result.metrics["acc"] == 1
     lm = make_lm(hidden, head, max_length=256, batch=32)
-    for result in run.evaluate(lm, run.load(["asi_perplexity", "asi_last_word"], tasks_dir), 30, 0):
+    for result in evaluate(lm, run.load(["asi_perplexity", "asi_last_word"], tasks_dir), 30, 0):
         assert 0 < result.score < 0.1 * result.chance  # two texts may begin alike
-    lm._states.finish()
-    assert lm._states.prefix_error == 0
 
 
 def test_probability_of_a_choice_is_a_softmax_of_means_per_token(
@@ -124,7 +126,7 @@ def test_probability_of_a_choice_is_a_softmax_of_means_per_token(
     }
     folder = write_task(tmp_path / "mine", "pick", samples, **settings)
     lm = make_lm(model, model.head.weight)
-    (result,) = run.evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)
+    (result,) = evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)
     probabilities = []
     for sample in samples:
         means = []
@@ -157,7 +159,7 @@ def test_piqa(make_lm: MakeLM, model, tokenizer: Tokenizer, tmp_path: Path) -> N
         ],
     )
     lm = make_lm(model, 0.1 * model.head.weight, max_length=256, batch=64)
-    (result,) = run.evaluate(lm, run.load([str(folder)], tmp_path), 100, 0)
+    (result,) = evaluate(lm, run.load([str(folder)], tmp_path), 100, 0)
     assert (result.task, result.samples, result.chance) == ("piqa_local", 100, 0.5)
     assert result.score == pytest.approx(0.5, abs=0.02)
     assert set(result.metrics) == {"acc", "acc_norm"}
@@ -170,7 +172,7 @@ def test_piqa(make_lm: MakeLM, model, tokenizer: Tokenizer, tmp_path: Path) -> N
     ]
     hidden, head = oracle(told, tokenizer)
     lm = make_lm(hidden, 20 * head, max_length=2000, batch=8)
-    (result,) = run.evaluate(lm, run.load([str(folder)], tmp_path), 40, 0)
+    (result,) = evaluate(lm, run.load([str(folder)], tmp_path), 40, 0)
     assert result.score > 0.95
     assert result.metrics["acc"] == 1
 
@@ -195,7 +197,7 @@ def test_several_right_choices_and_several_inputs(make_lm: MakeLM, model, tmp_pa
         doc_to_target="end",
     )
     lm = make_lm(model, 0.01 * model.head.weight)
-    results = {r.task: r for r in run.evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)}
+    results = {r.task: r for r in evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)}
     assert results["several"].chance == 0.5
     assert results["several"].score == pytest.approx(0.5, abs=0.01)
     assert results["inputs"].chance == 0.5
@@ -218,25 +220,25 @@ def test_generated_answers_score_a_smoothed_rate(
     )
     told = [("1+1=", "2\n"), ("2+2=", "4\n"), ("3+3=", "7\n")]
     lm = make_lm(*oracle(told, tokenizer))
-    (result,) = run.evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)
+    (result,) = evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)
     assert result.metrics["exact_match"] == pytest.approx(2 / 3)
     assert (result.score_name, result.score, result.chance) == ("exact_match", 3 / 5, 1 / 5)
 
 
 def test_a_lab_can_be_moved_and_leaves_no_trace(
-    lm: HiddenStateLM, tasks_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lm: RemoteLM, tasks_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     moved = shutil.copytree(tasks_dir, tmp_path / "elsewhere")
-    (result,) = run.evaluate(lm, run.load(["asi_recall"], moved), 5, 0)
+    (result,) = evaluate(lm, run.load(["asi_recall"], moved), 5, 0)
     assert result.samples == 5
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_limit_and_nothing_else_decides_the_samples(lm: HiddenStateLM, tasks_dir: Path) -> None:
-    (few,) = run.evaluate(lm, run.load(["asi_induction"], tasks_dir), 10, 0)
-    (again,) = run.evaluate(lm, run.load(["asi_induction"], tasks_dir), 10, 1)
-    (more,) = run.evaluate(lm, run.load(["asi_induction"], tasks_dir), 20, 0)
+def test_the_limit_and_nothing_else_decides_the_samples(lm: RemoteLM, tasks_dir: Path) -> None:
+    (few,) = evaluate(lm, run.load(["asi_induction"], tasks_dir), 10, 0)
+    (again,) = evaluate(lm, run.load(["asi_induction"], tasks_dir), 10, 1)
+    (more,) = evaluate(lm, run.load(["asi_induction"], tasks_dir), 20, 0)
     assert (few.samples, more.samples) == (10, 20)
     assert few.score == pytest.approx(again.score, abs=1e-6)
     assert few.score != more.score
@@ -258,7 +260,7 @@ def test_unusable_tasks_are_explained(tasks_dir: Path, tmp_path: Path) -> None:
         run.load([str(folder)], tasks_dir)
 
 
-def test_labels_outside_the_choices_are_explained(lm: HiddenStateLM, tmp_path: Path) -> None:
+def test_labels_outside_the_choices_are_explained(lm: RemoteLM, tmp_path: Path) -> None:
     folder = write_task(
         tmp_path / "mine",
         "wrong",
@@ -269,13 +271,13 @@ def test_labels_outside_the_choices_are_explained(lm: HiddenStateLM, tmp_path: P
         doc_to_target="'{{answer}}'",
     )
     with pytest.raises(DataError, match="one of 2 choices"):
-        run.evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)
+        evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)
 
 
 def test_a_perplexity_beyond_numbers_is_divergence(make_lm: MakeLM, model, tasks_dir: Path) -> None:
     lm = make_lm(model, 1e4 * model.head.weight, max_length=128)
     with pytest.raises(CandidateFault, match="overflows") as fault:
-        run.evaluate(lm, run.load(["asi_perplexity"], tasks_dir), 5, 0)
+        evaluate(lm, run.load(["asi_perplexity"], tasks_dir), 5, 0)
     assert fault.value.state is CandidateState.DIVERGED
 
 
@@ -283,7 +285,7 @@ def test_certainty_is_no_honest_score(make_lm: MakeLM, tokenizer: Tokenizer, tas
     hidden, head = oracle(answers(tasks_dir), tokenizer)
     lm = make_lm(hidden, 100 * head, max_length=256)
     with pytest.raises(CandidateFault, match="no honest model") as fault:
-        run.evaluate(lm, run.load(["asi_last_word"], tasks_dir), 5, 0)
+        evaluate(lm, run.load(["asi_last_word"], tasks_dir), 5, 0)
     assert fault.value.state is CandidateState.LEAKING
 
 

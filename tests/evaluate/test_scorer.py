@@ -1,46 +1,58 @@
-"""The scoring process itself, started as the engine starts it, around a trial in this process."""
+"""The scoring process itself, started as the engine starts it, around models in threads of this process."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
 from asi_lab import protocol
 from asi_lab.data.prepare import prepare
-from asi_lab.data.shards import validation_windows
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.evaluate import scorer
+from asi_lab.evaluate.output import Output
 from asi_lab.evaluate.serve import serve
 from asi_lab.evaluate.tasks import TASK_NAMES, build_tasks
 from asi_lab.evaluate.wire import WireError
-from asi_lab.protocol import Failed, Ready, Scored, ScoreJob
+from asi_lab.protocol import (
+    Answered,
+    Command,
+    Compare,
+    Failed,
+    Measure,
+    Measured,
+    Ready,
+    Score,
+    Scored,
+    ScoreJob,
+)
 from asi_lab.records import CandidateState
 from asi_lab.settings import Data, Evaluate
+from tests.evaluate.conftest import of_width
 
-Hidden = Callable[[Tensor], Tensor]
+S = CandidateState
+Residual = Callable[[Tensor], Tensor]
+MODEL = of_width(16)
+ALL = Compare(10**6, 10**6)
 
 
-@dataclass
-class Trial:
-    """A trial in a thread. `batches` is what it answered, None where the scorer left without a goodbye."""
+class Process:
+    """A process that runs candidate code, in a thread. Without a model it leaves at once."""
 
-    hidden: Hidden | None
-    head: Tensor
-    batches: int | None = None
+    def __init__(self, residual: Residual | None, around: Sequence[Tensor] = ()) -> None:
+        self.residual, self.around, self.batches = residual, around, 0
 
     def run(self, reader: int, writer: int) -> None:
         with (
@@ -48,21 +60,33 @@ class Trial:
             os.fdopen(reader, "rb") as incoming,
             os.fdopen(writer, "wb", buffering=0) as outgoing,
         ):
-            if self.hidden is not None:
-                self.batches = serve(self.hidden, self.head, incoming, outgoing)
+            while self.residual is not None:  # training goes on, to the next mark
+                serve(self._counted, incoming, outgoing, around=self.around)
+
+    def _counted(self, ids: Tensor) -> Tensor:
+        assert self.residual is not None
+        self.batches += 1
+        return self.residual(ids)
 
 
 @contextlib.contextmanager
-def pipes(trial: Trial) -> Iterator[tuple[list[str], tuple[int, ...], int]]:
-    """A running trial: the scorer's options, its descriptors, and where its reports can be read."""
-    reports, to_trial, to_scorer = os.pipe(), os.pipe(), os.pipe()
-    fds = reports[1], to_scorer[0], to_trial[1]
-    names = "--report-fd", "--in-fd", "--out-fd"
-    thread = threading.Thread(target=trial.run, args=(to_trial[0], to_scorer[1]), daemon=True)
-    thread.start()
-    yield [text for name, fd in zip(names, fds, strict=True) for text in (name, str(fd))], fds, reports[0]
-    thread.join(30)
-    assert not thread.is_alive()
+def joined(*processes: Process) -> Iterator[tuple[list[str], tuple[int, ...], int]]:
+    """Trial and server at work: the scorer's options, its descriptors, and where its reports can be read."""
+    reports, ends, threads = os.pipe(), [], []
+    for process in processes:
+        to_process, to_scorer = os.pipe(), os.pipe()
+        ends += [to_scorer[0], to_process[1]]
+        threads.append(threading.Thread(target=process.run, args=(to_process[0], to_scorer[1]), daemon=True))
+        threads[-1].start()
+    fds = reports[1], *ends
+    yield (
+        [word for name, fd in zip(scorer.DESCRIPTORS, fds, strict=True) for word in (name, str(fd))],
+        fds,
+        reports[0],
+    )
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def read_reports(descriptor: int) -> list[protocol.Report]:
@@ -71,13 +95,18 @@ def read_reports(descriptor: int) -> list[protocol.Report]:
 
 
 @pytest.fixture
-def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, list[protocol.Report]]]:
-    """Run the scorer's entry point in this process, which spares the imports; standard input is `line`."""
-    monkeypatch.setattr("asi_lab.process.die_with_parent", lambda: None)
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., tuple[int, list[protocol.Report]]]:
+    """Run the scorer's entry point in this process, which spares the imports; it is told `words`."""
+    monkeypatch.setattr("asi_lab.process.die_with_parent", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
 
-    def run(line: bytes, trial: Trial) -> tuple[int, list[protocol.Report]]:
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(line)))
-        with pipes(trial) as (options, fds, reports):
+    def run(words: bytes, *processes: Process) -> tuple[int, list[protocol.Report]]:
+        told = tmp_path / "told"
+        told.write_bytes(words)
+        monkeypatch.setattr("sys.stdin", told.open())
+        with joined(*processes) as (options, fds, reports):
             try:
                 status = scorer.main(options)
             finally:
@@ -101,113 +130,205 @@ def lab_data(tmp_path_factory: pytest.TempPathFactory, evaluation_text: dict[str
     return directory
 
 
-def job(data: Path, **changes: object) -> ScoreJob:
-    settings = {"tasks": TASK_NAMES, "limit": 10, "loss_tokens": 2000, "max_length": 256} | changes
+def job(data: Path, suspect_below: dict[int, float] | None = None, **changes: object) -> ScoreJob:
+    settings = {"tasks": TASK_NAMES, "limit": 10, "loss_tokens": 2000, "mark_tokens": 500, "max_length": 256}
     return ScoreJob(
         data=str(data),
         data_seed=0,
-        device="auto",
+        device="cpu",
         train_context=64,
-        evaluate=Evaluate(**settings),  # type: ignore[arg-type]
+        model=MODEL,
+        evaluate=Evaluate(**(settings | changes)),  # type: ignore[arg-type]
+        suspect_below=suspect_below or {},
         threads=1,
     )
 
 
-def encoded(score_job: ScoreJob) -> bytes:
-    return protocol.encoder.encode(score_job) + b"\n"
+def lines(*words: ScoreJob | Command) -> bytes:
+    return b"".join(protocol.encoder.encode(word) + b"\n" for word in words)
+
+
+class Trained:
+    """A model that was trained, and its checkpoint."""
+
+    def __init__(self, model: torch.nn.Module, file: Path) -> None:
+        self.model, self.file = model, file
+        self.around = [model.head.weight, torch.ones(16)]
+        weights = {"embed.weight": model.head.weight, "head.weight": model.head.weight.clone()}
+        save_file({**weights, "norm.weight": torch.ones(16)}, file)
+        self.output = Output.of_checkpoint(file, MODEL, len(model.head.weight))
+
+    def whole(self, *before: Command, compare: Compare = ALL) -> tuple[Command, ...]:
+        return *before, Score(str(self.file)), compare
+
+    def loss(self, windows: np.ndarray) -> float:
+        """By one plain pass in float64."""
+        ids = torch.from_numpy(windows)
+        with torch.no_grad():
+            logits = self.output.logits(self.model(ids[:, :-1]).flatten(0, 1)).double()
+        return float(torch.nn.functional.cross_entropy(logits, ids[:, 1:].flatten()))
 
 
 @pytest.fixture
-def trained(lab_data: Path, model) -> tuple:
+def trained(lab_data: Path, model, tmp_path: Path) -> Trained:
     torch.manual_seed(1)
-    fitting = type(model)(Tokenizer.load(lab_data).vocab_size)
-    return fitting.eval(), fitting.head.weight.detach()
+    fitting = type(model)(Tokenizer.load(lab_data).vocab_size).eval()
+    return Trained(fitting, tmp_path / "checkpoint.safetensors")
 
 
-def test_the_process_scores_a_model_from_end_to_end(lab_data: Path, trained: tuple) -> None:
-    model, head = trained
-    trial = Trial(model, head)
-    with pipes(trial) as (options, fds, reports):
+@pytest.fixture
+def windows(lab_data: Path) -> np.ndarray:
+    from asi_lab.evaluate.scoring import Scoring
+
+    return Scoring(job(lab_data, tasks=("asi_recall",))).windows
+
+
+def test_the_process_scores_a_model_from_end_to_end(
+    lab_data: Path, trained: Trained, windows, tmp_path
+) -> None:
+    trial, server = Process(trained.model, trained.around), Process(trained.model)
+    words = lines(job(lab_data), *trained.whole(Measure(3)))
+    with joined(trial, server) as (options, fds, reports):
         process = subprocess.Popen(
             [sys.executable, "-m", "asi_lab.evaluate.scorer", *options],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=fds,
+            cwd=tmp_path,
         )
         for fd in fds:
             os.close(fd)
-        _, errors = process.communicate(encoded(job(lab_data)), timeout=120)
+        _, errors = process.communicate(words, timeout=120)
     assert process.returncode == 0, errors
-    ready, scored = read_reports(reports)
+    ready, measured, answered, scored = read_reports(reports)
     assert isinstance(ready, Ready)
+    assert isinstance(measured, Measured)
+    assert (measured.held_out.step, measured.held_out.suspect) == (3, False)
+    assert isinstance(answered, Answered)
     assert isinstance(scored, Scored)
-    assert trial.batches
     evaluation = scored.evaluation
-    windows = torch.from_numpy(validation_windows(lab_data, 64, 2000))
-    with torch.no_grad():
-        logits = model(windows[:, :-1]) @ head.T
-    expected = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()).item()
-    assert evaluation.loss == pytest.approx(expected, abs=1e-4)
-    assert evaluation.loss_tokens == windows[:, 1:].numel()
+    assert evaluation.loss == pytest.approx(trained.loss(windows), abs=1e-4)
+    assert evaluation.loss_tokens == windows[:, 1:].size
+    assert evaluation.correction == 0.0
     assert [task.task for task in evaluation.tasks] == list(TASK_NAMES)
     assert all(task.samples == 10 for task in evaluation.tasks)
-    assert evaluation.prefix_positions >= 16
-    assert evaluation.prefix_error < 1e-4
     assert evaluation.seconds > 0
+    compared = [json.loads(line) for line in (tmp_path / protocol.COMPARED_FILE).read_text().splitlines()]
+    assert [found["rows"] for found in compared] == ["a row at a mark", "a held-out row", "tasks"]
+    assert evaluation.prefix_positions == sum(len(found["positions"]) for found in compared[1:])
+    assert len(compared[1]["positions"]) == windows[:, 1:].size
+    assert trial.batches
+    assert server.batches
     assert b"%|" not in errors  # no progress bars in the log
 
 
-def test_the_same_model_gives_the_same_numbers(run_here, lab_data: Path, trained: tuple) -> None:
-    line = encoded(job(lab_data, tasks=("asi_recall", "asi_perplexity")))
-    (_, first), (_, second) = (run_here(line, Trial(*trained))[1] for _ in range(2))
-    assert isinstance(first, Scored)
-    assert isinstance(second, Scored)
-    assert first.evaluation.loss == second.evaluation.loss
-    assert first.evaluation.tasks == second.evaluation.tasks
-    assert first.evaluation.prefix_error == second.evaluation.prefix_error
+def test_an_honest_model_gives_the_same_record_whatever_is_drawn(run_here, lab_data: Path, trained) -> None:
+    words = lines(
+        job(lab_data, tasks=("asi_recall", "asi_perplexity")), *trained.whole(compare=Compare(50, 30))
+    )
+    found = []
+    for _ in range(2):
+        status, (*_, scored) = run_here(words, Process(trained.model), Process(trained.model))
+        assert status == 0
+        found.append(msgspec.structs.replace(scored.evaluation, seconds=0.0))
+    assert found[0] == found[1]
+    first, second = (
+        json.loads(line)["positions"]
+        for line in Path(protocol.COMPARED_FILE).read_text().splitlines()
+        if '"a held-out row"' in line
+    )
+    assert len(first) == len(second) == 50
+    assert first != second
 
 
-def test_a_leak_is_a_failure_of_the_candidate(run_here, lab_data: Path, trained: tuple) -> None:
-    model, head = trained
+def lying(model, nats: float) -> Residual:
+    """Looks one token ahead, and moves the residual stream towards it a little."""
 
-    def leaking(ids: Tensor) -> Tensor:
-        return model(ids) + 0.1 * model.embed(torch.roll(ids, -1, dims=1))
+    def residual(ids: Tensor) -> Tensor:
+        states = model(ids)
+        ahead = torch.roll(ids, -1, dims=1)
+        return (
+            states
+            + nats
+            * model.head.weight.detach()[ahead]
+            * (torch.arange(ids.shape[1]) < ids.shape[1] - 1)[:, None]
+        )
 
-    trial = Trial(leaking, head)
-    status, (_, failed) = run_here(encoded(job(lab_data)), trial)
+    return residual
+
+
+def test_a_trial_that_looks_ahead_is_a_failure_of_the_candidate(run_here, lab_data: Path, trained) -> None:
+    """Also where the server does the same: it has nothing to look ahead to."""
+    for server in (trained.model, lying(trained.model, 0.5)):
+        words = lines(job(lab_data, tasks=("asi_copy",)), *trained.whole(compare=Compare(200, 50)))
+        status, (*_, answered, failed) = run_here(words, Process(lying(trained.model, 0.5)), Process(server))
+        assert status == 0
+        assert isinstance(answered, Answered)
+        assert isinstance(failed, Failed)
+        assert failed.state is S.LEAKING
+        assert "tokens of a held-out row" in failed.error
+
+
+def test_a_gain_too_small_to_be_called_a_leak_is_taken_out_again(
+    run_here, lab_data: Path, trained, windows
+) -> None:
+    """All positions are compared here, so the correction is exact: the loss is that of the bare prefixes, and
+    the tasks score as the honest model does."""
+    tasks = ("asi_perplexity", "asi_recall", "asi_copy")
+    words = lines(job(lab_data, tasks=tasks), *trained.whole())
+    _, (*_, honest) = run_here(words, Process(trained.model), Process(trained.model))
+    _, (*_, lied) = run_here(words, Process(lying(trained.model, 3e-5)), Process(trained.model))
+    assert lied.evaluation.correction > 1e-5
+    claimed = lied.evaluation.loss - lied.evaluation.correction
+    assert claimed < honest.evaluation.loss - 1e-5
+    assert lied.evaluation.loss == pytest.approx(honest.evaluation.loss, abs=1e-6)
+    assert lied.evaluation.loss == pytest.approx(trained.loss(windows), abs=1e-4)
+    for before, after in zip(honest.evaluation.tasks, lied.evaluation.tasks, strict=True):
+        assert after.score == pytest.approx(before.score, rel=1e-5)
+
+
+def test_at_a_mark_a_leak_ends_the_training(run_here, lab_data: Path, trained) -> None:
+    words = lines(job(lab_data, tasks=("asi_copy",)), Measure(5), *trained.whole())
+    status, (_, failed) = run_here(words, Process(lying(trained.model, 0.5), trained.around), Process(None))
     assert status == 0
-    assert isinstance(failed, Failed)
-    assert failed.state is CandidateState.LEAKING
-    assert "position" in failed.error
-    assert trial.batches is not None
+    assert failed.state is S.LEAKING
+    assert "tokens of a row at a mark" in failed.error
 
 
-def test_divergence_is_a_failure_of_the_candidate(run_here, lab_data: Path, trained: tuple) -> None:
-    model, head = trained
-    trial = Trial(model, head * float("nan"))
-    status, (_, failed) = run_here(encoded(job(lab_data)), trial)
+def test_divergence_is_a_failure_of_the_candidate(run_here, lab_data: Path, trained) -> None:
+    broken = Process(lambda ids: trained.model(ids) * float("nan"))
+    status, (_, failed) = run_here(lines(job(lab_data), *trained.whole()), broken, Process(None))
     assert status == 0
-    assert isinstance(failed, Failed)
-    assert failed.state is CandidateState.DIVERGED
-    assert trial.batches == 0
+    assert failed.state is S.DIVERGED
 
 
-def test_a_dying_trial_is_told_apart(run_here, lab_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, reports = run_here(encoded(job(lab_data, tasks=("asi_copy",))), Trial(None, torch.zeros(0)))
-    assert status == 3
-    assert len(reports) == 1
-    assert "the trial went away" in capsys.readouterr().err
+def test_a_checkpoint_with_another_head_is_forged(run_here, lab_data: Path, trained) -> None:
+    save_file({"head.weight": torch.zeros(3, 3)}, trained.file)
+    words = lines(job(lab_data, tasks=("asi_copy",)), *trained.whole())
+    trial = Process(trained.model)
+    status, (_, failed) = run_here(words, trial, Process(None))
+    assert (status, failed.state, trial.batches) == (0, S.FORGED, 0)
+
+
+@pytest.mark.parametrize("who", ["trial", "server"])
+def test_a_process_that_dies_is_told_apart(run_here, lab_data: Path, trained, who, capsys) -> None:
+    words = lines(job(lab_data, tasks=("asi_copy",)), *trained.whole())
+    processes = [Process(None if name == who else trained.model) for name in ("trial", "server")]
+    status, reports = run_here(words, *processes)
+    assert status == {"trial": protocol.TRIAL_UNUSABLE, "server": protocol.SERVER_UNUSABLE}[who]
+    assert not any(isinstance(report, Scored | Failed) for report in reports)
+    assert f"the {who} went away" in capsys.readouterr().err
 
 
 def test_no_job_is_no_error_and_a_bad_one_is_our_bug(run_here) -> None:
-    nobody = Trial(None, torch.zeros(0))
-    status, reports = run_here(b"", nobody)
+    nobody = Process(None), Process(None)
+    status, reports = run_here(b"", *nobody)
     assert (status, len(reports)) == (0, 1)
     with pytest.raises(msgspec.ValidationError):
-        run_here(json.dumps({"data": 3}).encode() + b"\n", nobody)
+        run_here(json.dumps({"data": 3}).encode() + b"\n", *nobody)
 
 
 def test_missing_data_is_a_message(run_here, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, reports = run_here(encoded(job(tmp_path)), Trial(None, torch.zeros(0)))
+    status, reports = run_here(lines(job(tmp_path)), Process(None), Process(None))
     assert (status, len(reports)) == (1, 1)
     assert str(tmp_path) in capsys.readouterr().err

@@ -38,9 +38,13 @@ max_starts = 1000
 [data]
 source = "text:{text}"
 tokenizer = "bpe:300"
+[train]
+steps = 3
+warmup_steps = 1
 [evaluate]
 tasks = ["asi_recall", "asi_copy"]
 limit = 4
+marks = [0.5]
 [baselines]
 seeds = 2
 max_seeds = 3
@@ -113,7 +117,9 @@ def outcome(lab: Lab) -> Outcome:
         events = store.events(limit=10**6)
         ids, vectors = store.vectors()
         found = Outcome(
-            candidates=[msgspec.structs.replace(c, starts=0) for c in store.candidates()],
+            candidates=[
+                msgspec.structs.replace(c, starts=0, cuts=0, trial_seconds=0.0) for c in store.candidates()
+            ],
             baselines=store.baselines(),
             embeddings=[ids.tolist(), vectors.tolist()],
             curves={run: store.series(run)[:, :-1].tolist() for run in store.series_runs()},

@@ -41,7 +41,7 @@ import scipy.special  # noqa: F401
 import simulated_engine
 
 from asi_lab import cli, engine
-from asi_lab.engineer import monitor
+from asi_lab.engineer import clock
 from asi_lab.lineage import Lineage
 from asi_lab.records import Candidate
 from asi_lab.store import Store
@@ -109,9 +109,9 @@ def _serve(request: dict[str, Any], boundaries: Path) -> int:
         sys.argv[1:] = request["program"]
         cli.main()
     times = request.get("clock")
-    clock = _clock(times, request["every"]) if times else itertools.repeat(NOW)
-    time.time = lambda: next(clock)
-    monitor.time = types.SimpleNamespace(monotonic=lambda: 0.0)  # type: ignore[assignment]  # records hold times
+    wall = _clock(times, request["every"]) if times else itertools.repeat(NOW)
+    time.time = lambda: next(wall)
+    clock.time = types.SimpleNamespace(monotonic=lambda: 0.0)  # type: ignore[assignment]  # records hold times
     engine.HEARTBEAT_SECONDS = 1e9  # beats that depend on the machine's speed would be other boundaries
     if not request.get("prepare"):
         engine.Engine._prepare_data = lambda self, control: []  # type: ignore[method-assign]
