@@ -85,6 +85,7 @@ class Loop:
                 self.slots.begin(trial_label(candidate_id), functools.partial(self.explore, candidate_id))
             self.slots.wait()
             self.ends.wait(tick)
+            self._confirm_who_waits(tick)
             while self.reruns.begin(may_go_on):
                 self.slots.wait()
         finally:
@@ -109,12 +110,19 @@ class Loop:
         if self.repair(candidate) is not candidate:
             return
         candidate = self.score(candidate)
-        if self._awaits_confirmation(candidate):
-            return  # it has its turn for that
-        candidate = self.explain(candidate)
+        if self._is_beside and self._awaits_confirmation(candidate):
+            return  # it has a turn of its own for that
+        candidate = self.explain(self.confirm(candidate))
         with self._publishing:
-            if not self._awaits_confirmation(candidate):  # another one may have come to lead, or fallen
+            if not self._awaits_confirmation(candidate):  # it may have come to lead meanwhile
                 self.publish(candidate)
+
+    def _confirm_who_waits(self, tick: Callable[[], None]) -> None:
+        """Have those confirmed and published that have all but that behind them."""
+        for number in [c.id for c in self.store.unfinished() if self._awaits_confirmation(c)]:
+            self.slots.begin(trial_label(number), functools.partial(self.explore, number))
+        self.slots.wait()
+        self.ends.wait(tick)
 
     def _plan_from(self, candidate_id: int, experiments: int | None) -> None:
         """Have models plan a candidate and those behind it, and wait for the first, also where it was begun
@@ -266,13 +274,8 @@ class Loop:
         return self._advance(candidate, candidate.state, thorough=True)
 
     def _awaits_confirmation(self, candidate: Candidate) -> bool:
-        if candidate.thorough or candidate.state not in (S.JUDGED, S.ANALYSED) or candidate.score is None:
-            return False
-        return candidate.score.fitness > self._best_fitness(candidate.id)
-
-    def _best_fitness(self, but: int) -> float:
-        """The highest fitness of all finished candidates but one."""
-        return max((entry.fitness for entry in self.library.entries() if entry.id != but), default=0.0)
+        is_scored = candidate.state in (S.JUDGED, S.ANALYSED) and not candidate.thorough
+        return is_scored and pool.leads(candidate, self.library.entries())
 
     def score(self, candidate: Candidate) -> Candidate:
         """Have the judge mark it, and compute the fitness."""
@@ -316,7 +319,7 @@ class Loop:
         return done
 
     def _best_news(self, done: Candidate) -> Sequence[NewEvent]:
-        if done.score is None or done.score.fitness <= self._best_fitness(done.id):
+        if done.score is None or not pool.leads(done, self.library.entries()):
             return ()
         return (("best", f"{done.name} is the best so far: fitness {done.score.fitness:.4f}", {}),)
 

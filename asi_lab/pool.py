@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from asi_lab.randomness import keyed_random
-from asi_lab.records import Draw
+from asi_lab.records import Candidate, Draw
 from asi_lab.settings import Search
 
 
@@ -63,3 +63,9 @@ def draw(candidate_id: int, entries: Sequence[Entry], search: Search, lab_seed: 
         references=tuple(entry.id for entry in chosen),
         references_wanted=search.references,
     )
+
+
+def leads(candidate: Candidate, entries: Sequence[Entry]) -> bool:
+    """Whether a scored candidate has a higher fitness than all others that are finished."""
+    best = max((entry.fitness for entry in entries if entry.id != candidate.id), default=0.0)
+    return candidate.score is not None and candidate.score.fitness > best

@@ -76,6 +76,7 @@ class SimulatedTrio:
         self.script: Iterator[tuple[Source, Report]] = iter(())
         self.order: Command | None = None
         self.exit: int | None = None
+        self.is_over = False
 
     def start(self, trial: TrialJob, score: ScoreJob | None, files: Mapping[str, Path]) -> None:
         assert score is not None
@@ -111,6 +112,8 @@ class SimulatedTrio:
             yield "trial", protocol.Loaded()
         else:
             yield from self._training(job, files, loss)
+            if self.is_over:
+                return
             if fails:
                 yield "trial", protocol.Failed(S.DIVERGED if digest[2] % 2 else S.LEAKING, "simulated\nfault")
                 return
@@ -138,9 +141,10 @@ class SimulatedTrio:
         yield "trial", protocol.Stage(S.PREFLIGHTED)
         yield "trial", protocol.Stage(S.TRAINING)
         if file_name(files) == os.environ.get("SIMULATED_KILLED"):
-            self.exit = -signal.SIGKILL
+            self.exit, self.is_over = -signal.SIGKILL, True
             return
         if job.task == "resume" and files["resume.pt"].read_bytes() != self.weights:
+            self.is_over = True
             yield "trial", protocol.Failed(S.BROKEN, "there is nothing to go on from")
             return
         steps, each = job.train.steps, job.train.batch * job.train.context

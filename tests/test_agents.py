@@ -345,7 +345,7 @@ def test_models_think_ahead_while_a_trial_runs(tmp_path):
 def test_models_think_beside_two_trials(tmp_path, ahead):
     lab = make(tmp_path, ahead=ahead)
     text = lab.config.read_text().replace("repairs = 3", "repairs = 0")
-    lab.config.write_text(text.replace("[judge]", "[search]\nslots = 2\n[train]\nthreads = 1\n[judge]"))
+    lab.config.write_text(text.replace("[train]", "[search]\nslots = 2\n[train]\nthreads = 1"))
     search(lab, Thinkers(seconds=0.1), 8)
     candidates, _, ledger = read(lab)
     assert [c.id for c in candidates] == list(range(9))
