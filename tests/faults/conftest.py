@@ -161,7 +161,11 @@ def engines() -> Iterator[Engines]:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """A lab with its data, on which no search has begun. Only for copying."""
-    folder = tmp_path_factory.mktemp("prepared")
+    return prepare_lab(tmp_path_factory.mktemp("prepared"))
+
+
+def prepare_lab(folder: Path) -> Lab:
+    """Make a lab with its data in a folder."""
     rng = random.Random(0)
     text = folder / "text.txt"
     text.write_text("\n\n".join(" ".join(rng.choice(WORDS) for _ in range(400)) + "." for _ in range(60)))

@@ -6,6 +6,8 @@ A line is `{"lab": PATH, "experiments": N}` with any of these:
 
     "kill": K             SIGKILL at boundary K, counted from 1: the odd ones lie right before a durable
                           change (of the store or of the repository), the even ones right behind it
+    "stop": K             SIGSTOP at boundary K, and SIGCONT "stopped" seconds later
+    "signals": [[T, N], ...]   signal number N after T seconds
     "clock": [T, ...]     what the wall clock says: it runs on by a second at each look, and after every
                           "every" looks it is set to the next T; otherwise it stands still
     "file_bytes": N       no file may grow beyond N bytes, which fails as a full disk does
@@ -55,8 +57,8 @@ GIT = ("init", "config", "symbolic-ref", "fast-import", "read-tree", "update-ref
 class Boundaries:
     """Counts the durable changes and ends the process at the chosen place."""
 
-    def __init__(self, file: Path, kill: int | None) -> None:
-        self.file, self.kill, self.count = file, kill, 0
+    def __init__(self, file: Path, faults: dict[int | None, signal.Signals]) -> None:
+        self.file, self.faults, self.count = file, faults, 0
         for name in STORE:
             self._wrap(Store, name, _of_store)
         self._wrap(Lineage, "_git_process", _of_git)
@@ -79,8 +81,8 @@ class Boundaries:
         self.count += 1
         with self.file.open("a") as file:
             file.write(f"{where}\n")
-        if self.count == self.kill:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.count in self.faults:
+            os.kill(os.getpid(), self.faults[self.count])
 
 
 def _of_store(name: str, *arguments: Any) -> str:
@@ -115,7 +117,7 @@ def _serve(request: dict[str, Any], boundaries: Path) -> int:
     engine.HEARTBEAT_SECONDS = 1e9  # beats that depend on the machine's speed would be other boundaries
     if not request.get("prepare"):
         engine.Engine._prepare_data = lambda self, control: []  # type: ignore[method-assign]
-    Boundaries(boundaries, request.get("kill"))
+    Boundaries(boundaries, {request.get("kill"): signal.SIGKILL, request.get("stop"): signal.SIGSTOP})
     if "map_bytes" in request:
         Store.open.__func__.__kwdefaults__["map_size"] = request["map_bytes"]  # type: ignore[attr-defined]
     if "file_bytes" in request:
@@ -144,9 +146,26 @@ def _answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         finally:
             sys.stdout.flush()
             os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = _watched(child, request)
     printed, passed = said.read_text(errors="surrogateescape"), boundaries.read_text().splitlines()
     return {"code": code, "said": printed, "boundaries": passed}
+
+
+def _watched(child: int, request: dict[str, Any]) -> int:
+    """Wait for the engine's end, stop and kill it as asked; returns its exit status."""
+    signals, begun = list(request.get("signals", ())), time.monotonic()
+    while True:
+        pid, status = os.waitpid(child, os.WUNTRACED | (os.WNOHANG if signals else 0))
+        if pid and os.WIFSTOPPED(status):
+            if "stop" in request:
+                time.sleep(request["stopped"])
+                os.kill(child, signal.SIGCONT)
+        elif pid:
+            return os.waitstatus_to_exitcode(status)
+        elif time.monotonic() - begun >= signals[0][0]:
+            os.kill(child, signals.pop(0)[1])
+        else:
+            time.sleep(0.005)
 
 
 def main() -> None:
