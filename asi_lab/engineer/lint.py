@@ -124,7 +124,9 @@ class _Reader(ast.NodeVisitor):
             self._import(node, module, f"{module}.{alias.name}", alias.asname)
 
     def _import(self, node: ast.stmt, module: str, path: str, asname: str | None) -> None:
-        if not any(is_below(module, allowed) for allowed in ALLOWED_IMPORTS):
+        if self.scopes.stack[-1].is_class:
+            self._fault(self.imports, node, f"import of {path} in a class: put it at the top of the file")
+        elif not any(is_below(module, allowed) for allowed in ALLOWED_IMPORTS):
             self._fault(self.imports, node, f"import of {module}; allowed are {', '.join(ALLOWED_IMPORTS)}")
         elif path.endswith(".*"):
             self._fault(self.imports, node, f"import of {path}: name what is used")
@@ -215,12 +217,12 @@ class _Reader(ast.NodeVisitor):
     def visit_Assign(self, node: ast.Assign) -> None:
         self._visit(node.targets)
         names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-        is_alias = len(names) == len(node.targets) and all(map(self.scopes.binds, names))
+        is_alias = len(names) == len(node.targets) and all(map(self.scopes.keeps, names))
         self._read(node.value) if is_alias else self.visit(node.value)
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         self.visit(node.target)
-        self._read(node.value) if self.scopes.binds(node.target.id) else self.visit(node.value)
+        self._read(node.value) if self.scopes.keeps(node.target.id) else self.visit(node.value)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self.visit(node.target)

@@ -60,6 +60,7 @@ FORBIDDEN_PATHS: dict[Reach, tuple[str, ...]] = {
     FILES: (
         *("torch.load", "torch.save", "torch.hub", "torch.package", "torch.serialization", "torch.storage"),
         *("torch.jit.load", "torch.jit.save", "torch.export", "torch.onnx", "torch.utils.data"),
+        *("torch.compiler.load_*", "torch.compiler.save_*", "torch.cuda.tunable"),
     ),
     NATIVE: (
         *("torch.utils.cpp_extension", "torch.ops.load_library", "torch.classes", "torch._C"),
@@ -78,10 +79,11 @@ FORBIDDEN_PATHS: dict[Reach, tuple[str, ...]] = {
         *("torch.manual_seed", "torch.seed", "torch.random", "torch.backends", "torch.set_*"),
         *("torch.use_deterministic_algorithms", "torch.autograd.set_*", "torch.compiler.set_*"),
         *("torch.cuda.set_*", "torch.cuda.manual_seed*", "torch.cuda.random", "torch.utils.deterministic"),
+        *("torch.default_generator", "torch.cuda.default_generators"),
     ),
     LAB: ("asi_lab.*",),
     COSTLY: ("fla.ops.attn", "fla.layers.attn", "fla.ops.nsa", "fla.layers.nsa"),
-    INTERNALS: ("torch._*", "torch.utils.*", "typing._*", "einops._*"),
+    INTERNALS: ("torch._*", "torch.utils.*", "torch.compiler._*", "typing._*", "einops._*"),
 }
 """Dotted paths of what is imported, with everything below them; a star stands for the rest of a name. The
 first that fits is told."""
@@ -109,7 +111,7 @@ FORBIDDEN_NAMES: dict[Reach, frozenset[str]] = {
     ),
     BY_NAME: frozenset({"attrgetter", "methodcaller", "getattr_static"}),
     HOOKS: _words(
-        "TorchDispatchMode TorchFunctionMode saved_tensors_hooks next_functions "
+        "TorchDispatchMode TorchFunctionMode saved_tensors_hooks grad_fn next_functions "
         "register_optimizer_step_pre_hook register_optimizer_step_post_hook register_module_forward_hook "
         "register_module_forward_pre_hook register_module_full_backward_hook "
         "register_module_full_backward_pre_hook register_module_parameter_registration_hook"
@@ -133,8 +135,8 @@ ALLOWED_SPECIAL = _words(
     "__eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ "
     "__mul__ __rmul__ __imul__ __matmul__ __rmatmul__ __truediv__ __rtruediv__ __itruediv__ __floordiv__ "
     "__mod__ __pow__ __rpow__ __neg__ __pos__ __abs__ __invert__ __and__ __or__ __xor__ "
-    "__name__ __qualname__ __class__ __doc__ __version__ __main__ __future__ __all__ __author__ __slots__ "
-    "__constants__ __debug__"
+    "__name__ __qualname__ __class__ __doc__ __main__ __future__ __debug__ __slots__ __constants__ __all__ "
+    "__version__ __author__ __license__ __copyright__"
 )
 """Names with two underscores on both sides that layers and their helpers really use."""
 

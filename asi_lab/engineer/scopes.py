@@ -54,9 +54,9 @@ class Scopes:
         """Go back to the scope around it."""
         self.stack.pop()
 
-    def binds(self, name: str) -> bool:
-        """Whether the innermost scope binds a name."""
-        return name in self.stack[-1].names
+    def keeps(self, name: str) -> bool:
+        """Whether the innermost scope binds a name that can be said as a plain name alone."""
+        return name in self.stack[-1].names and not self.stack[-1].is_class
 
     def binding(self, name: str) -> Scope | None:
         """The scope in which a name is looked up from here; None where only builtins are left."""

@@ -41,6 +41,8 @@ EVASIONS = {
     "by a loop": "for m in (torch,):\n    m.load('x')",
     "by a default": "def f(m=torch):\n    m.load('x')",
     "by a global": "def f():\n    global t\n    t = torch\nf()\nt.load('x')",
+    "by an import in a class": "class A:\n    import torch as t\nA.t.load('x')",
+    "by an attribute of a class": "class A:\n    t = torch\nA.t.load('x')",
     "by an attribute": "class A: pass\nA.t = torch",
     "held by another": "nn.functional.torch.load('x')",
     "held by einops": "import einops.layers.torch\neinops.layers.torch.torch.load('x')",
@@ -104,7 +106,7 @@ EVASIONS = {
     "coroutine": "async def f(): pass\nf().cr_frame",
     "traceback": "try:\n    1 / 0\nexcept Exception as e:\n    e.__traceback__",
     "closure": "def f(g):\n    return g.cell_contents",
-    "graph": "def f(x):\n    return x.grad_fn.next_functions",
+    "graph": "def f(x):\n    return x.grad_fn.saved_tensors",
     # files
     "array to a file": "torch.zeros(3).numpy().tofile('x')",
     "storage of a file": "torch.UntypedStorage.from_file('x')",
@@ -121,6 +123,7 @@ EVASIONS = {
     "setattr on a new self": "class A:\n    def f(self):\n        self = nn\n        setattr(self, 'x', 1)",
     "object.__setattr__": "object.__setattr__(nn.Linear, 'forward', None)",
     "settings": "torch.set_anomaly_enabled(True)",
+    "generator of all": "torch.default_generator.manual_seed(1)",
     "second class": "class DeltaNet(nn.Module): pass",
     "class bound by a function": "def f():\n    global DeltaNet\n    DeltaNet = nn.Linear\nf()",
 }
@@ -135,7 +138,7 @@ def test_an_evasion_is_refused_at_its_line(code):
 
 LIMITS = {
     "a helper that assigns to an attribute of its argument": "def f(c):\n    c.forward = None\nf(nn.Linear)",
-    "a class that was put into a container": "a = [nn.Linear]\na[0].forward = None",
+    "a class that was put into a container or an attribute": "a = [nn.Linear]\na[0].forward = None",
     "an object that an exception carries": "try:\n    torch.x\nexcept Exception as e:\n    e.obj.load('x')",
     "a method called with another object as `self`": (
         "class A:\n    def f(self, k):\n        return getattr(self, k)\n"
