@@ -17,7 +17,7 @@ from asi_lab.engineer.names import (
     reach_of_name,
     reach_of_path,
 )
-from asi_lab.engineer.scopes import Comprehension, Scopes
+from asi_lab.engineer.scopes import Comprehension, Scopes, bound_names
 from asi_lab.engineer.texts import constant, fields, may_be_forbidden
 from asi_lab.records import Check
 from asi_lab.source import expression
@@ -59,13 +59,18 @@ class _Reader(ast.NodeVisitor):
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
         self.modules = MODULES.union(*(_prefixes(alias.name) for node in imports for alias in node.names))
 
+    def visit(self, node: ast.AST) -> None:
+        """Read a node and all in it."""
+        for name in bound_names(node):
+            self._name(node, name)
+        super().visit(node)
+
     # Scopes
 
     def visit_Module(self, node: ast.Module) -> None:
         self._inside(node, node.body)
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self._name(node, node.name)
         self._visit(node.decorator_list)
         self._arguments(node.args)
         if node.returns is not None:
@@ -79,7 +84,6 @@ class _Reader(ast.NodeVisitor):
         self._inside(node, [node.body])
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._name(node, node.name)
         self._visit([*node.decorator_list, *node.bases, *node.keywords])
         for keyword in node.keywords:
             if keyword.arg == "metaclass":
@@ -116,14 +120,14 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
-            self._import(node, alias.name, alias.name, alias.asname)
+            self._import(node, alias.name, alias.name)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         module = "." * node.level + (node.module or "")
         for alias in node.names:
-            self._import(node, module, f"{module}.{alias.name}", alias.asname)
+            self._import(node, module, f"{module}.{alias.name}")
 
-    def _import(self, node: ast.stmt, module: str, path: str, asname: str | None) -> None:
+    def _import(self, node: ast.stmt, module: str, path: str) -> None:
         if self.scopes.stack[-1].is_class:
             self._fault(self.imports, node, f"import of {path} in a class: put it at the top of the file")
         elif not any(is_below(module, allowed) for allowed in ALLOWED_IMPORTS):
@@ -132,8 +136,6 @@ class _Reader(ast.NodeVisitor):
             self._fault(self.imports, node, f"import of {path}: name what is used")
         elif reach := reach_of_path(path):
             self._fault(self.imports, node, reach.told(f"import of {path}"))
-        if asname is not None:
-            self._name(node, asname)
 
     # Names
 
@@ -200,12 +202,10 @@ class _Reader(ast.NodeVisitor):
     def visit_Global(self, node: ast.Global | ast.Nonlocal) -> None:
         for name in node.names:
             self._name(node, name)
+            if name == "self":
+                self._fault(self.patches, node, "self is bound anew: give the other object its own name")
 
     visit_Nonlocal = visit_Global  # noqa: N815
-
-    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
-        self._name(node, node.name or "")
-        self.generic_visit(node)
 
     def visit_MatchClass(self, node: ast.MatchClass) -> None:
         for name in node.kwd_attrs:
@@ -267,6 +267,8 @@ class _Reader(ast.NodeVisitor):
         name = constant(key)
         if accessor in SETTERS and not is_self:
             self._fault(self.patches, node, f"{accessor} on {shown}: set attributes of self alone")
+        elif accessor in SETTERS and name == "__class__":
+            self._fault(self.patches, node, f"{accessor} of __class__: build what is wanted from the start")
         elif name is not None:
             if reach := reach_of_name(name):
                 self._fault(self.names, node, reach.told(f"{accessor} of {name}"))

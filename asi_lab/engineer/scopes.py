@@ -19,7 +19,7 @@ Inner = Function | ast.Lambda | ast.ClassDef | Comprehension
 class Scope:
     """The names that a module, class, function or comprehension binds, and what of it they stand for."""
 
-    def __init__(self, node: ast.AST, in_class: bool, parameters: dict[str, Paths]) -> None:
+    def __init__(self, node: ast.AST, is_method: bool, parameters: dict[str, Paths]) -> None:
         self.own = list(own_nodes(node))
         self.is_class = isinstance(node, ast.ClassDef)
         self.is_certain = not isinstance(node, ast.Module | ast.ClassDef)
@@ -28,7 +28,7 @@ class Scope:
         outer = {name for part in self.own if isinstance(part, ast.Nonlocal) for name in part.names}
         bound = {name for part in self.own for name in bound_names(part)} - self.of_module - outer
         self.names = dict.fromkeys(bound, NOTHING) | parameters
-        self.has_self = in_class and next(iter(parameters), "") == "self" and "self" not in bound
+        self.has_self = is_method and "self" not in bound
         """`self` is the object of a method here, and stays so."""
 
 
@@ -40,9 +40,9 @@ class Scopes:
 
     def enter(self, node: ast.AST) -> None:
         """Go into the scope that a node opens."""
-        in_class = isinstance(node, Function) and bool(self.stack) and self.stack[-1].is_class
+        in_class = bool(self.stack) and self.stack[-1].is_class
         parameters = self._parameters(node.args) if isinstance(node, Function | ast.Lambda) else {}
-        scope = Scope(node, in_class, parameters)
+        scope = Scope(node, in_class and _takes_self(node), parameters)
         self.stack.append(scope)
         for _ in range(2):  # a name may stand for another one
             for part in scope.own:
@@ -124,6 +124,16 @@ class Scopes:
 def _union(found: Iterable[Paths]) -> Paths:
     together = NOTHING.union(*found)
     return together if len(together) <= MOST_PATHS else frozenset(sorted(together)[:MOST_PATHS])
+
+
+def _takes_self(node: ast.AST) -> bool:
+    """Whether what stands in a class is a method with `self`."""
+    if not isinstance(node, Function):
+        return False
+    positional = [*node.args.posonlyargs, *node.args.args]
+    is_static = any(isinstance(part, ast.Name) and part.id == "staticmethod" for part in node.decorator_list)
+    has_default = len(node.args.defaults) == len(positional)
+    return bool(positional) and positional[0].arg == "self" and not is_static and not has_default
 
 
 def own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
