@@ -73,13 +73,14 @@ def _code(lab: Lab, target: str) -> str:
     Raises:
         UsageError: there is no such file or candidate, or it is no text.
     """
+    from asi_lab.source import decoded
     from asi_lab.view import remote
 
     path = Path(target)
     if path.is_file():
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return decoded(path.read_bytes())
+        except (OSError, SyntaxError) as error:
             raise UsageError(f"{target}: cannot be read as UTF-8 text: {error}.") from None
     if not (target.isdigit() or target == "best"):
         raise UsageError(

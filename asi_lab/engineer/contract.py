@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 
-from asi_lab.engineer.names import check_names
+from asi_lab.engineer.lint import check_names
+from asi_lab.engineer.scopes import bound_names, own_nodes
 from asi_lab.protocol import CLASS_NAME
 from asi_lab.records import Check
 from asi_lab.source import parsed
@@ -35,9 +36,9 @@ def check_source(code: str) -> tuple[Check, ...]:
         return (Check("size", False, len(code), MAX_BYTES, f"expected at most {MAX_BYTES} bytes"),)
     try:
         tree = parsed(code)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        line = error.lineno if isinstance(error, SyntaxError) else None
-        return (Check("syntax", False, detail=f"line {line}: {error}" if line else str(error), line=line),)
+    except SyntaxError as error:
+        where = f"line {error.lineno}: " if error.lineno else ""
+        return (Check("syntax", False, detail=f"{where}{error.msg}", line=error.lineno),)
     return (Check("syntax", True), *check_names(tree), *_contract_class(tree))
 
 
@@ -48,6 +49,10 @@ def _contract_class(tree: ast.Module) -> list[Check]:
         present = ", ".join(node.name for node in classes) or "none"
         detail = f"expected a top-level class {CLASS_NAME}; found {present}"
         return [Check("class", False, detail=detail)]
+    again = [line for line in _bindings(tree) if line != found[0].lineno]
+    if again:
+        detail = f"line {again[0]}: {CLASS_NAME} is bound again; expected one class of that name"
+        return [Check("class", False, detail=detail, line=again[0])]
     methods = {node.name: node for node in found[0].body if isinstance(node, ast.FunctionDef)}
     checks = [Check("class", True)]
     for method, wanted in (("__init__", CONSTRUCTOR), ("forward", FORWARD)):
@@ -62,3 +67,10 @@ def _contract_class(tree: ast.Module) -> list[Check]:
             detail = f"line {line}: expected **kwargs"
         checks.append(Check(method, not detail, detail=detail, line=line if detail else None))
     return checks
+
+
+def _bindings(tree: ast.Module) -> list[int]:
+    """The lines that bind the module's name of the class, in whatever block, or let a function do it."""
+    binding = [node for node in own_nodes(tree) if CLASS_NAME in bound_names(node)]
+    binding += [node for node in ast.walk(tree) if isinstance(node, ast.Global) and CLASS_NAME in node.names]
+    return sorted(getattr(node, "lineno", 0) for node in binding)

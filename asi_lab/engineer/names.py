@@ -1,174 +1,197 @@
-"""What the source of a candidate may import, name and assign to.
+"""What the source of a candidate may import and name: the lists, and what to use instead.
 
-Read off the syntax tree, so this is lint: it tells an author early, and can be got around by whoever wants
-to. What holds is the confinement of the trial process.
+They stop accidents, cheap tricks and models that reach for the trainer. They are no boundary: whoever wants
+to gets around lists of names. What holds is the confinement of the trial process.
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
+import sys
+from functools import lru_cache
+from typing import NamedTuple
 
-from asi_lab.records import Check
 
-ALLOWED_IMPORTS = ("__future__", "torch", "einops", "math", "typing", "asi_lab.kernels", "fla")
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
-FORBIDDEN_PATHS: dict[str, tuple[str, ...]] = {
-    "files": (
-        *("torch.load", "torch.save", "torch.hub", "torch.package", "torch.serialization"),
-        *("torch.jit.load", "torch.jit.save", "torch.from_file", "torch.utils.data"),
+
+ALLOWED_IMPORTS = (
+    *("__future__", "torch", "einops", "math", "typing", "dataclasses", "asi_lab.kernels", "fla"),
+)
+
+
+class Reach(NamedTuple):
+    """Something that a layer has no use for: what it is, and what to use instead."""
+
+    what: str
+    instead: str
+
+    def told(self, what: str) -> str:
+        """The verdict on something that reaches it."""
+        return f"{what} is out of bounds: it reaches {self.what}; {self.instead}"
+
+
+FILES = Reach("files", "keep what must last in parameters and buffers")
+PROCESSES = Reach("processes and networks", "compute from the inputs and parameters alone")
+INTERPRETER = Reach(
+    "the interpreter", "use torch, math and the arguments; if the name is your own, choose another"
+)
+INTERNALS = Reach("the insides of a library", "use its public functions, such as torch.compiler.disable")
+OBJECTS = Reach("the insides of objects", "use the plain call, operator or assignment that it stands for")
+FRAMES = Reach("running code and its frames", "hand over what is needed as arguments")
+CLASSES = Reach("every class of the process", "call super() or name the class")
+TEXT = Reach("text that is run as code", "write the code out")
+SETTINGS = Reach("settings of the whole process", "pass dtype, device or generator where a tensor is made")
+NATIVE = Reach("native code", "use torch's operations and asi_lab.kernels")
+HOOKS = Reach("what others compute", "compute in forward, or in a torch.autograd.Function")
+LAB = Reach("the lab's own code", "use asi_lab.kernels")
+COSTLY = Reach("attention whose cost no counter sees", "use asi_lab.kernels")
+OTHERS = Reach("other modules", f"import what you use by its own name, from {', '.join(ALLOWED_IMPORTS)}")
+BY_NAME = Reach("attributes by names made at run time", "use nn.ModuleList, nn.ModuleDict or a dictionary")
+
+ALLOWED_PATHS = _words(
+    "torch.__version__ torch.set_grad_enabled torch.autograd.set_grad_enabled torch._assert torch._foreach_* "
+    "torch._higher_order_ops torch.utils.checkpoint torch.nn.modules.module.Module asi_lab.kernels "
+    "einops.layers.torch"
+)
+"""What is allowed below what is not, without the other modules that it holds."""
+
+FORBIDDEN_PATHS: dict[Reach, tuple[str, ...]] = {
+    FILES: (
+        *("torch.load", "torch.save", "torch.hub", "torch.package", "torch.serialization", "torch.storage"),
+        *("torch.jit.load", "torch.jit.save", "torch.export", "torch.onnx", "torch.utils.data"),
+        *("torch.compiler.load_*", "torch.compiler.save_*", "torch.cuda.tunable"),
     ),
-    "native code": (
-        *(
-            "torch.utils.cpp_extension",
-            "torch.ops.load_library",
-            "torch.classes",
-            "torch._C",
-            "torch.library",
-        ),
-        "torch.cuda._compile_kernel",
+    NATIVE: (
+        *("torch.utils.cpp_extension", "torch.ops.load_library", "torch.classes", "torch._C"),
+        *("torch.library", "torch.cuda._compile_kernel"),
     ),
-    "processes and networks": ("torch.os", "torch.sys", "torch.multiprocessing", "torch.distributed"),
-    "settings of the whole process": (
-        *("torch.manual_seed", "torch.seed", "torch.random", "torch.set_rng_state", "torch.backends"),
-        *("torch.set_default_dtype", "torch.set_default_device", "torch.set_default_tensor_type"),
-        *("torch.set_num_threads", "torch.set_num_interop_threads", "torch.use_deterministic_algorithms"),
-        *("torch.set_float32_matmul_precision", "torch.overrides", "torch.nn.modules.module"),
+    PROCESSES: ("torch.multiprocessing", "torch.distributed"),
+    TEXT: (
+        *("torch.fx", "torch.utils.benchmark", "torch.jit.frontend", "torch.jit.annotations", "torch.jit._*"),
+        *("torch.testing._*", "dataclasses.make_dataclass", "dataclasses._*"),
     ),
-    "the lab's own code": (
-        *("asi_lab.train", "asi_lab.preflight", "asi_lab.evaluate", "asi_lab.sandbox", "asi_lab.protocol"),
+    HOOKS: (
+        *("torch.overrides", "torch.utils._python_dispatch", "torch.nn.modules.module"),
+        "torch.autograd.graph",
     ),
-    "attention whose cost no counter sees": (
-        *("fla.ops.attn", "fla.layers.attn", "fla.ops.nsa", "fla.layers.nsa"),
+    SETTINGS: (
+        *("torch.manual_seed", "torch.seed", "torch.random", "torch.backends", "torch.set_*"),
+        *("torch.use_deterministic_algorithms", "torch.autograd.set_*", "torch.compiler.set_*"),
+        *("torch.cuda.set_*", "torch.cuda.manual_seed*", "torch.cuda.random", "torch.utils.deterministic"),
+        *("torch.default_generator", "torch.cuda.default_generators"),
+    ),
+    LAB: ("asi_lab.*",),
+    COSTLY: ("fla.ops.attn", "fla.layers.attn", "fla.ops.nsa", "fla.layers.nsa"),
+    INTERNALS: ("torch._*", "torch.utils.*", "torch.compiler._*", "typing._*", "einops._*"),
+}
+"""Dotted paths of what is imported, with everything below them; a star stands for the rest of a name. The
+first that fits is told."""
+
+FORBIDDEN_NAMES: dict[Reach, frozenset[str]] = {
+    INTERPRETER: _words(
+        "sys os gc inspect importlib ctypes builtins posix pathlib shutil tempfile pickle marshal runpy "
+        "pkgutil linecache atexit faulthandler tracemalloc _thread import_module exec_module load_module"
+    ),
+    PROCESSES: _words(
+        "subprocess socket multiprocessing threading asyncio concurrent from_pretrained save_pretrained "
+        "push_to_hub"
+    ),
+    FILES: _words("from_file fromfile tofile memmap _new_shared_filename _write_file load_library"),
+    FRAMES: _words(
+        "f_back f_builtins f_code f_globals f_lasti f_lineno f_locals f_trace tb_frame tb_lasti tb_next "
+        "gi_code gi_frame gi_yieldfrom cr_await cr_code cr_frame cr_origin ag_await ag_code ag_frame "
+        "co_code co_consts co_names co_varnames co_freevars co_cellvars co_filename cell_contents "
+        "_getframe _current_frames currentframe CodeType FrameType FunctionType LambdaType MethodType "
+        "ModuleType CellType settrace setprofile"
+    ),
+    CLASSES: frozenset({"mro"}),
+    TEXT: _words(
+        "ForwardRef _evaluate get_type_hints evaluate_forward_ref CompilationUnit run_path run_module"
+    ),
+    BY_NAME: frozenset({"attrgetter", "methodcaller", "getattr_static"}),
+    HOOKS: _words(
+        "TorchDispatchMode TorchFunctionMode saved_tensors_hooks grad_fn next_functions "
+        "register_optimizer_step_pre_hook register_optimizer_step_post_hook register_module_forward_hook "
+        "register_module_forward_pre_hook register_module_full_backward_hook "
+        "register_module_full_backward_pre_hook register_module_parameter_registration_hook"
     ),
 }
-"""Dotted paths that are out of bounds, with everything below them, by what they reach."""
+"""Names that are refused as attributes of anything, whoever it belongs to: no layer has a use for them."""
 
-FORBIDDEN_BUILTINS = frozenset(
-    {
-        "open",
-        "exec",
-        "eval",
-        "compile",
-        "__import__",
-        "breakpoint",
-        "globals",
-        "locals",
-        "vars",
-        "exit",
-        "quit",
-    }
-    | {"__builtins__", "__loader__", "__spec__"}
+_REACH = {name: reach for reach, names in FORBIDDEN_NAMES.items() for name in names}
+
+FORBIDDEN_BUILTINS: dict[str, Reach] = {
+    **dict.fromkeys(("open", "input"), FILES),
+    **dict.fromkeys(("exec", "eval", "compile"), TEXT),
+    **dict.fromkeys(("globals", "locals", "vars"), FRAMES),
+    **dict.fromkeys(("breakpoint", "exit", "quit", "help"), INTERPRETER),
+}
+"""Builtins that are refused, unless a function has a name of its own that is spelled so."""
+
+ALLOWED_SPECIAL = _words(
+    "__init__ __post_init__ __call__ __repr__ __str__ __len__ __bool__ __int__ __float__ __index__ "
+    "__getitem__ __setitem__ __delitem__ __contains__ __iter__ __next__ __reversed__ __enter__ __exit__ "
+    "__eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ "
+    "__mul__ __rmul__ __imul__ __matmul__ __rmatmul__ __truediv__ __rtruediv__ __itruediv__ __floordiv__ "
+    "__mod__ __pow__ __rpow__ __neg__ __pos__ __abs__ __invert__ __and__ __or__ __xor__ "
+    "__name__ __qualname__ __class__ __doc__ __main__ __future__ __debug__ __slots__ __constants__ __all__ "
+    "__version__ __author__ __license__ __copyright__"
 )
-ALLOWED_DUNDERS = frozenset(
-    {"__init__", "__name__", "__class__", "__doc__", "__len__", "__call__", "__version__", "__post_init__"}
-    | {"__getitem__", "__iter__", "__repr__", "__enter__", "__exit__"}
+"""Names with two underscores on both sides that layers and their helpers really use."""
+
+COMMON_SPECIAL = (
+    *("__dict__", "__globals__", "__builtins__", "__code__", "__closure__", "__self__", "__func__"),
+    *("__base__", "__bases__", "__mro__", "__subclasses__", "__getattribute__", "__reduce__", "__import__"),
+    *("__loader__", "__spec__", "__wrapped__", "__traceback__", "__module__", "__init_subclass__"),
 )
+"""The refused ones that names made at run time are compared with."""
+
+MODULES = _words(
+    "torch.accelerator torch.amp torch.autograd torch.autograd.function torch.autograd.functional "
+    "torch.compiler torch.cpu torch.cuda torch.distributions torch.fft torch.func torch.functional torch.jit "
+    "torch.linalg torch.masked torch.mps torch.nested torch.nn torch.nn.attention torch.nn.functional "
+    "torch.nn.grad torch.nn.init torch.nn.modules torch.nn.parallel torch.nn.parameter torch.nn.utils "
+    "torch.ops torch.optim torch.profiler torch.signal torch.sparse torch.special torch.testing torch.types "
+    "torch.utils torch.utils.checkpoint torch.version torch.xpu einops.layers"
+)
+"""Paths of modules that can be reached without an import of their own."""
+
+_OTHERS = (sys.stdlib_module_names | _words("torch einops fla triton numpy asi_lab")) - _words(
+    "abc chunk profile random select signal trace types"
+)
+"""Modules that others hold as their attributes, but for names that torch and fla use for something else."""
 
 
-def check_names(tree: ast.Module) -> tuple[Check, Check, Check]:
-    """The verdicts `imports`, `names` and `patching`; each tells the first line that is out of bounds."""
-    known = _imported(tree)
-    return (
-        _verdict("imports", _bad_imports(tree)),
-        _verdict("names", _bad_names(tree, known)),
-        _verdict("patching", _patches(tree, known)),
-    )
+def is_special(name: str) -> bool:
+    """Whether Python gives a name a meaning of its own, and no layer uses it."""
+    dunder = len(name) > 4 and name.startswith("__") and name.endswith("__")
+    return dunder and name not in ALLOWED_SPECIAL
 
 
-def _verdict(name: str, faults: Iterator[tuple[int, str]]) -> Check:
-    line, words = min(faults, default=(0, ""))
-    return Check(name, not words, detail=f"line {line}: {words}", line=line) if words else Check(name, True)
+def reach_of_name(name: str) -> Reach | None:
+    """What an attribute of that name reaches, whatever it is an attribute of; None where nothing."""
+    return OBJECTS if is_special(name) else _REACH.get(name)
 
 
-def _imported(tree: ast.Module) -> dict[str, str]:
-    """The dotted path behind every imported name."""
-    known = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                root = alias.name.partition(".")[0]
-                known[alias.asname or root] = alias.name if alias.asname else root
-        elif isinstance(node, ast.ImportFrom):
-            known |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    for node in ast.walk(tree):  # other names for what was imported
-        if isinstance(node, ast.Assign) and (path := _path(node.value, known)):
-            known |= {target.id: path for target in node.targets if isinstance(target, ast.Name)}
-    return known
+@lru_cache(maxsize=4096)
+def reach_of_path(path: str) -> Reach | None:
+    """What a dotted path of something imported reaches that is out of bounds; None where nothing."""
+    _, *parts = path.split(".")
+    if found := next(filter(None, map(reach_of_name, parts)), None):
+        return found
+    allowed = next((root for root in ALLOWED_PATHS if is_below(path, root)), None)
+    if allowed is not None:
+        parts = path[len(allowed) :].split(".")
+    else:
+        for reach, paths in FORBIDDEN_PATHS.items():
+            if any(is_below(path, forbidden) for forbidden in paths):
+                return reach
+    return OTHERS if _OTHERS.intersection(parts) else None
 
 
-def _bad_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
-        imports: list[tuple[str, str]] = []  # module, what is taken from it
-        if isinstance(node, ast.Import):
-            imports = [(alias.name, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
-            imports = [(module, f"{module}.{alias.name}") for alias in node.names]
-        for module, path in imports:
-            assert isinstance(node, ast.stmt)
-            if not any(_is_below(module, allowed) for allowed in ALLOWED_IMPORTS):
-                yield node.lineno, f"import of {module}; allowed are {', '.join(ALLOWED_IMPORTS)}"
-            elif path.endswith(".*"):
-                yield node.lineno, f"import of {path}: name what is used"
-            elif reached := _reaches(path):
-                yield node.lineno, f"import of {path}, which reaches {reached}"
-
-
-def _bad_names(tree: ast.Module, known: dict[str, str]) -> Iterator[tuple[int, str]]:
-    own = {
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-    own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in FORBIDDEN_BUILTINS - own:
-            yield node.lineno, f"{node.id} is out of bounds"
-        elif isinstance(node, ast.Attribute):
-            if _is_dunder(node.attr) and node.attr not in ALLOWED_DUNDERS:
-                yield node.lineno, f"{node.attr} is out of bounds"
-            elif (path := _path(node, known)) and (reached := _reaches(path)):
-                yield node.lineno, f"{path} reaches {reached}"
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
-            name = node.args[1] if len(node.args) > 1 else None
-            if isinstance(name, ast.Constant) and isinstance(name.value, str) and _is_dunder(name.value):
-                yield node.lineno, f"getattr of {name.value} is out of bounds"
-
-
-def _patches(tree: ast.Module, known: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """Assignments to what was imported: they would change the trainer, which runs in the same process."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
-            if path := _path(node, known):
-                yield node.lineno, f"assignment to {path}, which was imported"
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
-            is_setter = node.func.id in ("setattr", "delattr")
-            if is_setter and (path := _path(node.args[0], known)):
-                yield node.lineno, f"{node.func.id} on {path}, which was imported"
-
-
-def _path(node: ast.expr, known: dict[str, str]) -> str:
-    """The dotted path of `name.attribute...` or `name[...]` where the name was imported, else empty."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        if isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name) or node.id not in known:
-        return ""
-    return ".".join([known[node.id], *reversed(parts)])
-
-
-def _reaches(path: str) -> str:
-    """What a dotted path reaches that is out of bounds, empty where nothing."""
-    for reached, paths in FORBIDDEN_PATHS.items():
-        if any(_is_below(path, forbidden) for forbidden in paths):
-            return reached
-    return ""
-
-
-def _is_below(path: str, root: str) -> bool:
+def is_below(path: str, root: str) -> bool:
+    """Whether a dotted path is `root` or below it; a star at the end of `root` stands for any rest."""
+    if root.endswith("*"):
+        return path.startswith(root[:-1])
     return path == root or path.startswith(root + ".")
-
-
-def _is_dunder(name: str) -> bool:
-    return len(name) > 4 and name.startswith("__") and name.endswith("__")

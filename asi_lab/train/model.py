@@ -10,15 +10,19 @@ Only the mixer comes from the candidate; everything else is the same for all can
 
 from __future__ import annotations
 
-import importlib.util
+import linecache
+import sys
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from asi_lab import source
 from asi_lab.kernels import linear_cross_entropy, rms_norm
 from asi_lab.protocol import CLASS_NAME
 from asi_lab.settings import Model
@@ -27,16 +31,29 @@ from asi_lab.settings import Model
 def load_architecture(path: Path) -> type[nn.Module]:
     """Execute an `architecture.py` and return its layer class. Only ever called in a trial.
 
+    What is executed is the text that the static checks read, whatever encoding the file names, and tracebacks
+    and `inspect` show that text, whatever becomes of the file.
+
     Raises:
+        SyntaxError: the file is no source that the static checks let pass as text.
         AttributeError: the file does not define the class. Anything else the code raises.
     """
-    spec = importlib.util.spec_from_file_location("architecture", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    name, code = str(path), source.decoded(path.read_bytes())
+    program = source.program(code, name)
+    module = _module_of(name)
+    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+    exec(program, module.__dict__)
     layer: type[nn.Module] = getattr(module, CLASS_NAME)
     return layer
+
+
+def _module_of(file: str) -> ModuleType:
+    """A new module for a file, where dataclasses and `inspect` look for it; another file's keeps its name."""
+    names = chain(["architecture"], (f"architecture_{number}" for number in count(2)))
+    name = next(name for name in names if getattr(sys.modules.get(name), "__file__", file) == file)
+    module = sys.modules[name] = ModuleType(name)
+    module.__file__ = file
+    return module
 
 
 def build_layer(layer: type[nn.Module], settings: Model, index: int = 0) -> nn.Module:

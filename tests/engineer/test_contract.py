@@ -21,40 +21,44 @@ def test_references_pass(name):
     assert all(check.passed for check in checks)
 
 
+FAULTS = [
+    ("def broken(:\n", "syntax", "line 1"),
+    ("x = '\x00'", "syntax", "NUL"),
+    ("import os\n" + GOOD, "imports", "line 1: import of os"),
+    ("from torchvision import x\n" + GOOD, "imports", "torchvision"),
+    ("from . import trainer\n" + GOOD, "imports", "import of ."),
+    ("def f():\n    import subprocess\n" + GOOD, "imports", "line 2"),
+    ("import asi_lab\n" + GOOD, "imports", "import of asi_lab;"),
+    ("from torch import *\n" + GOOD, "imports", "name what is used"),
+    ("from torch import os\n" + GOOD, "imports", "import of torch.os is out of bounds: it reaches the int"),
+    ("import torch.multiprocessing as mp\n" + GOOD, "imports", "reaches processes and networks"),
+    (GOOD + "text = open('x').read()\n", "names", "open is out of bounds"),
+    (GOOD + "torch.os.system('x')\n", "names", "torch.os.system is out of bounds: it reaches the interp"),
+    (GOOD + "w = torch.load('x')\n", "names", "torch.load is out of bounds: it reaches files"),
+    (GOOD + "torch.manual_seed(0)\n", "names", "settings of the whole process"),
+    (GOOD + "().__class__.__subclasses__()\n", "names", "__subclasses__ is out of bounds"),
+    (GOOD + "getattr(nn, '__dict__')\n", "names", "getattr of __dict__"),
+    (GOOD + "import asi_lab.kernels\nasi_lab.train.trainer\n", "names", "the lab's own code"),
+    (GOOD + "nn.functional.cross_entropy = None\n", "patching", "assignment to torch.nn.functional"),
+    (GOOD + "nn.Linear.forward = None\n", "patching", "assignment to torch.nn.Linear"),
+    (GOOD + "setattr(nn.Linear, 'forward', None)\n", "patching", "setattr on torch.nn.Linear"),
+    (GOOD + "del torch.nn\n", "patching", "assignment to torch.nn"),
+    (
+        GOOD.replace("class DeltaNet", "class Mine"),
+        "class",
+        "class DeltaNet; found Mine",
+    ),
+    (GOOD.replace("def forward", "def forwards"), "forward", "does not define forward"),
+    (GOOD.replace("layer_idx", "layer_index"), "__init__", "missing argument layer_idx"),
+    ("#" * 300_000, "size", "at most"),
+    ("(" * 5000, "syntax", "5,000 characters"),
+    ("x = (\n" + "-\n" * 50_000 + "1)", "syntax", "nested deeper than 100 levels"),
+    ("if x:\n    pass\n" + "elif x:\n    pass\n" * 9_000, "syntax", "nested deeper"),
+]
+
+
 @pytest.mark.parametrize(
-    ("code", "name", "detail"),
-    [
-        ("def broken(:\n", "syntax", "line 1"),
-        ("x = '\x00'", "syntax", "null"),
-        ("import os\n" + GOOD, "imports", "line 1: import of os"),
-        ("from torchvision import x\n" + GOOD, "imports", "torchvision"),
-        ("from . import trainer\n" + GOOD, "imports", "import of ."),
-        ("def f():\n    import subprocess\n" + GOOD, "imports", "line 2"),
-        ("import asi_lab\n" + GOOD, "imports", "import of asi_lab;"),
-        ("from torch import *\n" + GOOD, "imports", "name what is used"),
-        ("from torch import os\n" + GOOD, "imports", "reaches processes and networks"),
-        ("import torch.multiprocessing as mp\n" + GOOD, "imports", "reaches processes and networks"),
-        (GOOD + "text = open('x').read()\n", "names", "open is out of bounds"),
-        (GOOD + "torch.os.system('x')\n", "names", "torch.os reaches processes"),
-        (GOOD + "w = torch.load('x')\n", "names", "torch.load reaches files"),
-        (GOOD + "torch.manual_seed(0)\n", "names", "settings of the whole process"),
-        (GOOD + "().__class__.__subclasses__()\n", "names", "__subclasses__ is out of bounds"),
-        (GOOD + "getattr(nn, '__dict__')\n", "names", "getattr of __dict__"),
-        (GOOD + "import asi_lab.kernels\nasi_lab.train.trainer\n", "names", "the lab's own code"),
-        (GOOD + "nn.functional.cross_entropy = None\n", "patching", "assignment to torch.nn.functional"),
-        (GOOD + "nn.Linear.forward = None\n", "patching", "assignment to torch.nn.Linear"),
-        (GOOD + "setattr(nn.Linear, 'forward', None)\n", "patching", "setattr on torch.nn.Linear"),
-        (GOOD + "del torch.nn\n", "patching", "assignment to torch.nn"),
-        (
-            GOOD.replace("class DeltaNet", "class Mine"),
-            "class",
-            "class DeltaNet; found Mine",
-        ),
-        (GOOD.replace("def forward", "def forwards"), "forward", "does not define forward"),
-        (GOOD.replace("layer_idx", "layer_index"), "__init__", "missing argument layer_idx"),
-        ("#" * 300_000, "size", "at most"),
-        ("(" * 5000, "syntax", ""),
-    ],
+    ("code", "name", "detail"), FAULTS, ids=[f"{name}: {detail}" for _, name, detail in FAULTS]
 )
 def test_faults_are_named_with_their_line(code, name, detail):
     found, said = verdict(code)

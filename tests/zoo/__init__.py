@@ -41,6 +41,14 @@ def faulty() -> list[Entry]:
     return _entries("faulty")
 
 
+def style() -> list[Entry]:
+    """Sources in the manner of language models, for the checks that read: they must let them pass."""
+    return [
+        Entry(path.stem, "", "", _with_wrapper(path.read_text(encoding="utf-8")))
+        for path in sorted((HERE / "style").glob("*.py"))
+    ]
+
+
 def _entries(folder: str) -> list[Entry]:
     return [_entry(path) for path in sorted((HERE / folder).glob("*.py"))]
 
@@ -52,6 +60,9 @@ def _entry(path: Path) -> Entry:
     verdict = re.fullmatch(r"(?:Sound|Fault: (\w+))\. (.+)", paragraph)
     if verdict is None:
         raise ValueError(f"{path}: the docstring begins neither with 'Sound. ' nor with 'Fault: <check>. '")
-    if not any(isinstance(node, ast.ClassDef) and node.name == "DeltaNet" for node in tree.body):
-        source += "\n\n" + (HERE / "wrapper.py").read_text()
-    return Entry(path.stem, verdict[1] or "", verdict[2], source)
+    return Entry(path.stem, verdict[1] or "", verdict[2], _with_wrapper(source))
+
+
+def _with_wrapper(source: str) -> str:
+    classes = [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    return source if "DeltaNet" in classes else source + "\n\n" + (HERE / "wrapper.py").read_text()
