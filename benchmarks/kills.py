@@ -220,9 +220,8 @@ def run_real(wanted: int) -> None:
 
 
 def table() -> None:
-    print(
-        "| trials | what happened | times | searches | other outcomes | lost or doubled |\n|---|---|---:|---:|---:|---:|"
-    )
+    print("| trials | what happened | times | searches | other outcomes | lost or doubled |")
+    print("|---|---|---:|---:|---:|---:|")
     for trials in ("simulated", "real"):
         of_kind = [row for row in rows() if row["kind"] == trials]
         for what in sorted({what for row in of_kind for what in row["kills"]}):
