@@ -2,6 +2,9 @@
 
 Sources are read and parsed, never imported, in an order that depends on names alone, so the same
 versions give the same bytes on every machine.
+
+What is held out of training comes from distributions that no trial needs, and the sandbox hides these
+(`hidden_paths`): from what a trial can read the held-out text cannot be made again.
 """
 
 from __future__ import annotations
@@ -17,19 +20,16 @@ from pathlib import Path, PurePosixPath
 from asi_lab.data.prose import paragraphs
 from asi_lab.errors import DataError
 
-DISTRIBUTIONS = (
-    "click",
-    "GitPython",
-    "huggingface-hub",
-    "networkx",
-    "numpy",
-    "rich",
-    "scikit-learn",
-    "scipy",
-    "torch",
-)
-"""Distributions read after the standard library: dependencies with much documentation for their
-size, direct ones or always brought along (networkx by torch, scikit-learn by lm-eval)."""
+SHOWN_DISTRIBUTIONS = ("networkx", "numpy", "torch")
+"""Distributions read after the standard library that trials need, or that what they need brings along
+(networkx by torch). As trials can read them, nothing of them is held out."""
+
+HIDDEN_DISTRIBUTIONS = ("click", "GitPython", "huggingface-hub", "rich", "scikit-learn", "scipy")
+"""Distributions that the engine and the scorer need, and trials do not. They come last: a paragraph that is
+found elsewhere too is training text."""
+
+HIDDEN_ODDS = 2
+"""The hidden distributions are about half of the corpus, so twice the usual share of them is held out."""
 
 STANDARD_LIBRARY_LEFT_OUT = frozenset(
     {"distutils", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtledemo"}
@@ -50,7 +50,8 @@ MIN_SECTION = 160
 
 
 def pages(
-    distributions: Iterable[str] = DISTRIBUTIONS, standard_library: bool = True
+    distributions: Iterable[str] = (*SHOWN_DISTRIBUTIONS, *HIDDEN_DISTRIBUTIONS),
+    standard_library: bool = True,
 ) -> Iterator[tuple[str, str]]:
     """Yield `(key, text)` for every documented module, cleaned, with no paragraph twice.
 
@@ -72,6 +73,36 @@ def pages(
                 kept.append("\n".join([heading, *fresh]))
         if kept:
             yield key, "\n\n".join(kept)
+
+
+def odds(key: str) -> int:
+    """How much likelier than usual a page is held out: 0 where trials can read where it comes from."""
+    return HIDDEN_ODDS if key.partition("/")[0] in HIDDEN_DISTRIBUTIONS else 0
+
+
+def hidden_paths(distributions: Iterable[str] = HIDDEN_DISTRIBUTIONS) -> tuple[str, ...]:
+    """Where the packages and modules of these distributions are installed, and copies of them.
+
+    Copies are those that other Pythons of this machine have, and those that other packages bring along (pip
+    has one of rich). Resolved and existing paths only, without what belongs to none of the packages: scripts
+    and metadata.
+
+    Raises:
+        DataError: a distribution is not installed.
+    """
+    found: set[Path] = set()
+    for distribution in distributions:
+        for file in _installed(distribution):
+            parts, path = file.parts, Path(str(file.locate()))
+            if parts[0] == "__pycache__" or (len(parts) == 1 and path.suffix in (".py", ".so")):
+                found.add(path)
+            elif parts[0] != ".." and not parts[0].endswith((".dist-info", ".egg-info")):
+                found.add(path.parents[len(parts) - 2])
+    names = {path.name for path in found if path.is_dir()}
+    for prefix in {sys.prefix, sys.base_prefix, "/usr", "/usr/local"}:
+        for folder in Path(prefix).glob("lib*/python3*/*-packages"):
+            found |= {copy for name in names for copy in (folder / name, *folder.glob(f"*/_vendor/{name}"))}
+    return tuple(sorted({str(path.resolve()) for path in found if path.exists()}))
 
 
 Sections = Iterable[tuple[str, str]]
@@ -140,6 +171,14 @@ def _standard_library() -> list[tuple[str, Path]]:
 
 
 def _distribution(name: str) -> list[tuple[str, Path]]:
+    return [
+        (file.as_posix(), Path(str(file.locate())))
+        for file in sorted(_installed(name), key=lambda file: file.as_posix())
+        if file.suffix == ".py" and _is_documentation(file)
+    ]
+
+
+def _installed(name: str) -> list[metadata.PackagePath]:
     try:
         files = metadata.files(name)
     except metadata.PackageNotFoundError:
@@ -149,11 +188,7 @@ def _distribution(name: str) -> list[tuple[str, Path]]:
             f"The built-in corpus reads the documentation of {name}, which is not installed (or "
             "without its list of files). Install the project with all its dependencies again."
         )
-    return [
-        (file.as_posix(), Path(str(file.locate())))
-        for file in sorted(files, key=lambda file: file.as_posix())
-        if file.suffix == ".py" and _is_documentation(file)
-    ]
+    return files
 
 
 def _is_documentation(file: PurePosixPath) -> bool:

@@ -19,10 +19,14 @@ CUT_FROM, CUT_AT = 4_000, 8_000
 
 
 class Document(NamedTuple):
-    """One document; `key` says where it comes from and is unique within its source."""
+    """One document; `key` says where it comes from and is unique within its source.
+
+    `odds` says how much likelier than usual it is held out: 0 for what every trial can read anyway.
+    """
 
     key: str
     text: str
+    odds: int = 1
 
 
 def documents(source: str) -> Iterator[Document]:
@@ -81,7 +85,7 @@ def _builtin_documents() -> Iterator[Document]:
     for key, page in builtin.pages():
         for index, text in enumerate(cut(page.split("\n"))):
             if len(text) >= MIN_DOCUMENT:
-                yield Document(f"{key}#{index}", text)
+                yield Document(f"{key}#{index}", text, builtin.odds(key))
 
 
 def _text_documents(pattern: str) -> Iterator[Document]:
