@@ -10,6 +10,9 @@ What is held out of training comes from distributions that no trial needs, and t
 from __future__ import annotations
 
 import ast
+import functools
+import os
+import re
 import sys
 import sysconfig
 import warnings
@@ -19,14 +22,27 @@ from pathlib import Path, PurePosixPath
 
 from asi_lab.data.prose import paragraphs
 from asi_lab.errors import DataError
+from asi_lab.sandbox.policy import system_paths
 
 SHOWN_DISTRIBUTIONS = ("networkx", "numpy", "torch")
 """Distributions read after the standard library that trials need, or that what they need brings along
 (networkx by torch). As trials can read them, nothing of them is held out."""
 
-HIDDEN_DISTRIBUTIONS = ("click", "GitPython", "huggingface-hub", "rich", "scikit-learn", "scipy")
-"""Distributions that the engine and the scorer need, and trials do not. They come last: a paragraph that is
-found elsewhere too is training text."""
+HIDDEN_DISTRIBUTIONS = {
+    "click": "click",
+    "GitPython": "git",
+    "huggingface-hub": "huggingface_hub",
+    "rich": "rich",
+    "scikit-learn": "sklearn",
+    "scipy": "scipy",
+}
+"""Distributions that the engine and the scorer need and trials do not, with the names of their packages. They
+are read last: a paragraph that is found elsewhere too is training text."""
+
+HIDDEN_PACKAGES = frozenset(HIDDEN_DISTRIBUTIONS.values()) | {
+    *("datasets", "joblib", "narwhals", "nltk", "pandas", "textual", "transformers", "typer")
+}
+"""What is hidden from trials: those packages, and such as repeat parts of their documentation."""
 
 HIDDEN_ODDS = 2
 """The hidden distributions are about half of the corpus, so twice the usual share of them is held out."""
@@ -43,7 +59,8 @@ PUBLIC_FOLDERS = frozenset({"_core"})
 """Folders read although their name is private: the functions of numpy are written there."""
 
 DEDUPLICATED_LENGTH = 40
-"""Paragraphs of at least this many characters occur once in the corpus."""
+"""Paragraphs of at least this many characters occur once in the corpus; those with the same words are the
+same."""
 
 MIN_SECTION = 160
 """Characters below which the documentation of one class or function is left out."""
@@ -64,7 +81,7 @@ def pages(
             fresh = []
             for paragraph in paragraphs(docstring):
                 if len(paragraph) >= DEDUPLICATED_LENGTH:
-                    normal = paragraph.casefold()
+                    normal = words(paragraph)
                     if normal in seen:
                         continue
                     seen.add(normal)
@@ -75,34 +92,33 @@ def pages(
             yield key, "\n\n".join(kept)
 
 
+def words(text: str) -> str:
+    """The words of a text, in lower case, with one space between them."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
 def odds(key: str) -> int:
     """How much likelier than usual a page is held out: 0 where trials can read where it comes from."""
     return HIDDEN_ODDS if key.partition("/")[0] in HIDDEN_DISTRIBUTIONS else 0
 
 
-def hidden_paths(distributions: Iterable[str] = HIDDEN_DISTRIBUTIONS) -> tuple[str, ...]:
-    """Where the packages and modules of these distributions are installed, and copies of them.
+@functools.cache
+def hidden_paths() -> tuple[str, ...]:
+    """Where `HIDDEN_PACKAGES` lie among what the sandbox shows, sorted and with links followed.
 
-    Copies are those that other Pythons of this machine have, and those that other packages bring along (pip
-    has one of rich). Resolved and existing paths only, without what belongs to none of the packages: scripts
-    and metadata.
-
-    Raises:
-        DataError: a distribution is not installed.
+    Copies count: those of other Pythons, and those that other packages bring along, in a folder `_vendor` or
+    with an underscore before the name. All folders are looked through, which may take a second.
     """
     found: set[Path] = set()
-    for distribution in distributions:
-        for file in _installed(distribution):
-            parts, path = file.parts, Path(str(file.locate()))
-            if parts[0] == "__pycache__" or (len(parts) == 1 and path.suffix in (".py", ".so")):
-                found.add(path)
-            elif parts[0] != ".." and not parts[0].endswith((".dist-info", ".egg-info")):
-                found.add(path.parents[len(parts) - 2])
-    names = {path.name for path in found if path.is_dir()}
-    for prefix in {sys.prefix, sys.base_prefix, "/usr", "/usr/local"}:
-        for folder in Path(prefix).glob("lib*/python3*/*-packages"):
-            found |= {copy for name in names for copy in (folder / name, *folder.glob(f"*/_vendor/{name}"))}
-    return tuple(sorted({str(path.resolve()) for path in found if path.exists()}))
+    for root in {Path(path).resolve() for path in system_paths()}:
+        for name, inner, _ in os.walk(root):
+            if name.endswith("-packages"):
+                folder = Path(name)
+                for place in (folder, *folder.glob("*/_vendor")):
+                    found |= {place / package for package in HIDDEN_PACKAGES}
+                found |= {copy for copy in folder.glob("*/_*") if copy.name[1:] in HIDDEN_PACKAGES}
+                inner.clear()
+    return tuple(sorted({str(path.resolve()) for path in found if (path / "__init__.py").is_file()}))
 
 
 Sections = Iterable[tuple[str, str]]
@@ -171,14 +187,6 @@ def _standard_library() -> list[tuple[str, Path]]:
 
 
 def _distribution(name: str) -> list[tuple[str, Path]]:
-    return [
-        (file.as_posix(), Path(str(file.locate())))
-        for file in sorted(_installed(name), key=lambda file: file.as_posix())
-        if file.suffix == ".py" and _is_documentation(file)
-    ]
-
-
-def _installed(name: str) -> list[metadata.PackagePath]:
     try:
         files = metadata.files(name)
     except metadata.PackageNotFoundError:
@@ -188,7 +196,11 @@ def _installed(name: str) -> list[metadata.PackagePath]:
             f"The built-in corpus reads the documentation of {name}, which is not installed (or "
             "without its list of files). Install the project with all its dependencies again."
         )
-    return files
+    return [
+        (file.as_posix(), Path(str(file.locate())))
+        for file in sorted(files, key=lambda file: file.as_posix())
+        if file.suffix == ".py" and _is_documentation(file)
+    ]
 
 
 def _is_documentation(file: PurePosixPath) -> bool:

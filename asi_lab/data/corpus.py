@@ -44,6 +44,17 @@ def documents(source: str) -> Iterator[Document]:
     raise DataError(f"data.source must be builtin, text:GLOB or hf:NAME[:CONFIG], not {source!r}.")
 
 
+def files_of(source: str) -> list[Path]:
+    """The files that `text:GLOB` matches, or that lie in the folder of `hf:FOLDER`, sorted; else none."""
+    kind, _, rest = source.partition(":")
+    matches: Iterable[Path] = ()
+    if kind == "text":
+        matches = map(Path, glob.glob(str(Path(rest).expanduser()), recursive=True))  # noqa: PTH207  # absolute
+    elif kind == "hf" and Path(name := parse_hub_source(source)[0]).is_absolute():
+        matches = Path(name).rglob("*")
+    return sorted(path for path in matches if path.is_file())
+
+
 def parse_hub_source(source: str) -> tuple[str, str | None]:
     """`hf:NAME[:CONFIG]` as `(name, config)`; the name is a hub name or the path of a folder."""
     name, colon, config = source.removeprefix("hf:").partition(":")
@@ -89,8 +100,7 @@ def _builtin_documents() -> Iterator[Document]:
 
 
 def _text_documents(pattern: str) -> Iterator[Document]:
-    matches = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207  # may be absolute
-    files = sorted(path for path in map(Path, matches) if path.is_file())
+    files = files_of(f"text:{pattern}")
     if not files:
         raise DataError(
             f"text:{pattern} matches no file (looked from {Path.cwd()}). Give the path of a text file or a "
