@@ -72,8 +72,8 @@ HELD_OUT = [part for part in FILES if part != "train"]
 
 
 SHARED = (
-    "Both packages explain this in the very same words, for reasons that nobody remembers now, and that are not "
-    "worth to be looked for, since whoever wrote it has left for another project long ago."
+    "Both packages explain this in the very same words, for reasons that nobody remembers now, and that it is "
+    "not worth to look for, since whoever wrote it has left for another project long ago."
 )
 
 
@@ -84,10 +84,7 @@ def module(name: str, numbers: Iterable[int]) -> str:
         f'    Whoever calls it gets {n} numbers in one array that belongs to {name} from then on.\n    """\n'
         for n in numbers
     ]
-    shared = (
-        '"""Both packages explain this in the very same words, for reasons that nobody remembers now."""\n'
-    )
-    return shared + "\n".join(documented)
+    return f'"""{SHARED}"""\n' + "\n".join(documented)
 
 
 @pytest.fixture
