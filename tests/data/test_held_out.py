@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asi_lab.data import builtin
@@ -30,7 +31,9 @@ def paragraphs_of(directory: Path, parts: Iterable[str]) -> set[str]:
     tokenizer, texts = Tokenizer.load(directory), []
     for part in parts:
         if FILES[part].endswith(".bin"):
-            texts.append(tokenizer.decode(open_shard(directory, FILES[part])))
+            tokens = open_shard(directory, FILES[part])
+            pieces = np.split(tokens, np.flatnonzero(tokens == tokenizer.eot))
+            texts += map(tokenizer.decode, pieces)
         else:
             lines = (directory / FILES[part]).read_text().splitlines()
             texts += [json.loads(line)["text"] for line in lines]
@@ -72,8 +75,8 @@ HELD_OUT = [part for part in FILES if part != "train"]
 
 
 SHARED = (
-    "Both packages explain this in the very same words, for reasons that nobody remembers now, and that it is "
-    "not worth to look for, since whoever wrote it has left for another project long ago."
+    "Both packages explain this in the very same words, for reasons that nobody remembers now, and that it "
+    "is not worth to look for, since whoever wrote it has left for another project long ago."
 )
 
 
