@@ -7,8 +7,10 @@ import pytest
 
 from asi_lab.data import builtin, sources
 from asi_lab.data.sources import check_out_of_reach, readable_by_trials
+from asi_lab.engine import Engine
 from asi_lab.errors import DataError
-from asi_lab.sandbox import Level
+from asi_lab.lab import Lab
+from asi_lab.sandbox import Finding, Level
 from asi_lab.settings import Data
 
 
@@ -63,6 +65,25 @@ def test_where_nothing_is_hidden_one_is_told(shown, tmp_path):
     [(kind, message, _)] = check_out_of_reach(data, tmp_path / "lab" / "data", Level.LIMITS)
     assert kind == "warning"
     assert f"{tmp_path}/lab/data is open to candidates" in message
+
+
+class Silent:
+    """A view that nobody looks at."""
+
+    def say(self, text: str) -> None:
+        pass
+
+
+def test_a_search_on_text_that_trials_can_read_ends_before_it_begins(shown, tmp_path, monkeypatch):
+    (shown / "words.txt").write_text("words")
+    lab = Lab(tmp_path / "lab")
+    lab.path.mkdir()
+    lab.config.write_text(f'preset = "micro"\n[data]\nsource = "text:{shown}/*.txt"\n')
+    monkeypatch.setattr("asi_lab.engine.sandbox.probe", lambda: [Finding(Level.BUBBLEWRAP, True)])
+    with pytest.raises(DataError, match="expected text that trials cannot read; found"):
+        Engine(lab, Silent()).search(1, None)
+    assert not lab.data.exists()
+    assert not lab.store.exists()
 
 
 @pytest.fixture
