@@ -62,6 +62,9 @@ DEDUPLICATED_LENGTH = 40
 """Paragraphs of at least this many characters occur once in the corpus; those with the same words are the
 same."""
 
+LICENCE = ("redistribution", "this software is provided by")
+"""How paragraphs of licences begin, which stand in many files of every system. They are left out."""
+
 MIN_SECTION = 160
 """Characters below which the documentation of one class or function is left out."""
 
@@ -82,7 +85,7 @@ def pages(
             for paragraph in paragraphs(docstring):
                 if len(paragraph) >= DEDUPLICATED_LENGTH:
                     normal = words(paragraph)
-                    if normal in seen:
+                    if normal in seen or normal.startswith(LICENCE):
                         continue
                     seen.add(normal)
                 fresh.append(paragraph)
