@@ -19,6 +19,7 @@ from asi_lab.agents import Agents
 from asi_lab.baselines import SEED_ARCHITECTURE, run_label
 from asi_lab.control import Control, StopNow
 from asi_lab.data.manifest import load_manifest
+from asi_lab.data.sources import check_out_of_reach
 from asi_lab.engineer.executor import Executor, LocalExecutor
 from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
@@ -180,11 +181,11 @@ class Engine:
                 self.view.refresh(watch.store)
 
     def _executors(self, settings: Settings, places: Places) -> tuple[Sequence[Executor], News]:
-        """Where trials run, for each slot, and what is to be told of their confinement: the level and what it
-        leaves open.
+        """Where trials run, for each slot, and what is to be told of their confinement.
 
         Raises:
             ConfigError: the settings ask for a sandbox that does not work here.
+            DataError: it shows text to trials that is held out from them.
         """
         if self.executor is not None:
             return [self.executor] * places.count, ()
@@ -196,15 +197,14 @@ class Engine:
                 "`landlock` closes. Install bubblewrap (asi-lab doctor says how), or set ranks = 1."
             )
         hint = ". How to get a better one: asi-lab doctor" if weak else ""
-        message = (
-            f"sandbox of trials: {level.value}; it leaves open {', '.join(sandbox.uncovered(level))}{hint}"
-        )
+        left = ", ".join(sandbox.uncovered(level))
+        message = f"sandbox of trials: {level.value}; it leaves open {left}{hint}"
         told: NewEvent = ("warning" if weak else "note", message, {"sandbox": level.value})
         waiting = self.lab.trials / ".waiting"
         executors = [
             LocalExecutor(waiting, confinement, self.lab.data, settings, gpus) for gpus in places.gpus
         ]
-        return executors, (told,)
+        return executors, (told, *check_out_of_reach(settings.data, self.lab.data, level))
 
     def _prepare_data(self, control: Control) -> list[NewEvent]:
         """Build tokenizer, shards and task files once, in processes of their own; returns what was put right.

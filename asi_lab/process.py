@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterable
 
 import psutil
 
@@ -39,3 +40,10 @@ def tune_allocator() -> None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_M_TOP_PAD, 64 * 2**20)
+
+
+def forget_packages(names: Iterable[str]) -> None:
+    """Have this process find no package of these names: importing one raises `ModuleNotFoundError`, as where
+    it is not installed, instead of whatever a folder raises that the sandbox hides."""
+    for name in names:
+        sys.modules[name] = None  # type: ignore[assignment]

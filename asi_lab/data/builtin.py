@@ -2,11 +2,17 @@
 
 Sources are read and parsed, never imported, in an order that depends on names alone, so the same
 versions give the same bytes on every machine.
+
+What is held out of training comes from distributions that no trial needs, and the sandbox hides these
+(`hidden_paths`): from what a trial can read the held-out text cannot be made again.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
+import os
+import re
 import sys
 import sysconfig
 import warnings
@@ -16,20 +22,30 @@ from pathlib import Path, PurePosixPath
 
 from asi_lab.data.prose import paragraphs
 from asi_lab.errors import DataError
+from asi_lab.sandbox.policy import system_paths
 
-DISTRIBUTIONS = (
-    "click",
-    "GitPython",
-    "huggingface-hub",
-    "networkx",
-    "numpy",
-    "rich",
-    "scikit-learn",
-    "scipy",
-    "torch",
-)
-"""Distributions read after the standard library: dependencies with much documentation for their
-size, direct ones or always brought along (networkx by torch, scikit-learn by lm-eval)."""
+SHOWN_DISTRIBUTIONS = ("networkx", "numpy", "torch")
+"""Distributions read after the standard library that trials need, or that what they need brings along
+(networkx by torch). As trials can read them, nothing of them is held out."""
+
+HIDDEN_DISTRIBUTIONS = {
+    "click": "click",
+    "GitPython": "git",
+    "huggingface-hub": "huggingface_hub",
+    "rich": "rich",
+    "scikit-learn": "sklearn",
+    "scipy": "scipy",
+}
+"""Distributions that the engine and the scorer need and trials do not, with the names of their packages. They
+are read last: a paragraph that is found elsewhere too is training text."""
+
+HIDDEN_PACKAGES = frozenset(HIDDEN_DISTRIBUTIONS.values()) | {
+    *("datasets", "joblib", "narwhals", "nltk", "pandas", "textual", "transformers", "typer")
+}
+"""What is hidden from trials: those packages, and such as repeat parts of their documentation."""
+
+HIDDEN_ODDS = 2
+"""The hidden distributions are about half of the corpus, so twice the usual share of them is held out."""
 
 STANDARD_LIBRARY_LEFT_OUT = frozenset(
     {"distutils", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtledemo"}
@@ -43,14 +59,19 @@ PUBLIC_FOLDERS = frozenset({"_core"})
 """Folders read although their name is private: the functions of numpy are written there."""
 
 DEDUPLICATED_LENGTH = 40
-"""Paragraphs of at least this many characters occur once in the corpus."""
+"""Paragraphs of at least this many characters occur once in the corpus; those with the same words are the
+same."""
+
+LICENCE = ("redistribution", "this software is provided by")
+"""How paragraphs of licences begin, which stand in many files of every system. They are left out."""
 
 MIN_SECTION = 160
 """Characters below which the documentation of one class or function is left out."""
 
 
 def pages(
-    distributions: Iterable[str] = DISTRIBUTIONS, standard_library: bool = True
+    distributions: Iterable[str] = (*SHOWN_DISTRIBUTIONS, *HIDDEN_DISTRIBUTIONS),
+    standard_library: bool = True,
 ) -> Iterator[tuple[str, str]]:
     """Yield `(key, text)` for every documented module, cleaned, with no paragraph twice.
 
@@ -63,8 +84,8 @@ def pages(
             fresh = []
             for paragraph in paragraphs(docstring):
                 if len(paragraph) >= DEDUPLICATED_LENGTH:
-                    normal = paragraph.casefold()
-                    if normal in seen:
+                    normal = words(paragraph)
+                    if normal in seen or normal.startswith(LICENCE):
                         continue
                     seen.add(normal)
                 fresh.append(paragraph)
@@ -72,6 +93,35 @@ def pages(
                 kept.append("\n".join([heading, *fresh]))
         if kept:
             yield key, "\n\n".join(kept)
+
+
+def words(text: str) -> str:
+    """The words of a text, in lower case, with one space between them."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def odds(key: str) -> int:
+    """How much likelier than usual a page is held out: 0 where trials can read where it comes from."""
+    return HIDDEN_ODDS if key.partition("/")[0] in HIDDEN_DISTRIBUTIONS else 0
+
+
+@functools.cache
+def hidden_paths() -> tuple[str, ...]:
+    """Where `HIDDEN_PACKAGES` lie among what the sandbox shows, sorted and with links followed.
+
+    Copies count: those of other Pythons, and those that other packages bring along, in a folder `_vendor` or
+    with an underscore before the name. All folders are looked through, which may take a second.
+    """
+    found: set[Path] = set()
+    for root in {Path(path).resolve() for path in system_paths()}:
+        for name, inner, _ in os.walk(root):
+            if name.endswith("-packages"):
+                folder = Path(name)
+                for place in (folder, *folder.glob("*/_vendor")):
+                    found |= {place / package for package in HIDDEN_PACKAGES}
+                found |= {copy for copy in folder.glob("*/_*") if copy.name[1:] in HIDDEN_PACKAGES}
+                inner.clear()
+    return tuple(sorted({str(path.resolve()) for path in found if (path / "__init__.py").is_file()}))
 
 
 Sections = Iterable[tuple[str, str]]

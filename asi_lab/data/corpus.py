@@ -19,10 +19,14 @@ CUT_FROM, CUT_AT = 4_000, 8_000
 
 
 class Document(NamedTuple):
-    """One document; `key` says where it comes from and is unique within its source."""
+    """One document; `key` says where it comes from and is unique within its source.
+
+    `odds` says how much likelier than usual it is held out: 0 for what every trial can read anyway.
+    """
 
     key: str
     text: str
+    odds: int = 1
 
 
 def documents(source: str) -> Iterator[Document]:
@@ -38,6 +42,17 @@ def documents(source: str) -> Iterator[Document]:
     if kind == "hf" and rest:
         return _hub_documents(*parse_hub_source(source))
     raise DataError(f"data.source must be builtin, text:GLOB or hf:NAME[:CONFIG], not {source!r}.")
+
+
+def files_of(source: str) -> list[Path]:
+    """The files that `text:GLOB` matches, or that lie in the folder of `hf:FOLDER`, sorted; else none."""
+    kind, _, rest = source.partition(":")
+    matches: Iterable[Path] = ()
+    if kind == "text":
+        matches = map(Path, glob.glob(str(Path(rest).expanduser()), recursive=True))  # noqa: PTH207  # absolute
+    elif kind == "hf" and Path(name := parse_hub_source(source)[0]).is_absolute():
+        matches = Path(name).rglob("*")
+    return sorted(path for path in matches if path.is_file())
 
 
 def parse_hub_source(source: str) -> tuple[str, str | None]:
@@ -81,12 +96,11 @@ def _builtin_documents() -> Iterator[Document]:
     for key, page in builtin.pages():
         for index, text in enumerate(cut(page.split("\n"))):
             if len(text) >= MIN_DOCUMENT:
-                yield Document(f"{key}#{index}", text)
+                yield Document(f"{key}#{index}", text, builtin.odds(key))
 
 
 def _text_documents(pattern: str) -> Iterator[Document]:
-    matches = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207  # may be absolute
-    files = sorted(path for path in map(Path, matches) if path.is_file())
+    files = files_of(f"text:{pattern}")
     if not files:
         raise DataError(
             f"text:{pattern} matches no file (looked from {Path.cwd()}). Give the path of a text file or a "

@@ -11,20 +11,38 @@ import msgspec
 from asi_lab.errors import DataError
 from asi_lab.settings import Data
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Format 1 had neither `marks` nor what is kept for claims; it is read, so that old labs can be looked at."""
+
 MANIFEST_FILE = "manifest.json"
 TRAIN_FILE = "train.bin"
+MARKS_FILE = "marks.bin"
 VALIDATION_FILE = "validation.bin"
 EVALUATION_FILE = "evaluation.jsonl"
+CLAIMS_FILE = "claims.bin"
+CLAIMS_TASKS_FILE = "claims.jsonl"
+
+PartName = Literal["train", "marks", "validation", "evaluation", "claims", "claims_tasks"]
+
+FILES: dict[PartName, str] = {
+    "train": TRAIN_FILE,
+    "marks": MARKS_FILE,
+    "validation": VALIDATION_FILE,
+    "evaluation": EVALUATION_FILE,
+    "claims": CLAIMS_FILE,
+    "claims_tasks": CLAIMS_TASKS_FILE,
+}
+"""The parts of the text, each in a file of its own; see docs/data.md for who reads which."""
 
 
-class Split(msgspec.Struct, frozen=True):
-    """One split. `bytes` are those of its text in UTF-8, without separators; `tokens` count the end
-    of text after each document and are 0 for the evaluation split, which is kept as text."""
+class Part(msgspec.Struct, frozen=True):
+    """What one part holds. `bytes` are those of its text in UTF-8, without separators; `tokens` count the
+    end of text after each document and are 0 for the parts for tasks, which are kept as text."""
 
-    documents: int
-    bytes: int
-    tokens: int
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
 
 
 class File(msgspec.Struct, frozen=True):
@@ -46,9 +64,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int
     eot: int
     dtype: Literal["uint16", "uint32"]
-    train: Split
-    validation: Split
-    evaluation: Split
+    train: Part
+    marks: Part = Part()
+    validation: Part
+    evaluation: Part
+    claims: Part = Part()
+    claims_tasks: Part = Part()
     files: tuple[File, ...]
     fingerprint: str
 
@@ -87,9 +108,10 @@ def load_manifest(directory: Path, hashes: bool = False, only: str | None = None
         raise DataError(f"{directory} holds no prepared data: {MANIFEST_FILE} is missing. {advice}") from None
     except (OSError, msgspec.DecodeError) as error:
         raise DataError(f"Cannot read {directory / MANIFEST_FILE}: {error}. {advice}") from error
-    if manifest.format != FORMAT:
+    if manifest.format not in READABLE:
         raise DataError(
-            f"{directory} has data of format {manifest.format}, this version reads format {FORMAT}. {advice}"
+            f"{directory} has data of format {manifest.format}, this version reads formats up to {FORMAT}. "
+            f"{advice}"
         )
     for file in manifest.files:
         if only not in (None, file.name):

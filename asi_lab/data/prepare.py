@@ -1,9 +1,9 @@
 """From text to a data directory: split, tokenize, write. Also `python -m asi_lab.data.prepare`.
 
     DIRECTORY/  manifest.json  tokenizer_manifest.json  tokenizer.json (but for byte)
-                train.bin  validation.bin  evaluation.jsonl
+                train.bin  marks.bin  validation.bin  evaluation.jsonl  claims.bin  claims.jsonl
 
-A document's split depends on its text alone, so the same text is never in two splits.
+A document's part depends on its text alone, so the same text is never in two parts.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import msgspec
 from asi_lab import disk
 from asi_lab.data.corpus import documents
 from asi_lab.data.manifest import (
+    FILES,
     FORMAT,
     MANIFEST_FILE,
     File,
@@ -30,7 +31,7 @@ from asi_lab.data.manifest import (
     fingerprint,
     load_manifest,
 )
-from asi_lab.data.splits import Assigned, read_head, split_of, with_all_splits, without_repetition
+from asi_lab.data.splits import Assigned, part_of, read_head, with_all_parts, without_repetition
 from asi_lab.data.tokenizer import check_kind, train_tokenizer
 from asi_lab.data.writer import Writer
 from asi_lab.errors import DataError, LabError, UsageError
@@ -69,6 +70,11 @@ def _reuse(data: Data, directory: Path, say: Say) -> Manifest:
             "A lab keeps its data, so that its candidates stay comparable: undo the change, or start a "
             "new lab with it."
         )
+    if manifest.format != FORMAT:
+        raise DataError(
+            f"The data in {directory} was split by an older version (format {manifest.format}), without text "
+            "for the marks. Start a new lab."
+        )
     say(f"data is ready: {manifest.train.tokens:,} training tokens, fingerprint {manifest.fingerprint[:12]}")
     return manifest
 
@@ -95,23 +101,21 @@ def _build(data: Data, directory: Path, say: Say) -> Manifest:
     stream = without_repetition(documents(data.source))
     head, ended = read_head(stream)
     if ended:
-        head = with_all_splits(head, data.source)
+        head = with_all_parts(head, data.source)
     say(f"making the tokenizer {data.tokenizer}")
-    tokenizer = train_tokenizer(data.tokenizer, (text for split, (_, text) in head if split == "train"))
+    tokenizer = train_tokenizer(data.tokenizer, (document.text for part, document in head if part == "train"))
     tokenizer.save(directory)
     say("writing tokens")
-    rest = (Assigned(split_of(document.text), document) for document in stream)
+    rest = (Assigned(part_of(document), document) for document in stream)
     with Writer(directory, tokenizer, data.max_tokens) as writer:
         for assigned in chain(head, rest):
             writer.add(assigned)
             if writer.enough:
                 break
     counts = writer.counts()
-    for split, count in counts.items():
+    for part, count in counts.items():
         if count.documents == 0:
-            raise DataError(
-                f"The text of {data.source} left nothing for the {split} split. Give more documents."
-            )
+            raise DataError(f"The text of {data.source} left nothing for {FILES[part]}. Give more documents.")
     names = sorted(path.name for path in directory.iterdir())
     files = tuple(
         File(name, (directory / name).stat().st_size, file_sha256(directory / name)) for name in names

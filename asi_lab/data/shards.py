@@ -1,8 +1,9 @@
 """Token shards, memory-mapped, and the order in which training reads them.
 
-A shard is a flat file of token ids, each document followed by the end-of-text id. Window i holds
-tokens [i * context, (i + 1) * context]: inputs do not overlap, and the last token of a window is
-the first of the next, so each token but the first of the shard is predicted exactly once.
+A shard is a flat file of token ids, each document followed by the end-of-text id. A window is
+`context` + 1 tokens: all but the last are inputs, all but the first are targets. Training windows lie
+`context` apart, so the last token of one is the first of the next and each token but the first of the
+shard is predicted exactly once an epoch. Held-out windows lie `context` + 1 apart and share no token.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_lab.data.manifest import TRAIN_FILE, VALIDATION_FILE, load_manifest
+from asi_lab.data.manifest import TRAIN_FILE, load_manifest
 from asi_lab.errors import DataError
 
 ROUNDS = 8
@@ -33,7 +34,8 @@ class TokenStream:
         self.batch_size = batch
         self._seed = seed
         self._tokens = open_shard(directory, TRAIN_FILE)
-        self.windows = _windows(self._tokens, context, directory / TRAIN_FILE)
+        self.windows = (len(self._tokens) - 1) // context
+        _check_length(self._tokens, context, directory / TRAIN_FILE)
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """Tokens [B, T + 1] of a step, counted from 0; inputs are [:, :-1], targets [:, 1:]."""
@@ -45,19 +47,19 @@ class TokenStream:
         for epoch in np.unique(epochs):
             of_epoch = epochs == epoch
             chosen[of_epoch] = permute(positions[of_epoch], self.windows, (self._seed, int(epoch)))
-        return _gather(self._tokens, chosen, self.context)
+        return _gather(self._tokens, chosen * self.context, self.context)
 
 
-def validation_windows(directory: Path, context: int, tokens: int) -> NDArray[np.int64]:
-    """The first windows [N, T + 1] of the validation shard that predict `tokens` tokens.
+def held_out_windows(directory: Path, name: str, context: int, tokens: int) -> NDArray[np.int64]:
+    """The first windows [N, T + 1] of the held-out shard `name` that predict `tokens` tokens.
 
     `N` is `tokens // context`, at least 1 and at most what the shard holds. Raises `DataError`
     where it is damaged or shorter than one window.
     """
-    shard = open_shard(directory, VALIDATION_FILE)
-    held = _windows(shard, context, directory / VALIDATION_FILE)
-    wanted = min(max(tokens // context, 1), held)
-    return _gather(shard, np.arange(wanted, dtype=np.int64), context)
+    shard = open_shard(directory, name)
+    _check_length(shard, context, directory / name)
+    wanted = min(max(tokens // context, 1), len(shard) // (context + 1))
+    return _gather(shard, np.arange(wanted, dtype=np.int64) * (context + 1), context)
 
 
 def open_shard(directory: Path, name: str) -> NDArray[Any]:
@@ -104,17 +106,15 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _windows(tokens: NDArray[Any], context: int, path: Path) -> int:
-    windows = (len(tokens) - 1) // context
-    if windows < 1:
+def _check_length(tokens: NDArray[Any], context: int, path: Path) -> None:
+    if len(tokens) <= context:
         raise DataError(
             f"{path} holds {len(tokens):,} tokens, too few for one window of {context + 1:,}. "
             "Give more text, or a shorter train.context."
         )
-    return windows
 
 
-def _gather(tokens: NDArray[Any], windows: NDArray[np.int64], context: int) -> NDArray[np.int64]:
-    """Tokens [N, T + 1] of the windows [N]."""
-    chosen: NDArray[Any] = tokens[windows[:, None] * context + np.arange(context + 1)]
+def _gather(tokens: NDArray[Any], starts: NDArray[np.int64], context: int) -> NDArray[np.int64]:
+    """Tokens [N, T + 1] of the windows that begin at `starts` [N]."""
+    chosen: NDArray[Any] = tokens[starts[:, None] + np.arange(context + 1)]
     return chosen.astype(np.int64)

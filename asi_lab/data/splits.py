@@ -1,38 +1,44 @@
-"""Which split a document belongs to. It depends on the text alone, so no text is in two splits."""
+"""Which part a document belongs to. It depends on the text alone, so no text is in two parts."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from asi_lab.data.corpus import Document
+from asi_lab.data.manifest import FILES, PartName
 from asi_lab.errors import DataError
 
-SplitName = Literal["train", "validation", "evaluation"]
-
-HELD_OUT_PERCENT = 5
-"""Per cent of the documents in the validation split, and as many in the evaluation split."""
+HELD_OUT_PERCENT: dict[PartName, int] = {
+    "marks": 1,
+    "validation": 6,
+    "evaluation": 4,
+    "claims": 6,
+    "claims_tasks": 4,
+}
+"""Per cent of the documents in each part that no model is trained on. A change makes another split, with
+which no older result compares."""
 
 HEAD_CHARACTERS = 16 << 20
-"""Text that is read before the first token is written: a tokenizer is trained on its train split."""
-
-FEWEST_DOCUMENTS = 3
+"""Text that is read before the first token is written: a tokenizer is trained on its training part."""
 
 
 class Assigned(NamedTuple):
-    """A document with the split it belongs to."""
+    """A document with the part it belongs to."""
 
-    split: SplitName
+    part: PartName
     document: Document
 
 
-def split_of(text: str) -> SplitName:
-    """The split of a document by a hash of its text: 90 % train, 5 % validation, 5 % evaluation."""
-    place = int.from_bytes(_digest(text), "big") % 100
-    if place < HELD_OUT_PERCENT:
-        return "validation"
-    return "evaluation" if place < 2 * HELD_OUT_PERCENT else "train"
+def part_of(document: Document) -> PartName:
+    """The part of a document by a hash of its text: 79 % train. `odds` multiplies the other shares."""
+    place, start = int.from_bytes(_digest(document.text), "big") % 100, 0
+    for part, percent in HELD_OUT_PERCENT.items():
+        start += percent * document.odds
+        if place < start:
+            return part
+    return "train"
 
 
 def without_repetition(stream: Iterator[Document]) -> Iterator[Document]:
@@ -54,30 +60,32 @@ def read_head(stream: Iterator[Document]) -> tuple[list[Assigned], bool]:
     head: list[Assigned] = []
     size = 0
     for document in stream:
-        head.append(Assigned(split_of(document.text), document))
+        head.append(Assigned(part_of(document), document))
         size += len(document.text)
         if size >= HEAD_CHARACTERS:
             return head, False
     return head, True
 
 
-def with_all_splits(all_documents: list[Assigned], source: str) -> list[Assigned]:
-    """Give every split a document: an empty one gets that of the largest split with the least hash.
+def with_all_parts(all_documents: list[Assigned], source: str) -> list[Assigned]:
+    """Give every part a document: an empty one gets that of the largest part with the least hash, among those
+    that may be held out.
 
-    Raises `DataError` for fewer documents than splits.
+    Raises `DataError` for fewer of these than parts.
     """
-    if len(all_documents) < FEWEST_DOCUMENTS:
+    movable = [index for index, (_, document) in enumerate(all_documents) if document.odds]
+    if len(movable) < len(FILES):
         raise DataError(
-            f"{source} gives {len(all_documents)} different documents; train, validation and evaluation need "
-            "one each. Give at least 25,000 characters of text, better a million (long files are cut into "
-            "documents of 4,000 to 8,000 characters)."
+            f"{source} gives {len(movable)} different documents; each of the {len(FILES)} parts (training, "
+            "marks, validation, tasks, and two kept for claims) needs one. Give at least 50,000 characters "
+            "of text, better a million (long files are cut into documents of 4,000 to 8,000 characters)."
         )
-    by_key = dict(enumerate(all_documents))
-    for empty in ("validation", "evaluation", "train"):
-        splits = [assigned.split for assigned in by_key.values()]
-        if empty not in splits:
-            largest = max(sorted(set(splits)), key=splits.count)
-            donors = (index for index, assigned in by_key.items() if assigned.split == largest)
-            donor = min(donors, key=lambda index: _digest(by_key[index].document.text))
-            by_key[donor] = Assigned(empty, by_key[donor].document)
-    return list(by_key.values())
+    filled = list(all_documents)
+    for empty in FILES:
+        if all(part != empty for part, _ in filled):
+            held = [filled[index].part for index in movable]
+            largest = max(sorted(set(held)), key=held.count)
+            donors = (index for index in movable if filled[index].part == largest)
+            donor = min(donors, key=lambda index: _digest(filled[index].document.text))
+            filled[donor] = Assigned(empty, filled[donor].document)
+    return filled

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from asi_lab.data.manifest import EVALUATION_FILE
 from asi_lab.errors import DataError
 
 
@@ -57,7 +58,7 @@ def read_documents(data_dir: Path) -> list[Document]:
     Raises:
         DataError: the file is missing or unreadable.
     """
-    path = data_dir / "evaluation.jsonl"
+    path = data_dir / EVALUATION_FILE
     try:
         lines = path.read_bytes().splitlines()
         documents = [msgspec.json.decode(line, type=Document) for line in lines if line]

@@ -11,7 +11,8 @@ import numpy as np
 from lm_eval.api.task import Task
 from numpy.typing import NDArray
 
-from asi_lab.data.shards import validation_windows
+from asi_lab.data.manifest import MARKS_FILE, VALIDATION_FILE
+from asi_lab.data.shards import held_out_windows
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.device import pick_device
 from asi_lab.evaluate import run
@@ -38,8 +39,8 @@ class Scoring:
         self.job, self.settings = job, settings
         self.device = pick_device(job.device)
         self.tokenizer = Tokenizer.load(data)
-        self.windows = validation_windows(data, job.train_context, settings.loss_tokens)
-        self.mark_windows = validation_windows(data, job.train_context, settings.mark_tokens)
+        self.windows = held_out_windows(data, VALIDATION_FILE, job.train_context, settings.loss_tokens)
+        self.mark_windows = held_out_windows(data, MARKS_FILE, job.train_context, settings.mark_tokens)
         tasks = run.load(settings.tasks, data / "tasks")
         self._order = [task.task_name for task in tasks]
         self._scored_tasks = [task for task in tasks if not run.generates(task)]

@@ -24,7 +24,7 @@ import yaml
 
 from asi_lab import disk
 from asi_lab.data import tokenizer as data_tokenizer
-from asi_lab.data.manifest import file_sha256
+from asi_lab.data.manifest import EVALUATION_FILE, file_sha256
 from asi_lab.errors import DataError, LabError
 from asi_lab.evaluate import probes, textual
 from asi_lab.evaluate.passages import Document, Tokenizer, cut, read_documents, symbols, word_counter
@@ -164,7 +164,7 @@ def _write_task(folder: Path, name: str, settings: dict[str, Any], rows: Sequenc
 
 def _origin(data_dir: Path, seed: int, limit: int) -> dict[str, Any]:
     """What the tasks are made from."""
-    names = ("evaluation.jsonl", "tokenizer.json", "tokenizer_manifest.json")
+    names = (EVALUATION_FILE, "tokenizer.json", "tokenizer_manifest.json")
     return {"version": VERSION, "seed": seed, "limit": limit, **_hashes(data_dir, names)}
 
 

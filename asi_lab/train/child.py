@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from asi_lab import process, protocol
+from asi_lab.data.builtin import HIDDEN_PACKAGES
 from asi_lab.evaluate.wire import Closed, WireError
 from asi_lab.records import CandidateState
 from asi_lab.train.model import LanguageModel
@@ -63,6 +64,7 @@ def live(description: str, kind: type[Job], work: Callable[[Job, Reporter, Ends]
     arguments = parser.parse_args()
     process.die_with_parent()
     process.tune_allocator()
+    process.forget_packages(HIDDEN_PACKAGES)
     _warm_up()
     report = Reporter(arguments.report_fd)
     report(protocol.Ready(gpu=torch.cuda.is_available()))

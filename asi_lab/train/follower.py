@@ -13,6 +13,7 @@ import msgspec
 import torch
 
 from asi_lab import process
+from asi_lab.data.builtin import HIDDEN_PACKAGES
 from asi_lab.device import pick_device
 from asi_lab.protocol import ARCHITECTURE_FILE, TrialJob
 from asi_lab.train.job import build_model, prepare_fit
@@ -25,6 +26,7 @@ def main() -> None:
     """Read the job from standard input and train to the end, silently: rank 0 tells of it."""
     process.die_with_parent()
     process.tune_allocator()
+    process.forget_packages(HIDDEN_PACKAGES)
     rank, size = int(sys.argv[1]), int(sys.argv[2])
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=TrialJob)
     torch.set_num_threads(job.train.threads or process.physical_cores())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asi_lab.data import builtin
-from asi_lab.data.corpus import CUT_AT, CUT_FROM, MIN_DOCUMENT, cut, documents, parse_hub_source
+from asi_lab.data.corpus import CUT_AT, CUT_FROM, MIN_DOCUMENT, Document, cut, documents, parse_hub_source
 from asi_lab.errors import DataError
 
 HASH_OF_SUBSET = """
@@ -53,10 +53,10 @@ def test_whole_builtin_corpus(tmp_path):
     assert first == second
     corpus = list(documents("builtin"))
     assert first.strip() == sha256(repr(corpus).encode()).hexdigest()
-    assert 6e6 < sum(len(text) for _, text in corpus) < 12e6
-    assert len({key for key, _ in corpus}) == len(corpus)
-    assert len({text for _, text in corpus}) == len(corpus)
-    assert all(MIN_DOCUMENT <= len(text) <= CUT_AT for _, text in corpus)
+    assert 6e6 < sum(len(text) for _, text, _ in corpus) < 12e6
+    assert len({key for key, _, _ in corpus}) == len(corpus)
+    assert len({text for _, text, _ in corpus}) == len(corpus)
+    assert all(MIN_DOCUMENT <= len(text) <= CUT_AT for _, text, _ in corpus)
 
 
 def test_builtin_has_no_paragraph_twice():
@@ -120,20 +120,20 @@ def test_text_files(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfbad byte \xff here\r\nsecond line")
     (tmp_path / "sub" / "a.txt").write_text("Grüße", encoding="utf-8")
     (tmp_path / "empty.txt").write_text(" \n\n")
-    found = [tuple(document) for document in documents(f"text:{tmp_path}/**/*.txt")]
-    assert found == [("b.txt#0", "bad byte � here\nsecond line"), ("sub/a.txt#0", "Grüße")]
+    found = list(documents(f"text:{tmp_path}/**/*.txt"))
+    assert found == [Document("b.txt#0", "bad byte � here\nsecond line"), Document("sub/a.txt#0", "Grüße")]
 
 
 def test_file_names_that_are_not_utf8(tmp_path):
     with open(os.fsencode(tmp_path) + b"/\xe9.txt", "w") as file:  # noqa: PTH123
         file.write("text")
-    assert [key for key, _ in documents(f"text:{tmp_path}/*.txt")] == ["\ufffd.txt#0"]
+    assert [document.key for document in documents(f"text:{tmp_path}/*.txt")] == ["\ufffd.txt#0"]
 
 
 def test_text_pattern_relative_to_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("hello")
-    assert [tuple(document) for document in documents("text:*.txt")] == [("a.txt#0", "hello")]
+    assert list(documents("text:*.txt")) == [Document("a.txt#0", "hello")]
 
 
 def test_text_pattern_without_files(tmp_path):
@@ -172,10 +172,7 @@ def test_hub_dataset_from_a_folder(tmp_path, hub_offline):
     folder.mkdir()
     rows = [{"text": "first", "id": 1}, {"text": "  ", "id": 2}, {"text": "third", "id": 3}]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert [tuple(document) for document in documents(f"hf:{folder}")] == [
-        ("tiny#0", "first"),
-        ("tiny#2", "third"),
-    ]
+    assert list(documents(f"hf:{folder}")) == [Document("tiny#0", "first"), Document("tiny#2", "third")]
 
 
 def test_hub_dataset_without_text_column(tmp_path, hub_offline):

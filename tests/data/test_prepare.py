@@ -12,10 +12,10 @@ import pytest
 
 from asi_lab.data import splits, writer
 from asi_lab.data.corpus import Document
-from asi_lab.data.manifest import load_manifest
+from asi_lab.data.manifest import FILES, Manifest, load_manifest
 from asi_lab.data.prepare import main, prepare
 from asi_lab.data.shards import open_shard
-from asi_lab.data.splits import split_of, with_all_splits
+from asi_lab.data.splits import HELD_OUT_PERCENT, Assigned, part_of, with_all_parts
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.errors import DataError
 from asi_lab.settings import Data
@@ -42,66 +42,96 @@ def documents_of(directory: Path, name: str) -> list[str]:
     return [tokenizer.decode(part[part != tokenizer.eot]) for part in np.split(tokens, ends + 1)[:-1]]
 
 
-def test_splits_hold_all_text_once(source, tmp_path):
+def texts_of(directory: Path) -> dict[str, list[str]]:
+    """The documents of every part."""
+    return {
+        part: documents_of(directory, name)
+        if name.endswith(".bin")
+        else [json.loads(line)["text"] for line in (directory / name).read_text().splitlines()]
+        for part, name in FILES.items()
+    }
+
+
+def test_parts_hold_all_text_once(source, tmp_path):
     manifest = prepare(settings(source), tmp_path / "data")
-    train = documents_of(tmp_path / "data", "train.bin")
-    validation = documents_of(tmp_path / "data", "validation.bin")
-    lines = (tmp_path / "data" / "evaluation.jsonl").read_text().splitlines()
-    evaluation = [json.loads(line) for line in lines]
-    assert all(sorted(document) == ["key", "text"] for document in evaluation)
-    held = {"train": train, "validation": validation, "evaluation": [row["text"] for row in evaluation]}
+    held = texts_of(tmp_path / "data")
     found = [paragraph for texts in held.values() for text in texts for paragraph in text.split("\n\n")]
     assert sorted(found) == sorted(PARAGRAPHS)
+    moved = 0
     for name, texts in held.items():
-        assert {split_of(text) for text in texts} <= {name}
-        split = getattr(manifest, name)
-        assert split.documents == len(texts) > 0
-        assert split.bytes == sum(len(text.encode()) for text in texts)
+        moved += sum(part_of(Document("", text)) != name for text in texts)
+        part = getattr(manifest, name)
+        assert part.documents == len(texts) > 0
+        assert part.bytes == sum(len(text.encode()) for text in texts)
+        assert (part.tokens == 0) == FILES[name].endswith(".jsonl")
+    assert moved <= len(HELD_OUT_PERCENT)  # to parts that would be empty
     assert manifest.train.tokens == len(open_shard(tmp_path / "data", "train.bin"))
-    assert manifest.evaluation.tokens == 0
+    for name in ("evaluation.jsonl", "claims.jsonl"):
+        lines = (tmp_path / "data" / name).read_text().splitlines()
+        assert all(sorted(json.loads(line)) == ["key", "text"] for line in lines)
     assert (manifest.vocab_size, manifest.eot, manifest.dtype) == (400, 399, "uint16")
 
 
-def test_split_shares_and_dependence_on_text_alone():
-    texts = [f"document {n}" for n in range(20_000)]
-    shares = {
-        name: sum(split_of(text) == name for text in texts) / len(texts) for name in ("train", "validation")
+@pytest.mark.parametrize("odds", [0, 1, 2])
+def test_shares_of_the_parts_and_dependence_on_text_alone(odds):
+    parts = [part_of(Document(str(n % 7), f"document {n}", odds)) for n in range(20_000)]
+    for name, percent in HELD_OUT_PERCENT.items():
+        assert parts.count(name) / len(parts) == pytest.approx(odds * percent / 100, abs=0.007)
+    assert parts.count("train") / len(parts) == pytest.approx(1 - 0.21 * odds, abs=0.01)
+
+
+def test_the_split_is_fixed_for_all_time():
+    """A change of this makes another split, with which no older result compares."""
+    parts = [part_of(Document("", f"document {n}")) for n in range(500)]
+    assert {name: parts.index(name) for name in FILES} == {
+        "train": 3,
+        "marks": 66,
+        "validation": 5,
+        "evaluation": 8,
+        "claims": 0,
+        "claims_tasks": 1,
     }
-    assert shares["train"] == pytest.approx(0.90, abs=0.01)
-    assert shares["validation"] == pytest.approx(0.05, abs=0.01)
 
 
 def test_repeated_documents_are_kept_once(tmp_path):
     for name in "abcdefgh":
         (tmp_path / f"{name}.txt").write_text(f"text of {name}")
         (tmp_path / f"{name}-again.txt").write_text(f"text of {name}")
-    manifest = prepare(settings(f"text:{tmp_path}/*.txt", tokenizer="byte"), tmp_path / "data")
-    assert manifest.train.documents + manifest.validation.documents + manifest.evaluation.documents == 8
-    assert not set(documents_of(tmp_path / "data", "train.bin")) & set(
-        documents_of(tmp_path / "data", "validation.bin")
-    )
+    prepare(settings(f"text:{tmp_path}/*.txt", tokenizer="byte"), tmp_path / "data")
+    held = [text for texts in texts_of(tmp_path / "data").values() for text in texts]
+    assert sorted(held) == [f"text of {name}" for name in "abcdefgh"]
 
 
-@pytest.mark.parametrize("count", [3, 4, 7])
+@pytest.mark.parametrize("count", [6, 7, 12])
 @pytest.mark.parametrize("batch", range(10))
-def test_small_corpora_fill_every_split(count, batch):
+def test_small_corpora_fill_every_part(count, batch):
     pieces = [Document(str(n), f"{batch} {n}") for n in range(count)]
-    assigned = with_all_splits([splits.Assigned(split_of(piece.text), piece) for piece in pieces], "text:x")
-    assert {split for split, _ in assigned} == {"train", "validation", "evaluation"}
+    assigned = with_all_parts([Assigned(part_of(piece), piece) for piece in pieces], "text:x")
+    assert {part for part, _ in assigned} == set(FILES)
     assert [document for _, document in assigned] == pieces
+
+
+def test_what_trials_can_read_fills_no_part():
+    shown = [Document(f"shown {n}", f"shown {n}", 0) for n in range(50)]
+    hidden = [Document(f"hidden {n}", f"hidden {n}", 2) for n in range(6)]
+    assigned = with_all_parts([Assigned(part_of(piece), piece) for piece in shown + hidden], "builtin")
+    assert {part for part, _ in assigned} == set(FILES)
+    assert {part for part, document in assigned if document.odds == 0} == {"train"}
+    with pytest.raises(DataError, match="gives 5 different documents"):
+        with_all_parts([Assigned("train", piece) for piece in shown + hidden[:5]], "builtin")
 
 
 def test_too_little_text_says_how_much(tmp_path):
     (tmp_path / "text.txt").write_text("short\n" * 100)
-    with pytest.raises(DataError, match=r"gives 1 different documents.*at least 25,000 characters"):
+    with pytest.raises(DataError, match=r"gives 1 different documents.*at least 50,000 characters"):
         prepare(settings(f"text:{tmp_path}/text.txt"), tmp_path / "data")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.txt"]
 
 
 def test_the_advised_amount_of_text_is_enough(tmp_path):
-    (tmp_path / "text.txt").write_text("\n".join(PARAGRAPHS)[:25_000])
+    (tmp_path / "text.txt").write_text("\n".join(PARAGRAPHS)[:50_000])
     manifest = prepare(settings(f"text:{tmp_path}/text.txt"), tmp_path / "data")
-    assert manifest.validation.documents == manifest.evaluation.documents == 1
+    assert all(getattr(manifest, part).documents > 0 for part in FILES)
 
 
 def test_same_text_and_settings_give_the_same_bytes(source, tmp_path):
@@ -126,8 +156,8 @@ def test_max_tokens_bounds_the_training_shard(source, tmp_path, monkeypatch):
 
 def test_reading_stops_when_every_split_has_enough(source, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "ENCODE_BYTES", 1)
-    monkeypatch.setattr(writer, "ENOUGH_VALIDATION_TOKENS", 1)
-    monkeypatch.setattr(writer, "ENOUGH_EVALUATION_BYTES", 1)
+    monkeypatch.setattr(writer, "ENOUGH_TOKENS", dict.fromkeys(writer.ENOUGH_TOKENS, 1))
+    monkeypatch.setattr(writer, "ENOUGH_TEXT_BYTES", 1)
     monkeypatch.setattr(splits, "HEAD_CHARACTERS", 20_000)
     read = []
     real = writer.Writer.add
@@ -140,7 +170,7 @@ def test_reading_stops_when_every_split_has_enough(source, tmp_path, monkeypatch
 
 
 def test_evaluation_text_is_capped(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "EVALUATION_BYTES", 5_000)
+    monkeypatch.setattr(writer, "MOST_TEXT_BYTES", 5_000)
     manifest = prepare(settings(source), tmp_path / "data")
     assert manifest.evaluation.documents == 1
     assert manifest.evaluation.bytes <= 5_000
@@ -205,12 +235,33 @@ def test_damage_is_found(source, tmp_path):
 def test_other_formats_and_broken_manifests_are_refused(source, tmp_path):
     manifest = prepare(settings(source), tmp_path / "data")
     path = tmp_path / "data" / "manifest.json"
-    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, format=2)))
-    with pytest.raises(DataError, match="format 2, this version reads format 1"):
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, format=3)))
+    with pytest.raises(DataError, match="format 3, this version reads formats up to 2"):
         load_manifest(tmp_path / "data")
     path.write_text('{"format": 1')
     with pytest.raises(DataError, match=r"Cannot read .*manifest.json"):
         load_manifest(tmp_path / "data")
+
+
+def as_format_1(directory: Path, manifest: Manifest) -> None:
+    """Leave what data of format 1 had."""
+    later = {"marks", "claims", "claims_tasks"}
+    for part in later:
+        (directory / FILES[part]).unlink()
+    old = {key: value for key, value in msgspec.to_builtins(manifest).items() if key not in later}
+    gone = {FILES[part] for part in later}
+    old |= {"format": 1, "files": [file for file in old["files"] if file["name"] not in gone]}
+    (directory / "manifest.json").write_bytes(msgspec.json.encode(old))
+
+
+def test_data_of_format_1_is_read_and_not_searched_on(source, tmp_path):
+    manifest = prepare(settings(source), tmp_path / "data")
+    as_format_1(tmp_path / "data", manifest)
+    old = load_manifest(tmp_path / "data", hashes=True)
+    assert (old.format, old.train, old.validation) == (1, manifest.train, manifest.validation)
+    assert (old.marks.documents, old.claims.tokens) == (0, 0)
+    with pytest.raises(DataError, match=r"split by an older version \(format 1\).*Start a new lab"):
+        prepare(settings(source), tmp_path / "data")
 
 
 def command(directory: Path, data: Data) -> list[str]:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asi_lab.data.prepare import prepare
-from asi_lab.data.shards import TokenStream, open_shard, permute, validation_windows
+from asi_lab.data.shards import TokenStream, held_out_windows, open_shard, permute
 from asi_lab.errors import DataError
 from asi_lab.settings import Data
 
@@ -83,20 +83,24 @@ def test_batch_size_does_not_change_the_order(directory):
     assert np.array_equal(np.concatenate([small.batch(step) for step in range(3)]), large.batch(0))
 
 
-def test_validation_windows_are_the_first_ones(directory):
-    shard = open_shard(directory, "validation.bin")
-    windows = validation_windows(directory, CONTEXT, 10 * CONTEXT + 3)
+@pytest.mark.parametrize("name", ["marks.bin", "validation.bin", "claims.bin"])
+def test_held_out_windows_are_the_first_ones_and_share_no_token(directory, name):
+    shard = open_shard(directory, name)
+    windows = held_out_windows(directory, name, CONTEXT, 10 * CONTEXT + 3)
     assert windows.dtype == np.int64
-    assert np.array_equal(windows, windows_of(shard, np.arange(10)))
-    assert len(validation_windows(directory, CONTEXT, 1)) == 1
-    assert len(validation_windows(directory, CONTEXT, 10**9)) == (len(shard) - 1) // CONTEXT
+    assert windows.shape == (10, CONTEXT + 1)
+    assert np.array_equal(windows.flatten(), shard[: 10 * (CONTEXT + 1)])
+    assert len(held_out_windows(directory, name, CONTEXT, 1)) == 1
+    assert len(held_out_windows(directory, name, CONTEXT, 10**9)) == len(shard) // (CONTEXT + 1)
+    whole = held_out_windows(directory, name, len(shard) - 1, 1)
+    assert np.array_equal(whole[0], shard)
 
 
 def test_context_longer_than_the_shard(directory):
     with pytest.raises(DataError, match="too few for one window of 10,000,001"):
         TokenStream(directory, 10_000_000, batch=1, seed=0)
     with pytest.raises(DataError, match="too few for one window"):
-        validation_windows(directory, 10_000_000, 100)
+        held_out_windows(directory, "marks.bin", 10_000_000, 100)
 
 
 def test_negative_step(directory):

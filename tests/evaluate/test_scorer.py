@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import msgspec
 import numpy as np
@@ -119,11 +120,11 @@ def run_here(
 
 
 @pytest.fixture(scope="module")
-def lab_data(tmp_path_factory: pytest.TempPathFactory, evaluation_text: dict[str, str]) -> Path:
+def lab_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = tmp_path_factory.mktemp("texts")
-    for key, text in evaluation_text.items():
+    for key, text in topics.items():
         for part in range(0, len(text), 1000):
-            (texts / f"{key.split('/')[1]}-{part}.txt").write_text(text[part : part + 1000], encoding="utf-8")
+            (texts / f"{key}-{part}.txt").write_text(text[part : part + 1000], encoding="utf-8")
     directory = tmp_path_factory.mktemp("lab") / "data"
     prepare(Data(source=f"text:{texts}/*.txt", tokenizer="bpe:400"), directory)
     build_tasks(directory, directory / "tasks", 0, 20, Tokenizer.load(directory))
