@@ -335,7 +335,7 @@ class LocalExecutor:
         self._starter.shutdown()
 
 
-def policy_of(settings: Settings, readable: Sequence[Path]) -> Policy:
+def policy_of(settings: Settings, readable: Sequence[Path], hidden: Sequence[Path] = ()) -> Policy:
     """The policy of a lab's trials; each gets its own workspace. What one process allocates is bounded on a
     CPU alone: GPU drivers reserve far more than they use. Processes are counted by user, those of all slots
     together; whoever watches a trial counts its own."""
@@ -345,6 +345,7 @@ def policy_of(settings: Settings, readable: Sequence[Path]) -> Policy:
     return Policy(
         workspace="",
         readable=tuple(map(str, readable)),
+        hidden=tuple(map(str, hidden)),
         devices=devices,
         memory_bytes=0 if devices else int(limits.memory_gb * gigabyte) + MEMORY_MARGIN,
         file_bytes=int(limits.disk_gb * gigabyte),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from asi_lab.sandbox.policy import Policy, system_paths
+from asi_lab.sandbox.policy import Policy, is_below, system_paths
 
 PROGRAM = "bwrap"
 
@@ -46,6 +47,8 @@ def arguments(policy: Policy, environment: dict[str, str], filter_descriptor: in
         command += ["--ro-bind", "/sys", "/sys"]
         for device in policy.devices:
             command += ["--dev-bind", device, device]
+    for path in policy.hidden:
+        command += _cover(path, bound)
     command += ["--bind", policy.workspace, policy.workspace]
     return (*command, "--seccomp", str(filter_descriptor), "--")
 
@@ -55,6 +58,16 @@ def _folders(paths: Iterable[str]) -> list[str]:
     other users."""
     above = (str(parent) for path in paths for parent in reversed(Path(path).parents[:-1]))
     return [folder for folder in dict.fromkeys(above) if folder not in ("/tmp", "/dev", "/dev/shm")]
+
+
+def _cover(path: str, bound: Iterable[str]) -> list[str]:
+    """Lay something empty over what is bound and hidden; what is not bound needs no cover."""
+    place = Path(path).resolve()
+    if not place.exists() or not is_below(str(place), [str(Path(root).resolve()) for root in bound]):
+        return []
+    if place.is_dir():
+        return ["--perms", "0555", "--tmpfs", str(place), "--remount-ro", str(place)]
+    return ["--ro-bind", os.devnull, str(place)]
 
 
 def _bind(path: str) -> list[str]:

@@ -75,7 +75,7 @@ def _confine(level: Level, policy: Policy) -> None:
         own = [f"/proc/{name}" for name in (*PROC, "self", "thread-self")]
         readable = [*system_paths(), *policy.readable, *own, *(["/sys"] if policy.devices else [])]
         plain = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"]
-        landlock.restrict(readable, [policy.workspace, "/dev/shm"], [*plain, *policy.devices])
+        landlock.restrict(readable, [policy.workspace, "/dev/shm"], [*plain, *policy.devices], policy.hidden)
         seccomp.build(sockets=False).load()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -122,7 +123,7 @@ WORK = {
 }
 
 
-def run(level: Level, code: str, folder) -> subprocess.CompletedProcess[str]:
+def run(level: Level, code: str, folder, *arguments: str, **rules) -> subprocess.CompletedProcess[str]:
     for name in ("tmp", "cache"):
         (folder / name).mkdir()
     environment = {
@@ -134,7 +135,9 @@ def run(level: Level, code: str, folder) -> subprocess.CompletedProcess[str]:
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
     }
     command = Sandbox(level).command(
-        Policy(str(folder), memory_bytes=6 * 2**30), [sys.executable, "-c", code], environment
+        Policy(str(folder), **{"memory_bytes": 6 * 2**30} | rules),
+        [sys.executable, "-c", code, *arguments],
+        environment,
     )
     return subprocess.run(
         command.argv,
@@ -154,6 +157,47 @@ def test_what_candidates_need_works_inside(level, name, tmp_path):
     done = run(level, WORK[name], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() in ("7", "tensor(3.)")
+
+
+SEEN = """
+import importlib, json, sys
+def read(path):
+    try:
+        return open(path).read()
+    except OSError:
+        return ""
+def found(name):
+    try:
+        return name if importlib.import_module(name).__file__ else ""
+    except OSError:
+        return ""
+shown = sys.argv[1]
+files = "plain", "hidden", "deep/plain", "deep/folder/hidden", "deep/folder/below/hidden", "link", "way/hidden"
+packages = {name: found(name) for name in ("rich", "yaml")}
+print(json.dumps(packages | {name: read(f"{shown}/{name}") for name in files}))
+"""
+
+
+@pytest.mark.parametrize("level", HELD_HERE)
+def test_what_is_hidden_cannot_be_read_and_what_lies_beside_it_can(level, tmp_path):
+    """Files, folders with all below them, packages of Python, and what links lead to."""
+    shown = tmp_path / "shown"
+    files = "plain", "hidden", "deep/plain", "deep/folder/hidden", "deep/folder/below/hidden"
+    for name in files:
+        (shown / name).parent.mkdir(parents=True, exist_ok=True)
+        (shown / name).write_text(name)
+    (shown / "link").symlink_to(shown / "hidden")
+    (shown / "way").symlink_to(shown / "deep/folder")
+    package = importlib.util.find_spec("rich").submodule_search_locations[0]
+    hidden = [str(shown / "way"), str(shown / "hidden"), package, str(shown / "none"), "/elsewhere"]
+    (tmp_path / "work").mkdir()
+    done = run(level, SEEN, tmp_path / "work", str(shown), readable=(str(shown),), hidden=tuple(hidden))
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout)
+    everything = {name: name for name in files} | {"link": "hidden", "way/hidden": "deep/folder/hidden"}
+    everything |= {"rich": "rich", "yaml": "yaml"}
+    open_still = everything if level is LAST else {"plain", "deep/plain", "yaml"}
+    assert seen == {name: text if name in open_still else "" for name, text in everything.items()}
 
 
 @pytest.mark.slow
