@@ -165,7 +165,7 @@ class LocalTrio:
 
     def _begin(self, worker: Worker, folder: str, ends: tuple[int, int]) -> None:
         """Start what runs candidate code, confined to a workspace of its own."""
-        workspace = self._workspaces[worker] = Workspace(self.directory / folder)
+        workspace = self._workspaces[worker] = Workspace(self.directory / folder, self._policy.file_bytes)
         policy = msgspec.structs.replace(self._policy, workspace=str(workspace.path))
         if worker == "server":
             policy = msgspec.structs.replace(policy, readable=())

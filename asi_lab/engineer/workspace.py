@@ -10,11 +10,14 @@ import shutil
 import stat
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 MOST_ENTRIES = 20_000
 """A working directory with more files than this counts as too full, however small they are."""
 
+
+CHUNK_BYTES = 2**22
 
 COMPILED = ("inductor", "triton")
 """What torch.compile and Triton keep in a trial's cache."""
@@ -28,10 +31,11 @@ class Tampered(Exception):
 
 
 class Workspace:
-    """The directory `work` of a pair, and what is put into it and taken out."""
+    """The working directory of a trial or a server, and what is put into it and taken out."""
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory
+    def __init__(self, directory: Path, most_bytes: int = 2**30) -> None:
+        """`most_bytes` bounds a file that is taken out of it."""
+        self.path, self._most_bytes = directory, most_bytes
         for name in ("tmp", "cache"):
             (directory / name).mkdir(parents=True)
 
@@ -40,23 +44,30 @@ class Workspace:
         shutil.copyfile(source, self.path / name)
         (self.path / name).chmod(0o644)
 
-    def take(self, name: str, destination: Path, pulse: object = None) -> None:
-        """Move a plain file out of it, over `destination`, which lies on the same disk.
+    def take(self, name: str, destination: Path, pulse: Callable[[], object] = lambda: None) -> None:
+        """Copy a plain file out of it, over `destination`, and delete it; `pulse` is called after every
+        chunk. Whoever still holds the file open can no longer change what was copied.
 
         Raises:
-            Tampered: there is no file of that name, or it is a link, has other names or is no file at all.
+            Tampered: there is no file of that name, or it is a link, has other names, is no file at all or
+                larger than a trial may write.
         """
         incoming = destination.with_name(f".incoming-{destination.name}")
         try:
-            (self.path / name).rename(incoming)
+            descriptor = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise Tampered(f"left no {name}: {error.strerror}") from None
-        found = incoming.lstat()
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            remove_tree(incoming)
-            raise Tampered(f"left something else than a plain file as {name}")
-        incoming.chmod(0o644)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+                raise Tampered(f"left something else than a plain file as {name}")
+            if found.st_size > self._most_bytes:
+                raise Tampered(f"left {found.st_size:,} bytes as {name}, limit {self._most_bytes:,}")
+            _copy(descriptor, incoming, found.st_size, pulse)
+        finally:
+            os.close(descriptor)
         incoming.replace(destination)
+        remove_tree(self.path / name)
 
     def warm(self, compiled: Path) -> None:
         """Copy what trusted trials compiled into the caches, for the trial to use and to change."""
@@ -104,6 +115,15 @@ class Workspace:
         except OSError:  # a path too long, a directory closed to us
             return float("inf")
         return total
+
+
+def _copy(source: int, destination: Path, size: int, pulse: Callable[[], object]) -> None:
+    """Copy up to `size` bytes: a file can grow or shrink meanwhile."""
+    with destination.open("wb") as file:
+        while size > 0 and (chunk := os.read(source, min(size, CHUNK_BYTES))):
+            file.write(chunk)
+            size -= len(chunk)
+            pulse()
 
 
 def remove_tree(path: Path) -> None:

@@ -9,6 +9,7 @@ import ctypes
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from asi_lab.sandbox.policy import is_below
 
@@ -98,10 +99,9 @@ def _shown(path: str, hidden: list[str]) -> Iterator[tuple[str, int]]:
         yield path, READ
         return
     yield path, READ_DIR
-    for name in os.listdir(path):
-        entry = f"{path.rstrip('/')}/{name}"
-        if not os.path.islink(entry):
-            yield from _shown(entry, hidden)
+    for entry in Path(path).iterdir():
+        if not entry.is_symlink():
+            yield from _shown(str(entry), hidden)
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

@@ -26,9 +26,9 @@ class Policy(msgspec.Struct, frozen=True):
 
     `workspace` is the only directory it can write to, `readable` are files and directories it can read
     besides the system, Python and this package, and `hidden` those below all of these whose contents it
-    cannot read all the same, but for the level limits. `memory_bytes` bounds what a process allocates, 0 leaves
-    that to whoever watches. `processes` counts threads too. `cpu_seconds` are those of one process. `uid` is
-    whom the program runs as where root starts it, None for whoever starts it.
+    cannot read all the same, but for the level limits. `memory_bytes` bounds what a process allocates, 0
+    leaves that to whoever watches. `processes` counts threads too. `cpu_seconds` are those of one process.
+    `uid` is whom the program runs as where root starts it, None for whoever starts it.
     """
 
     workspace: str

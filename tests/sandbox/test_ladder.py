@@ -171,8 +171,7 @@ def found(name):
         return name if importlib.import_module(name).__file__ else ""
     except OSError:
         return ""
-shown = sys.argv[1]
-files = "plain", "hidden", "deep/plain", "deep/folder/hidden", "deep/folder/below/hidden", "link", "way/hidden"
+shown, *files = sys.argv[1:]
 packages = {name: found(name) for name in ("rich", "yaml")}
 print(json.dumps(packages | {name: read(f"{shown}/{name}") for name in files}))
 """
@@ -191,7 +190,8 @@ def test_what_is_hidden_cannot_be_read_and_what_lies_beside_it_can(level, tmp_pa
     package = importlib.util.find_spec("rich").submodule_search_locations[0]
     hidden = [str(shown / "way"), str(shown / "hidden"), package, str(shown / "none"), "/elsewhere"]
     (tmp_path / "work").mkdir()
-    done = run(level, SEEN, tmp_path / "work", str(shown), readable=(str(shown),), hidden=tuple(hidden))
+    rules = {"readable": (str(shown),), "hidden": tuple(hidden)}
+    done = run(level, SEEN, tmp_path / "work", str(shown), *files, "link", "way/hidden", **rules)
     assert done.returncode == 0, done.stderr[-2000:]
     seen = json.loads(done.stdout)
     everything = {name: name for name in files} | {"link": "hidden", "way/hidden": "deep/folder/hidden"}
