@@ -51,7 +51,7 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                pass_fds=(*ends.values(), *command.descriptors),
+                pass_fds=tuple(ends.values()),
                 env=command.environment,
                 cwd=cwd,
                 start_new_session=True,

@@ -12,15 +12,20 @@ from asi_lab.sandbox.policy import Policy, is_below, system_paths
 PROGRAM = "bwrap"
 
 
-def arguments(policy: Policy, environment: dict[str, str], filter_descriptor: int) -> tuple[str, ...]:
-    """The command line of `bwrap` up to the program to run.
+TEMPORARY = {"/tmp": "tmp", "/dev/shm": "shm"}
+"""Folders of the workspace that lie in these places: what is written there counts as disk, not as nobody's
+memory."""
 
-    New user, process, network, IPC, host name and control group namespaces; an own /proc, /dev, /tmp and
-    /dev/shm; only the workspace can be written to. `filter_descriptor` holds the system call filter. A
-    program that is to run as another user needs no user namespace, but may change its user once.
+
+def arguments(policy: Policy, environment: dict[str, str]) -> tuple[str, ...]:
+    """The command line of `bwrap` up to the guard to run, which is the first process of its namespace.
+
+    New user, process, network, IPC, host name and control group namespaces; an own /proc and /dev; only the
+    workspace can be written to, which must hold the folders of `TEMPORARY`. A program that is to run as
+    another user needs no user namespace, but may change its user once.
     """
     program = shutil.which(PROGRAM) or PROGRAM
-    command = [program, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    command = [program, "--unshare-pid", "--as-pid-1", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += [
         "--unshare-cgroup-try",
         "--die-with-parent",
@@ -36,8 +41,8 @@ def arguments(policy: Policy, environment: dict[str, str], filter_descriptor: in
     for name, value in environment.items():
         command += ["--setenv", name, value]
     command += ["--proc", "/proc", "--dev", "/dev"]
-    for place in ("/tmp", "/dev/shm"):
-        command += ["--perms", "1777", "--size", str(policy.temporary_bytes), "--tmpfs", place]
+    for place, folder in TEMPORARY.items():
+        command += ["--bind", str(Path(policy.workspace, folder)), place]
     bound = [*system_paths(), *policy.readable]
     for folder in _folders([*bound, policy.workspace]):
         command += ["--perms", "0755", "--dir", folder]
@@ -50,7 +55,7 @@ def arguments(policy: Policy, environment: dict[str, str], filter_descriptor: in
     for path in policy.hidden:
         command += _cover(path, bound)
     command += ["--bind", policy.workspace, policy.workspace]
-    return (*command, "--seccomp", str(filter_descriptor), "--")
+    return (*command, "--remount-ro", "/dev", "--remount-ro", "/", "--")
 
 
 def _folders(paths: Iterable[str]) -> list[str]:

@@ -187,7 +187,6 @@ def _try(level: Level) -> str:
             done = subprocess.run(
                 command.argv,
                 env=command.environment,
-                pass_fds=command.descriptors,
                 cwd=workspace,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

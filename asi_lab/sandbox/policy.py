@@ -40,7 +40,6 @@ class Policy(msgspec.Struct, frozen=True):
     processes: int = 512
     open_files: int = 4096
     cpu_seconds: int = 24 * 3600
-    temporary_bytes: int = 2**30
     uid: int | None = None
 
 

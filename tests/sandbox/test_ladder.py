@@ -142,7 +142,6 @@ def run(level: Level, code: str, folder, *arguments: str, **rules) -> subprocess
     return subprocess.run(
         command.argv,
         env=command.environment,
-        pass_fds=command.descriptors,
         cwd=folder,
         capture_output=True,
         text=True,
@@ -154,6 +153,8 @@ def run(level: Level, code: str, folder, *arguments: str, **rules) -> subprocess
 @pytest.mark.parametrize("level", HELD_HERE)
 @pytest.mark.parametrize("name", WORK)
 def test_what_candidates_need_works_inside(level, name, tmp_path):
+    if name == "shared memory" and level is MIDDLE:
+        pytest.skip("what others share is not taken apart at this level, so nothing is shared")
     done = run(level, WORK[name], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() in ("7", "tensor(3.)")
@@ -221,9 +222,15 @@ def test_the_environment_is_exactly_what_is_given(level, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("level", HELD_HERE)
 @pytest.mark.parametrize(
-    ("code", "status"), [("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137)]
+    ("code", "status"),
+    [
+        ("raise SystemExit(3)", 3),
+        ("import os; os.kill(os.getpid(), 9)", 137),
+        ("import os; os._exit(137)", 127),
+        ("import os; os._exit(128)", 127),
+    ],
 )
-def test_the_exit_status_is_passed_on(level, code, status, tmp_path):
+def test_the_exit_status_is_passed_on_and_only_a_signal_looks_like_one(level, code, status, tmp_path):
     assert run(level, code, tmp_path).returncode == status
 
 
