@@ -3,8 +3,8 @@
     python -m asi_lab.sandbox.confine LEVEL POLICY PROGRAM [ARGUMENT]...
 
 This process stays behind as a guard: it becomes the parent of whatever the program leaves behind, so that
-nothing outlives the program, it dies with the engine, and its word alone says whether the program was ended by
-a signal. At the level bubblewrap the namespaces are already there, of whose processes it is the first.
+nothing outlives the program, it dies with the engine, and its word alone says whether the program was ended
+by a signal. At the level bubblewrap the namespaces are already there, of whose processes it is the first.
 """
 
 from __future__ import annotations
