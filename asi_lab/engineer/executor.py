@@ -228,22 +228,22 @@ class LocalTrio:
     def health(self) -> Health:
         """How the processes are."""
         process, scorer = self._processes[self.at_work], self._processes.get("scorer")
-        resident, processes = process.usage()
+        written, usage = self._workspaces[self.at_work].used_bytes(), process.usage()
         return Health(
             at_work=self.at_work,
             exit=process.exit_status(),
             scorer_exit=scorer.exit_status() if scorer else None,
             said_all=all(key.data != self.at_work for key in self._selector.get_map().values()),
-            resident_bytes=resident,
+            resident_bytes=usage.resident_bytes,
             printed_bytes=process.log_bytes(),
-            written_bytes=self._workspaces[self.at_work].used_bytes(),
-            processes=processes,
+            written_bytes=written + usage.nameless_bytes,
+            processes=usage.tasks,
             cpu_seconds=self.cpu_seconds(),
         )
 
     def cpu_seconds(self) -> float:
         """Processor seconds of the trial and all its processes."""
-        return self._processes["trial"].cpu_seconds()
+        return self._processes["trial"].usage().cpu_seconds
 
     def said(self, source: Source) -> str:
         """The end of what one of the processes printed."""

@@ -5,17 +5,23 @@ Names are never followed: a trial can leave links, devices, pipes, millions of f
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 MOST_ENTRIES = 20_000
 """A working directory with more files than this counts as too full, however small they are."""
 
+
+MOST_WALKS = 4
+COARSE_NANOSECONDS = 20_000_000
+"""The kernel's clock for files lags behind by a tick."""
 
 CHUNK_BYTES = 2**22
 
@@ -98,23 +104,40 @@ class Workspace:
             fresh.rename(compiled)
 
     def used_bytes(self) -> float:
-        """Bytes on disk of all that lies in it; infinite where that cannot be told in reasonable time."""
-        total, entries, waiting = 0, 0, [str(self.path)]
+        """Bytes on disk of all that lies in it; infinite where that cannot be told in reasonable time.
+
+        A trial can move a folder from where nobody has looked yet to where somebody has. So where anything
+        changed its place meanwhile, we look again, and what was seen once counts.
+        """
+        seen: dict[int, int] = {}
+        try:
+            for _ in range(MOST_WALKS):
+                if self._walk(seen):
+                    break
+        except OSError:  # a path too long, a directory closed to us, too many of them
+            return float("inf")
+        return sum(seen.values())
+
+    def _walk(self, seen: dict[int, int]) -> bool:
+        """Add the bytes of all entries by their inodes; returns whether all stayed in their places."""
+        entries, waiting, looked_at = 0, [str(self.path)], set()
+        begun = time.time_ns() - COARSE_NANOSECONDS
         try:
             while waiting:
-                with os.scandir(waiting.pop()) as found:
+                folder = waiting.pop()
+                looked_at.add(folder)
+                with os.scandir(folder) as found:
                     for entry in found:
                         entries += 1
                         if entries > MOST_ENTRIES:
-                            return float("inf")
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
-                        if entry.is_dir(follow_symlinks=False):
+                            raise OSError(errno.EFBIG, "too many entries")
+                        status = entry.stat(follow_symlinks=False)
+                        seen[status.st_ino] = status.st_blocks * 512
+                        if stat.S_ISDIR(status.st_mode):
                             waiting.append(entry.path)
-        except FileNotFoundError:  # it works while we look
-            return total
-        except OSError:  # a path too long, a directory closed to us
-            return float("inf")
-        return total
+            return all(os.lstat(folder).st_ctime_ns < begun for folder in looked_at)
+        except FileNotFoundError:
+            return False
 
 
 def _copy(source: int, destination: Path, size: int, pulse: Callable[[], object]) -> None:

@@ -101,3 +101,42 @@ def test_what_is_no_plain_file_of_one_name_is_not_taken(tmp_path, kind):
     with pytest.raises(Tampered, match="weights"):
         workspace.take("weights", taken)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["secret", "work"]
+
+
+def test_what_moves_while_it_is_counted_counts_once(tmp_path, monkeypatch):
+    """A folder goes from where nobody has looked to where somebody has, just in time."""
+    workspace, looked_at = Workspace(tmp_path / "work"), []
+    (workspace.path / "tmp/big").mkdir()
+    (workspace.path / "tmp/big/file").write_bytes(b"x" * 2**20)
+    look = os.scandir
+
+    def scandir(folder: str):
+        name = Path(folder).name
+        if name in ("tmp", "cache") and name not in looked_at:
+            other = {"tmp": "cache", "cache": "tmp"}[name]
+            if (workspace.path / name / "big").exists():
+                (workspace.path / name / "big").rename(workspace.path / other / "big")
+        looked_at.append(name)
+        return look(folder)
+
+    quiet = workspace.used_bytes()
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert workspace.used_bytes() == quiet > 2**20
+    assert looked_at.count("work") > 1
+
+
+def test_a_file_of_two_names_counts_once(tmp_path):
+    workspace = Workspace(tmp_path / "work")
+    (workspace.path / "one").write_bytes(b"x" * 2**20)
+    before = workspace.used_bytes()
+    (workspace.path / "two").hardlink_to(workspace.path / "one")
+    assert workspace.used_bytes() == before
+
+
+def test_too_many_entries_are_too_full(tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path / "work")
+    monkeypatch.setattr(module, "MOST_ENTRIES", 3)
+    assert workspace.used_bytes() < float("inf")
+    for name in ("a", "b"):
+        (workspace.path / name).touch()
+    assert workspace.used_bytes() == float("inf")
