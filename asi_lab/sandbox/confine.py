@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import select
 import signal
 import sys
 import time
@@ -54,6 +55,8 @@ def main() -> NoReturn:
     """Entry point; guards the program and exits with its status: below 128 its own, 128 + n for signal n."""
     level, policy = Level(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Policy)
     program = sys.argv[3:]
+    if _is_forsaken():
+        sys.exit(OTHER_FAILURE)
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # the program cannot write into its guard
     child = os.fork()
@@ -67,6 +70,14 @@ def main() -> NoReturn:
     if code < 0:
         os._exit(FIRST_SIGNAL_CODE - code)
     os._exit(code if code < FIRST_SIGNAL_CODE else OTHER_FAILURE)
+
+
+def _is_forsaken() -> bool:
+    """Whether nobody is left who could give the program its job. An engine that dies while bubblewrap forks
+    takes bubblewrap with it, but not what has just been forked."""
+    stdin = select.poll()
+    stdin.register(0, select.POLLIN)
+    return stdin.poll(0) == [(0, select.POLLHUP)]
 
 
 def _confine(level: Level, policy: Policy) -> None:

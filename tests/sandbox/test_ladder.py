@@ -143,6 +143,7 @@ def run(level: Level, code: str, folder, *arguments: str, **rules) -> subprocess
         command.argv,
         env=command.environment,
         cwd=folder,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
