@@ -276,6 +276,29 @@ def attempt(act):
         print(type(error).__name__, error, flush=True)
 """
 
+BLOCK_BYTES, BLOCKS = 2**25, 17
+"""More than a trial may keep resident, of pieces that fit into one file."""
+
+
+def hoard(name: str, code: str, open_at: frozenset[Level] = ALL_OPEN) -> Attack:
+    """An attack that holds block after block in a place, by its function `hold`, and counts them."""
+    loop = (
+        f"BLOCK, count = bytes([7]) * {BLOCK_BYTES}, 0\n{code}"
+        f"for i in range({BLOCKS}):\n    try:\n        hold(i)\n    except (OSError, AssertionError):\n"
+        f"        break\n    count += 1\n    time.sleep(0.02 if count < {BLOCKS} else 0.7)\n"
+        "    print(count, flush=True)\n"
+    )
+    return Attack(f"hold memory or disk {name}", loop, held_little, open_at)
+
+
+def held_little(world: World, outcome: Outcome) -> bool:
+    """Not all blocks, and nothing that stays."""
+    left = [file for place in ("/dev/shm", "/tmp", "/dev", "/") for file in Path(place).glob("attack-*-*-*")]
+    for file in left:
+        file.unlink()
+    return not left and last_number(outcome) < BLOCKS and nobody_left(world, outcome)
+
+
 ATTACKS = (
     # secrets
     Attack("read ~/.ssh", TRY + "attempt(lambda: open(V['secret']).read())", secret_kept),
@@ -384,6 +407,41 @@ ATTACKS = (
         "    print(i, flush=True)\n",
         within(last_number, 20),
         NOWHERE,
+    ),
+    hoard(
+        "in memory without a name",
+        "def hold(i):\n    file = os.memfd_create(str(i))\n    os.write(file, BLOCK)\n",
+        NOWHERE,
+    ),
+    hoard(
+        "in shared memory that it looks away from",
+        "import mmap\nheld = []\ndef hold(i):\n    held.append(mmap.mmap(-1, len(BLOCK)))\n"
+        "    held[-1].write(BLOCK)\n    held[-1].madvise(mmap.MADV_DONTNEED)\n",
+    ),
+    hoard("in /dev/shm", "def hold(i):\n    open(f'/dev/shm/{V[\"tag\"]}-{i}', 'wb').write(BLOCK)\n"),
+    hoard("in /", "def hold(i):\n    open(f'/{V[\"tag\"]}-{i}', 'wb').write(BLOCK)\n"),
+    hoard("in /dev", "def hold(i):\n    open(f'/dev/{V[\"tag\"]}-{i}', 'wb').write(BLOCK)\n"),
+    hoard("in /tmp", "def hold(i):\n    open(f'/tmp/{V[\"tag\"]}-{i}', 'wb').write(BLOCK)\n"),
+    hoard(
+        "in System V's segments",
+        "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.shmat.restype = ctypes.c_void_p\n"
+        "def hold(i):\n    number = libc.shmget(0, len(BLOCK), 0o1600)\n    assert number >= 0\n"
+        "    place = libc.shmat(number, None, 0)\n    libc.shmctl(number, 0, None)\n"
+        "    ctypes.memmove(place, BLOCK, len(BLOCK))\n"
+        "    libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(len(BLOCK)), 4)\n",
+    ),
+    hoard(
+        "in files that it deletes",
+        "held = []\ndef hold(i):\n    held.append(open(str(i), 'wb', buffering=0))\n    os.unlink(str(i))\n"
+        "    for _ in range(4):\n        held[-1].write(BLOCK[:2**23])\n",
+        NOWHERE,
+    ),
+    hoard(
+        "in files that it deletes, hiding what it has open",
+        "import ctypes\nctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n"
+        "held = []\ndef hold(i):\n    held.append(open(str(i), 'wb', buffering=0))\n    os.unlink(str(i))\n"
+        "    for _ in range(4):\n        held[-1].write(BLOCK[:2**23])\n",
+        NOWHERE if os.geteuid() == 0 else ALL_OPEN,
     ),
     Attack("endless loop", "while True:\n    pass\n", ended_in_time, NOWHERE),
     Attack(
