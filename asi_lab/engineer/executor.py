@@ -157,7 +157,8 @@ class LocalTrio:
                 self._begin("server", "serve", (to_server, from_server))
                 environment = _scorer_environment(directory) | self._seen
                 ends = dict(zip(SCORER_ENDS, (*by_trial, *by_server), strict=True))
-                command = Command(_python("asi_lab.evaluate.scorer"), environment)
+                limit = f"--memory-bytes={policy.memory_bytes}"
+                command = Command((*_python("asi_lab.evaluate.scorer"), limit), environment)
                 self._processes["scorer"] = Process(command, ends, directory / "scorer.log", directory)
         self._selector = selectors.DefaultSelector()
         for source, process in self._processes.items():

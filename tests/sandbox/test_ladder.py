@@ -57,6 +57,20 @@ def test_the_probe_is_quick_to_tell_what_holds_and_leaves_nothing(tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folders_of_probes_that_were_killed_go_with_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    names = f"{ended.pid}-abc/secret", f"{os.getpid()}-abc/secret", "other/secret", "12x-abc/secret"
+    for name in names:
+        file = tmp_path / f"asi-lab-probe-{name}"
+        file.parent.mkdir()
+        file.touch()
+    ladder._try(LAST)
+    left = sorted(path.name.removeprefix("asi-lab-probe-") for path in tmp_path.iterdir())
+    assert left == sorted([f"{os.getpid()}-abc", "other", "12x-abc"])
+
+
 def test_a_level_that_lets_a_canary_through_does_not_hold(monkeypatch):
     """Here the strongest level is replaced by the weakest one."""
     command = Sandbox.command
