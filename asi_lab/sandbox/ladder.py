@@ -31,16 +31,19 @@ UNCOVERED = {
         "faults of the kernel and of the GPU driver",
         "load on processor, disk and GPU within the limits",
         "what can be learnt from timing",
+        "the kernel's buffers of pipes and sockets, and deleted files on their way through them",
+        "processor time of short-lived children that their parent does not wait for",
     ),
     Level.LANDLOCK: (
-        "existence, sizes and dates of files, though not their contents",
-        "/dev/shm, which is shared with your other programs",
+        "names, sizes and dates of files, though not their contents",
         "all that level bubblewrap does not cover",
     ),
     Level.LIMITS: (
         "your files: candidate code can read and change what you can",
         "the network, and your other programs",
         "secrets of other processes of yours, by /proc",
+        "memory in /dev/shm, in queues and segments of System V, and shared memory that is not mapped",
+        "a trial that ends its guard, which then outlives the search",
     ),
 }
 """What each level leaves open. `uncovered` adds what depends on who asks."""
