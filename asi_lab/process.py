@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
+import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import psutil
 
@@ -28,6 +31,27 @@ def die_with_parent(number: int = signal.SIGKILL) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def bound_to_me(argv: Sequence[str]) -> tuple[str, ...]:
+    """The command line that runs `argv` so that it is killed when this process dies, from before its own
+    first instruction; `argv` itself where util-linux is missing. A parent that died before the kernel was
+    asked is found by comparing."""
+    setpriv = _setpriv()
+    if setpriv is None:
+        return tuple(argv)
+    mine = f'[ "$PPID" = {os.getpid()} ] && exec "$@"'
+    return (setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", mine, "sh", *argv)
+
+
+@functools.cache
+def _setpriv() -> str | None:
+    """The program of util-linux, where it knows how to ask for this."""
+    program = shutil.which("setpriv")
+    if program is None:
+        return None
+    tried = subprocess.run([program, "--pdeathsig", "KILL", "--", "true"], capture_output=True, check=False)
+    return program if tried.returncode == 0 else None
 
 
 def tune_allocator() -> None:

@@ -157,7 +157,8 @@ class LocalTrio:
                 self._begin("server", "serve", (to_server, from_server))
                 environment = _scorer_environment(directory) | self._seen
                 ends = dict(zip(SCORER_ENDS, (*by_trial, *by_server), strict=True))
-                command = Command(_python("asi_lab.evaluate.scorer"), environment)
+                limit = f"--memory-bytes={policy.memory_bytes}"
+                command = Command((*_python("asi_lab.evaluate.scorer"), limit), environment)
                 self._processes["scorer"] = Process(command, ends, directory / "scorer.log", directory)
         self._selector = selectors.DefaultSelector()
         for source, process in self._processes.items():
@@ -165,7 +166,7 @@ class LocalTrio:
 
     def _begin(self, worker: Worker, folder: str, ends: tuple[int, int]) -> None:
         """Start what runs candidate code, confined to a workspace of its own."""
-        workspace = self._workspaces[worker] = Workspace(self.directory / folder)
+        workspace = self._workspaces[worker] = Workspace(self.directory / folder, self._policy.file_bytes)
         policy = msgspec.structs.replace(self._policy, workspace=str(workspace.path))
         if worker == "server":
             policy = msgspec.structs.replace(policy, readable=())
@@ -228,22 +229,22 @@ class LocalTrio:
     def health(self) -> Health:
         """How the processes are."""
         process, scorer = self._processes[self.at_work], self._processes.get("scorer")
-        resident, processes = process.usage()
+        written, usage = self._workspaces[self.at_work].used_bytes(), process.usage()
         return Health(
             at_work=self.at_work,
             exit=process.exit_status(),
             scorer_exit=scorer.exit_status() if scorer else None,
             said_all=all(key.data != self.at_work for key in self._selector.get_map().values()),
-            resident_bytes=resident,
+            resident_bytes=usage.resident_bytes,
             printed_bytes=process.log_bytes(),
-            written_bytes=self._workspaces[self.at_work].used_bytes(),
-            processes=processes,
+            written_bytes=written + usage.nameless_bytes,
+            processes=usage.tasks,
             cpu_seconds=self.cpu_seconds(),
         )
 
     def cpu_seconds(self) -> float:
         """Processor seconds of the trial and all its processes."""
-        return self._processes["trial"].cpu_seconds()
+        return self._processes["trial"].usage().cpu_seconds
 
     def said(self, source: Source) -> str:
         """The end of what one of the processes printed."""
@@ -335,7 +336,7 @@ class LocalExecutor:
         self._starter.shutdown()
 
 
-def policy_of(settings: Settings, readable: Sequence[Path]) -> Policy:
+def policy_of(settings: Settings, readable: Sequence[Path], hidden: Sequence[Path] = ()) -> Policy:
     """The policy of a lab's trials; each gets its own workspace. What one process allocates is bounded on a
     CPU alone: GPU drivers reserve far more than they use. Processes are counted by user, those of all slots
     together; whoever watches a trial counts its own."""
@@ -345,6 +346,7 @@ def policy_of(settings: Settings, readable: Sequence[Path]) -> Policy:
     return Policy(
         workspace="",
         readable=tuple(map(str, readable)),
+        hidden=tuple(map(str, hidden)),
         devices=devices,
         memory_bytes=0 if devices else int(limits.memory_gb * gigabyte) + MEMORY_MARGIN,
         file_bytes=int(limits.disk_gb * gigabyte),

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
-import psutil
 
 from asi_lab import protocol
+from asi_lab.engineer.usage import Tree, Usage
+from asi_lab.process import bound_to_me
 from asi_lab.protocol import MOST_LINE_BYTES, Report, ScoreJob, ServeJob, TrialJob
 from asi_lab.protocol import Command as Order
 from asi_lab.sandbox.command import Command
@@ -47,16 +48,17 @@ class Process:
         options = [word for name, fd in ends.items() for word in (name, str(fd))]
         with log.open("wb") as output:
             self.popen = subprocess.Popen(
-                [*command.argv, *options],
+                bound_to_me([*command.argv, *options]),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                pass_fds=(*ends.values(), *command.descriptors),
+                pass_fds=tuple(ends.values()),
                 env=command.environment,
                 cwd=cwd,
                 start_new_session=True,
             )
         os.close(report_write)
+        self._tree = Tree(self.popen.pid, cwd)
 
     def give(self, words: TrialJob | ServeJob | ScoreJob | Order) -> None:
         """Send a job, without which the process does nothing, or what it is to do next. One that has died
@@ -114,25 +116,16 @@ class Process:
         code = self.popen.poll()
         return 128 - code if code is not None and code > 128 else code
 
-    def cpu_seconds(self) -> float:
-        """Processor seconds of all its processes so far."""
-        return 0.0
-
-    def usage(self) -> tuple[int, int]:
-        """Resident bytes and number of all its processes."""
-        resident = count = 0
-        with contextlib.suppress(psutil.Error):
-            parent = psutil.Process(self.popen.pid)
-            for process in [parent, *parent.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    resident += process.memory_info().rss
-                    count += 1
-        return resident, count
+    def usage(self) -> Usage:
+        """What it uses with all that it has started. Once it has ended, only processor time is left, as of
+        the last look."""
+        return self._tree.last() if self._is_over else self._tree.look()
 
     def kill(self) -> None:
         """End it with all it has started, and release what it held. Killing it twice is harmless."""
         if self._is_over:
             return
+        self._tree.look()
         self._is_over = True
         if self._guarded and self.popen.poll() is None:
             self.popen.terminate()

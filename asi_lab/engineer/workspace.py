@@ -5,16 +5,25 @@ Names are never followed: a trial can leave links, devices, pipes, millions of f
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 MOST_ENTRIES = 20_000
 """A working directory with more files than this counts as too full, however small they are."""
 
+
+MOST_WALKS = 4
+COARSE_NANOSECONDS = 20_000_000
+"""The kernel's clock for files lags behind by a tick."""
+
+CHUNK_BYTES = 2**22
 
 COMPILED = ("inductor", "triton")
 """What torch.compile and Triton keep in a trial's cache."""
@@ -28,10 +37,11 @@ class Tampered(Exception):
 
 
 class Workspace:
-    """The directory `work` of a pair, and what is put into it and taken out."""
+    """The working directory of a trial or a server, and what is put into it and taken out."""
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory
+    def __init__(self, directory: Path, most_bytes: int = 2**30) -> None:
+        """`most_bytes` bounds a file that is taken out of it."""
+        self.path, self._most_bytes = directory, most_bytes
         for name in ("tmp", "cache"):
             (directory / name).mkdir(parents=True)
 
@@ -40,23 +50,30 @@ class Workspace:
         shutil.copyfile(source, self.path / name)
         (self.path / name).chmod(0o644)
 
-    def take(self, name: str, destination: Path, pulse: object = None) -> None:
-        """Move a plain file out of it, over `destination`, which lies on the same disk.
+    def take(self, name: str, destination: Path, pulse: Callable[[], object] = lambda: None) -> None:
+        """Copy a plain file out of it, over `destination`, and delete it; `pulse` is called after every
+        chunk. Whoever still holds the file open can no longer change what was copied.
 
         Raises:
-            Tampered: there is no file of that name, or it is a link, has other names or is no file at all.
+            Tampered: there is no file of that name, or it is a link, has other names, is no file at all or
+                larger than a trial may write.
         """
         incoming = destination.with_name(f".incoming-{destination.name}")
         try:
-            (self.path / name).rename(incoming)
+            descriptor = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise Tampered(f"left no {name}: {error.strerror}") from None
-        found = incoming.lstat()
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            remove_tree(incoming)
-            raise Tampered(f"left something else than a plain file as {name}")
-        incoming.chmod(0o644)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+                raise Tampered(f"left something else than a plain file as {name}")
+            if found.st_size > self._most_bytes:
+                raise Tampered(f"left {found.st_size:,} bytes as {name}, limit {self._most_bytes:,}")
+            _copy(descriptor, incoming, found.st_size, pulse)
+        finally:
+            os.close(descriptor)
         incoming.replace(destination)
+        remove_tree(self.path / name)
 
     def warm(self, compiled: Path) -> None:
         """Copy what trusted trials compiled into the caches, for the trial to use and to change."""
@@ -87,23 +104,49 @@ class Workspace:
             fresh.rename(compiled)
 
     def used_bytes(self) -> float:
-        """Bytes on disk of all that lies in it; infinite where that cannot be told in reasonable time."""
-        total, entries, waiting = 0, 0, [str(self.path)]
+        """Bytes on disk of all that lies in it; infinite where that cannot be told in reasonable time.
+
+        A trial can move a folder from where nobody has looked yet to where somebody has. So where anything
+        changed its place meanwhile, we look again, and what was seen once counts.
+        """
+        seen: dict[int, int] = {}
+        try:
+            for _ in range(MOST_WALKS):
+                if self._walk(seen):
+                    break
+        except OSError:  # a path too long, a directory closed to us, too many of them
+            return float("inf")
+        return sum(seen.values())
+
+    def _walk(self, seen: dict[int, int]) -> bool:
+        """Add the bytes of all entries by their inodes; returns whether all stayed in their places."""
+        entries, waiting, looked_at = 0, [str(self.path)], set()
+        begun = time.time_ns() - COARSE_NANOSECONDS
         try:
             while waiting:
-                with os.scandir(waiting.pop()) as found:
+                folder = waiting.pop()
+                looked_at.add(folder)
+                with os.scandir(folder) as found:
                     for entry in found:
                         entries += 1
                         if entries > MOST_ENTRIES:
-                            return float("inf")
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
-                        if entry.is_dir(follow_symlinks=False):
+                            raise OSError(errno.EFBIG, "too many entries")
+                        status = entry.stat(follow_symlinks=False)
+                        seen[status.st_ino] = status.st_blocks * 512
+                        if stat.S_ISDIR(status.st_mode):
                             waiting.append(entry.path)
-        except FileNotFoundError:  # it works while we look
-            return total
-        except OSError:  # a path too long, a directory closed to us
-            return float("inf")
-        return total
+            return all(os.lstat(folder).st_ctime_ns < begun for folder in looked_at)
+        except FileNotFoundError:
+            return False
+
+
+def _copy(source: int, destination: Path, size: int, pulse: Callable[[], object]) -> None:
+    """Copy up to `size` bytes: a file can grow or shrink meanwhile."""
+    with destination.open("wb") as file:
+        while size > 0 and (chunk := os.read(source, min(size, CHUNK_BYTES))):
+            file.write(chunk)
+            size -= len(chunk)
+            pulse()
 
 
 def remove_tree(path: Path) -> None:

@@ -18,6 +18,7 @@ os.environ["TQDM_DISABLE"] = "1"  # read when lm-eval imports tqdm; bars would f
 import argparse
 import contextlib
 import io
+import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -101,8 +102,10 @@ def main(command_line: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A scoring process of asi-lab; started by the engine.")
     for name in DESCRIPTORS:
         parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--memory-bytes", type=int, default=0, help="most that it may allocate; 0: no limit")
     arguments = parser.parse_args(command_line)
     process.die_with_parent()
+    _limit(arguments.memory_bytes)
 
     def report(message: Report) -> None:
         os.write(arguments.report_fd, encoder.encode(message) + b"\n")
@@ -118,6 +121,15 @@ def main(command_line: Sequence[str] | None = None) -> int:
         return error.exit_code
     finally:
         pulse.stop()
+
+
+def _limit(memory_bytes: int) -> None:
+    """What a candidate answers shall not make this process take the machine's memory, nor leave a core."""
+    limits = [(resource.RLIMIT_CORE, 0), *([(resource.RLIMIT_DATA, memory_bytes)] if memory_bytes else [])]
+    for kind, wanted in limits:
+        _, most = resource.getrlimit(kind)
+        value = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        resource.setrlimit(kind, (value, value))
 
 
 def _work(arguments: argparse.Namespace, pulse: Pulse, report: Callable[[Report], None]) -> int:

@@ -5,27 +5,20 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
-from asi_lab.sandbox import bubblewrap, seccomp
+from asi_lab.sandbox import bubblewrap
 from asi_lab.sandbox.policy import Level, Policy, system_paths
 
 
 class Command(msgspec.Struct, frozen=True):
-    """How to start a confined process: its command line, environment and the descriptors it must inherit.
-
-    `held` keeps those descriptors open until the process was started.
-    """
+    """How to start a process: its command line and all of its environment."""
 
     argv: tuple[str, ...]
     environment: dict[str, str]
-    descriptors: tuple[int, ...] = ()
-    held: tuple[IO[bytes], ...] = ()
 
 
 class Sandbox:
@@ -40,17 +33,15 @@ class Sandbox:
         The process leads a group of its own. Killing it ends all it has started: at the level bubblewrap at
         once, at the others when it is sent SIGTERM, which its guard answers by killing all descendants.
         """
+        if self.level is Level.BUBBLEWRAP:
+            for folder in bubblewrap.TEMPORARY.values():
+                Path(policy.workspace, folder).mkdir(exist_ok=True)
         policy = _as_nobody(policy, self.level)
         spec = msgspec.json.encode(policy).decode()
         inner = (sys.executable, "-m", "asi_lab.sandbox.confine", self.level.value, spec, *argv)
         if self.level is not Level.BUBBLEWRAP:
             return Command(inner, environment)
-        filter_file = tempfile.TemporaryFile()  # noqa: SIM115  held until the process was started
-        seccomp.build(sockets=True).export_bpf(filter_file)
-        filter_file.seek(0)
-        descriptor = filter_file.fileno()
-        outer = bubblewrap.arguments(policy, environment, descriptor)
-        return Command((*outer, *inner), {}, (descriptor,), (filter_file,))
+        return Command((*bubblewrap.arguments(policy, environment), *inner), {})
 
 
 UNPRIVILEGED = 64_873

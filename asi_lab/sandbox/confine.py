@@ -2,9 +2,9 @@
 
     python -m asi_lab.sandbox.confine LEVEL POLICY PROGRAM [ARGUMENT]...
 
-At the level bubblewrap the namespaces are already there and only resource limits are set. At the others this
-process stays behind as a guard: it becomes the parent of whatever the program leaves behind, so that nothing
-outlives the program, and it dies with the engine.
+This process stays behind as a guard: it becomes the parent of whatever the program leaves behind, so that
+nothing outlives the program, it dies with the engine, and its word alone says whether the program was ended
+by a signal. At the level bubblewrap the namespaces are already there, of whose processes it is the first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import select
 import signal
 import sys
 import time
@@ -26,9 +27,12 @@ from asi_lab.process import die_with_parent
 from asi_lab.sandbox import landlock, seccomp
 from asi_lab.sandbox.policy import Level, Policy, system_paths
 
-_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 36, 38, 24
+_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 4, 36, 38, 24
 _CAPABILITY_VERSION, _CAPABILITIES = 0x20080522, 64
 SWEEP_SECONDS = 10.0
+FIRST_SIGNAL_CODE = 128
+OTHER_FAILURE = 127
+"""What a program counts as that ends with a code which is a signal's."""
 MARGIN = 1024
 """Outside of a user namespace the limit of processes counts all of the user's, who may start some more."""
 
@@ -48,35 +52,51 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> NoReturn:
-    """Entry point; becomes the program, or guards it and exits with its status (128 + n for signal n)."""
+    """Entry point; guards the program and exits with its status: below 128 its own, 128 + n for signal n."""
     level, policy = Level(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Policy)
     program = sys.argv[3:]
-    if level is Level.BUBBLEWRAP:
-        _become(policy.uid)
-        os.chdir(policy.workspace)
-        _limit(policy)
-        os.execvp(program[0], program)
+    if _is_forsaken():
+        sys.exit(OTHER_FAILURE)
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # the program cannot write into its guard
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
         _confine(level, policy)
         os.execvp(program[0], program)
-    _guard(child)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.close(0)
+    code = os.waitstatus_to_exitcode(_reap(child) if level is Level.BUBBLEWRAP else _guard(child))
+    if code < 0:
+        os._exit(FIRST_SIGNAL_CODE - code)
+    os._exit(code if code < FIRST_SIGNAL_CODE else OTHER_FAILURE)
+
+
+def _is_forsaken() -> bool:
+    """Whether nobody is left who could give the program its job. An engine that dies while bubblewrap forks
+    takes bubblewrap with it, but not what has just been forked."""
+    stdin = select.poll()
+    stdin.register(0, select.POLLIN)
+    return stdin.poll(0) == [(0, select.POLLHUP)]
 
 
 def _confine(level: Level, policy: Policy) -> None:
     _become(policy.uid)
+    os.chdir(policy.workspace)
     die_with_parent()
-    _limit(policy, others=_tasks_of_user() + MARGIN if policy.uid is None else 0)
+    alone = level is Level.BUBBLEWRAP or policy.uid is not None
+    _limit(policy, others=0 if alone else _tasks_of_user() + MARGIN)
     _drop_capabilities()
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    on_cpu = not policy.devices
+    if level is Level.BUBBLEWRAP:
+        seccomp.build(sockets=True, on_cpu=on_cpu).load()
     if level is Level.LANDLOCK:
         own = [f"/proc/{name}" for name in (*PROC, "self", "thread-self")]
         readable = [*system_paths(), *policy.readable, *own, *(["/sys"] if policy.devices else [])]
-        plain = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"]
-        landlock.restrict(readable, [policy.workspace, "/dev/shm"], [*plain, *policy.devices])
-        seccomp.build(sockets=False).load()
+        plain = ["/dev/null", "/dev/random", "/dev/urandom"]
+        landlock.restrict(readable, [policy.workspace], [*plain, *policy.devices], policy.hidden)
+        seccomp.build(sockets=False, on_cpu=on_cpu).load()
 
 
 def _become(uid: int | None) -> None:
@@ -123,8 +143,17 @@ def _drop_capabilities() -> None:
     _libc.capset(ctypes.byref(header), ctypes.byref(none))
 
 
-def _guard(child: int) -> NoReturn:
-    """Wait for the program, end all that is left of it, and exit as it did.
+def _reap(child: int) -> int:
+    """Wait for the program and for whatever others leave behind; returns its status. The namespace ends with
+    its first process."""
+    ended = status = 0
+    while ended != child:
+        ended, status = os.wait()
+    return status
+
+
+def _guard(child: int) -> int:
+    """Wait for the program and end all that is left of it; returns its status.
 
     SIGTERM, from the engine or because the engine died, ends the program at once.
     """
@@ -137,13 +166,10 @@ def _guard(child: int) -> NoReturn:
     die_with_parent(signal.SIGTERM)
     with contextlib.suppress(PermissionError):  # to be heard among thousands of processes; root only
         os.setpriority(os.PRIO_PROCESS, 0, -20)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    os.close(0)
     _, status = os.waitpid(child, 0)
     _kill_group(child)
     _sweep()
-    code = os.waitstatus_to_exitcode(status)
-    os._exit(128 - code if code < 0 else code)
+    return status
 
 
 def _kill_group(child: int) -> None:

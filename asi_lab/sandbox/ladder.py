@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from asi_lab.errors import ConfigError
 from asi_lab.sandbox import bubblewrap, landlock, seccomp
@@ -22,22 +23,27 @@ from asi_lab.sandbox.command import Sandbox, can_leave_root
 from asi_lab.sandbox.policy import Level, Policy
 
 PROBE_SECONDS = 30.0
+PROBE_FOLDER = "asi-lab-probe-"
+"""Beginning of a probe's temporary folder; the number of its process follows."""
 
 UNCOVERED = {
     Level.BUBBLEWRAP: (
         "faults of the kernel and of the GPU driver",
         "load on processor, disk and GPU within the limits",
         "what can be learnt from timing",
+        "the kernel's buffers of pipes and sockets, and deleted files on their way through them",
+        "processor time of short-lived children that their parent does not wait for",
     ),
     Level.LANDLOCK: (
-        "existence, sizes and dates of files, though not their contents",
-        "/dev/shm, which is shared with your other programs",
+        "names, sizes and dates of files, though not their contents",
         "all that level bubblewrap does not cover",
     ),
     Level.LIMITS: (
         "your files: candidate code can read and change what you can",
         "the network, and your other programs",
         "secrets of other processes of yours, by /proc",
+        "memory in /dev/shm, in queues and segments of System V, and shared memory that is not mapped",
+        "a trial that ends its guard, which then outlives the search",
     ),
 }
 """What each level leaves open. `uncovered` adds what depends on who asks."""
@@ -187,7 +193,6 @@ def _try(level: Level) -> str:
             done = subprocess.run(
                 command.argv,
                 env=command.environment,
-                pass_fds=command.descriptors,
                 cwd=workspace,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -211,11 +216,22 @@ def _try(level: Level) -> str:
     return f"it leaves open: {', '.join(escaped)}" if escaped else ""
 
 
+def _sweep() -> None:
+    """Delete the folders of probes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PROBE_FOLDER}[0-9]*-*"):
+        pid = folder.name.removeprefix(PROBE_FOLDER).split("-")[0]
+        with contextlib.suppress(OSError):
+            ours = pid.isdecimal() and folder.lstat().st_uid == os.geteuid()
+            if ours and not psutil.pid_exists(int(pid)):
+                shutil.rmtree(folder)
+
+
 @contextlib.contextmanager
 def _traps() -> Iterator[tuple[Path, Path, list[str]]]:
     """A workspace, a path outside of it, and what the canaries must not reach: files, sockets, this one."""
+    _sweep()
     with (
-        tempfile.TemporaryDirectory(prefix="asi-lab-probe-") as folder,
+        tempfile.TemporaryDirectory(prefix=f"{PROBE_FOLDER}{os.getpid()}-") as folder,
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.socket(socket.AF_UNIX) as local,
     ):

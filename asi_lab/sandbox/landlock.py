@@ -8,7 +8,10 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from asi_lab.sandbox.policy import is_below
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
@@ -53,11 +56,13 @@ def abi() -> int:
         return 0
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str], devices: Iterable[str]) -> None:
+def restrict(
+    readable: Iterable[str], writable: Iterable[str], devices: Iterable[str], hidden: Iterable[str] = ()
+) -> None:
     """Confine this process for good, with all it starts: files, TCP, and, where the kernel can, signals.
 
-    `readable` can be read and executed, `writable` also changed, `devices` opened. Paths that do not exist
-    are passed over.
+    `readable` can be read and executed, but for what is `hidden` below, whose names can be listed;
+    `writable` can also be changed, `devices` opened. Paths that do not exist are passed over.
 
     Raises:
         OSError: the kernel refuses. The process must set `no_new_privs` first.
@@ -71,8 +76,10 @@ def restrict(readable: Iterable[str], writable: Iterable[str], devices: Iterable
     )
     descriptor = _call(_CREATE_RULESET, ctypes.byref(ruleset), ctypes.c_size_t(ctypes.sizeof(ruleset)), 0)
     try:
+        concealed = [os.path.realpath(path) for path in hidden]
         for path in readable:
-            _allow(descriptor, path, READ & rights)
+            for shown, allowed in _shown(os.path.realpath(path), concealed):
+                _allow(descriptor, shown, allowed & rights)
         for path in writable:
             _allow(descriptor, path, rights & ~(MAKE_CHAR | MAKE_BLOCK | IOCTL_DEVICE))
         for path in devices:
@@ -80,6 +87,21 @@ def restrict(readable: Iterable[str], writable: Iterable[str], devices: Iterable
         _call(_RESTRICT_SELF, descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _shown(path: str, hidden: list[str]) -> Iterator[tuple[str, int]]:
+    """The rules that show a path without what is hidden below. Rules only ever add rights, so a folder that
+    holds something hidden is listed alone, and each of its entries gets a rule. Links need none: what they
+    lead to has its own or is not shown."""
+    if is_below(path, hidden):
+        return
+    if not any(is_below(other, [path]) for other in hidden):
+        yield path, READ
+        return
+    yield path, READ_DIR
+    for entry in Path(path).iterdir():
+        if not entry.is_symlink():
+            yield from _shown(str(entry), hidden)
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 
@@ -25,20 +25,21 @@ class Policy(msgspec.Struct, frozen=True):
     """What one confined process may do.
 
     `workspace` is the only directory it can write to, `readable` are files and directories it can read
-    besides the system, Python and this package. `memory_bytes` bounds what a process allocates, 0 leaves
-    that to whoever watches. `processes` counts threads too. `cpu_seconds` are those of one process. `uid` is
-    whom the program runs as where root starts it, None for whoever starts it.
+    besides the system, Python and this package, and `hidden` those below all of these whose contents it
+    cannot read all the same, but for the level limits. `memory_bytes` bounds what a process allocates, 0
+    leaves that to whoever watches. `processes` counts threads too. `cpu_seconds` are those of one process.
+    `uid` is whom the program runs as where root starts it, None for whoever starts it.
     """
 
     workspace: str
     readable: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     memory_bytes: int = 0
     file_bytes: int = 2**30
     processes: int = 512
     open_files: int = 4096
     cpu_seconds: int = 24 * 3600
-    temporary_bytes: int = 2**30
     uid: int | None = None
 
 
@@ -59,10 +60,11 @@ def system_paths() -> list[str]:
     ]
     own = [*prefixes, package, *linked, Path(sys.prefix)]
     found = [path for path in SYSTEM if os.path.lexists(path)]
-    return found + [path for path in dict.fromkeys(map(str, own)) if not _is_below(path, found)]
+    return found + [path for path in dict.fromkeys(map(str, own)) if not is_below(path, found)]
 
 
-def _is_below(path: str, roots: Sequence[str]) -> bool:
+def is_below(path: str, roots: Iterable[str]) -> bool:
+    """Whether a path is one of the roots or lies below one, by its name alone."""
     return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
 
 

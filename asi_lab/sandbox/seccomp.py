@@ -24,6 +24,15 @@ DENIED = (
 )
 """System calls that fail with EPERM at both levels."""
 
+SHARED = (
+    *("shmget", "shmat", "shmctl", "shmdt", "semget", "semop", "semtimedop", "semtimedop_time64", "semctl"),
+    *("msgget", "msgsnd", "msgrcv", "msgctl", "mq_open", "mq_unlink", "ipc"),
+)
+"""System V's and POSIX's queues and memory: they outlive their process, and no limit of ours counts them."""
+
+UNCOUNTED = ("memfd_create", "memfd_secret")
+"""Memory that is resident nowhere. GPU drivers may need it."""
+
 OWNERSHIP = (
     *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
     *("setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr"),
@@ -36,6 +45,8 @@ NAMESPACES = 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000
 
 UNIX, INET, INET6, NETLINK, FAMILIES = 1, 2, 10, 16, 46
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+PR_SET_DUMPABLE = 4
+MAP_SHARED_ANONYMOUS = 0x21
 
 
 def is_available() -> bool:
@@ -47,12 +58,12 @@ def is_available() -> bool:
     return True
 
 
-def build(*, sockets: bool) -> Any:
+def build(*, sockets: bool, on_cpu: bool) -> Any:
     """The filter as a `pyseccomp.SyscallFilter`.
 
     With `sockets` (level 1, where the network is a namespace of its own) local sockets can be made, but none
     of the families that no namespace confines. Without, no socket at all: Landlock does not confine UDP and
-    UNIX sockets.
+    UNIX sockets. `on_cpu` forbids memory that a process can hold without its being resident.
     """
     import pyseccomp as sc
 
@@ -62,8 +73,11 @@ def build(*, sockets: bool) -> Any:
         if sc.resolve_syscall(sc.Arch.NATIVE, name) != -1:
             rules.add_rule(sc.ERRNO(code), name, *conditions)
 
-    for name in DENIED:
+    for name in (*DENIED, *SHARED, *(UNCOUNTED if on_cpu else ())):
         deny(name)
+    if on_cpu:
+        deny("mmap", sc.Arg(3, sc.MASKED_EQ, MAP_SHARED_ANONYMOUS, MAP_SHARED_ANONYMOUS))
+    deny("prctl", sc.Arg(0, sc.EQ, PR_SET_DUMPABLE))  # it would hide its open files from whoever counts them
     for flag in NAMESPACES:
         deny("clone", sc.Arg(0, sc.MASKED_EQ, flag, flag))
     deny("clone3", code=errno.ENOSYS)  # its flags lie in memory; the C library then uses clone

@@ -1,8 +1,12 @@
-"""The slots of this machine: what their pairs see, and how long these live."""
+"""The slots of this machine: what their trios see, and how long these live."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -10,8 +14,9 @@ import pytest
 from asi_lab import sandbox
 from asi_lab.config import from_preset
 from asi_lab.data.manifest import MANIFEST_FILE, TRAIN_FILE
-from asi_lab.engineer.executor import LocalExecutor
+from asi_lab.engineer.executor import LocalExecutor, LocalTrio
 from asi_lab.protocol import Ready
+from asi_lab.sandbox import Level, Policy, Sandbox
 
 SETTINGS = from_preset("micro", device="cpu")
 
@@ -34,46 +39,129 @@ def slots(tmp_path, monkeypatch):
         executor.close()
 
 
-def seen(pair) -> dict[str, set[str]]:
-    """The GPUs that the processes of a pair see, by which of the two they belong to."""
-    pids = {source: process.popen.pid for source, process in pair._processes.items()}
+def seen(trio) -> dict[str, set[str]]:
+    """The GPUs that the processes of a trio see, by which of the three they belong to."""
+    pids = {source: process.popen.pid for source, process in trio._processes.items()}
     families = {
         source: [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
         for source, pid in pids.items()
     }
-    return {
-        source: {process.environ().get("CUDA_VISIBLE_DEVICES", "all") for process in family}
-        for source, family in families.items()
-    }
+    return {source: set().union(*map(seen_by, family)) for source, family in families.items()}
 
 
-def ready(pair) -> None:
-    """Wait until both processes have said so."""
+def seen_by(process: psutil.Process) -> set[str]:
+    try:
+        return {process.environ().get("CUDA_VISIBLE_DEVICES", "all")}
+    except psutil.AccessDenied:  # a guard, into which nobody looks
+        return set()
+
+
+def ready(trio) -> None:
+    """Wait until all three processes have said so."""
     found: set[str] = set()
-    while found != {"trial", "scorer"}:
-        found |= {source for source, report in pair.poll(60) if isinstance(report, Ready)}
+    while found != {"trial", "server", "scorer"}:
+        found |= {source for source, report in trio.poll(60) if isinstance(report, Ready)}
 
 
-def test_trial_and_scorer_of_a_slot_see_its_gpus_and_no_others(slots, tmp_path):
-    pairs = [executor.take() for executor in slots(("7",), ("GPU-1", "5"), ())]
-    for pair, expected in zip(pairs, ("7", "GPU-1,5", "7,GPU-1,5"), strict=True):
-        ready(pair)
-        found = seen(pair)
+def test_the_processes_of_a_slot_see_its_gpus_and_no_others(slots, tmp_path):
+    trios = [executor.take() for executor in slots(("7",), ("GPU-1", "5"), ())]
+    for trio, expected in zip(trios, ("7", "GPU-1,5", "7,GPU-1,5"), strict=True):
+        ready(trio)
+        found = seen(trio)
         assert found["scorer"] == {expected}
-        assert expected in found["trial"]
-        assert found["trial"] <= {expected, "all"}  # those around it may have no environment at all
-        pair.finish(tmp_path)
+        for worker in ("trial", "server"):
+            assert expected in found[worker]
+            assert found[worker] <= {expected, "all"}  # those around it may have no environment at all
+        trio.finish(tmp_path)
     assert list((tmp_path / ".waiting").iterdir()) == []
 
 
-def test_a_pair_outlives_the_thread_that_had_it_prepared(slots, tmp_path):
+def test_a_trio_outlives_the_thread_that_had_it_prepared(slots, tmp_path):
     """Linux ends a process that asked for it with the thread that started it, not with the engine."""
     (executor,) = slots(())
     thread = threading.Thread(target=executor.prepare)
     thread.start()
     thread.join()
-    pair = executor.take()
-    ready(pair)
-    assert pair.health().trial_exit is None
-    assert pair.health().scorer_exit is None
-    pair.finish(tmp_path)
+    trio = executor.take()
+    ready(trio)
+    assert trio.health().exit is None
+    assert trio.health().scorer_exit is None
+    trio.finish(tmp_path)
+
+
+ENGINE = """
+import sys, time
+from pathlib import Path
+from asi_lab.engineer.executor import LocalTrio
+from asi_lab.sandbox import Level, Policy, Sandbox
+folder, level = Path(sys.argv[1]), Level(sys.argv[2])
+program = (sys.executable, "-S", "-c", sys.argv[3])
+trio = LocalTrio(folder, Sandbox(level), Policy(""), programs={"trial": program, "server": program})
+print("started", flush=True)
+time.sleep(1000)
+"""
+WORKER = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    print("away", flush=True)
+time.sleep(1000)
+"""
+USER = """
+import os, time
+if os.fork() == 0:
+    while time.process_time() < 0.3:
+        pass
+    os._exit(0)
+os.wait()
+deleted = open("big", "wb")
+deleted.write(b"x" * 2**24)
+deleted.flush()
+os.unlink("big")
+alone = os.getpid() < 9  # in a namespace of its own
+open("/dev/shm/big" if alone else "big", "wb").write(b"x" * 2**24)
+print("done", flush=True)
+time.sleep(1000)
+"""
+HELD_HERE = [finding.level for finding in sandbox.probe() if finding.holds]
+
+
+@pytest.mark.parametrize("level", HELD_HERE)
+@pytest.mark.parametrize("when", ["at once", "at work"])
+def test_nothing_outlives_an_engine_that_is_killed(level: Level, when: str, tmp_path: Path):
+    """Neither before Python runs in the children nor later, when a trial has left its group."""
+    folder = tmp_path / "slot"
+    folder.mkdir()
+    command = [sys.executable, "-c", ENGINE, str(folder), level.value, WORKER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as engine:
+        assert engine.stdout is not None
+        assert engine.stdout.readline() == "started\n"
+        while when == "at work" and "away" not in (folder / "trial.log").read_text():
+            time.sleep(0.05)
+        started = psutil.Process(engine.pid).children(recursive=True)
+        assert len(started) >= 3
+        engine.kill()
+    psutil.wait_procs(started, timeout=10)
+    left = [process for process in psutil.process_iter(["cmdline"]) if str(folder) in str(process.info)]
+    assert [process for process in (*started, *left) if process.is_running()] == []
+
+
+@pytest.mark.parametrize("level", HELD_HERE)
+def test_what_a_trial_uses_is_seen_through_its_guards(level: Level, tmp_path: Path):
+    trio = LocalTrio(
+        tmp_path,
+        Sandbox(level),
+        Policy(""),
+        scored=False,
+        programs={"trial": (sys.executable, "-S", "-c", USER)},
+    )
+    while "done" not in trio.said("trial"):
+        time.sleep(0.05)
+    health = trio.health()
+    assert health.exit is None
+    assert health.cpu_seconds >= 0.25
+    assert 2**25 <= health.written_bytes < 2**25 + 2**20
+    assert 2**20 < health.resident_bytes < 2**28
+    assert 1 <= health.processes <= 4
+    trio.kill()
+    assert trio.cpu_seconds() >= health.cpu_seconds

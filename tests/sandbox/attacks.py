@@ -18,18 +18,17 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from asi_lab.config import from_preset
-from asi_lab.engineer.executor import Pair
+from asi_lab import protocol
+from asi_lab.engineer.executor import LocalTrio
 from asi_lab.engineer.run import Watch, run
-from asi_lab.protocol import TrialJob
 from asi_lab.records import CandidateState, Evidence
 from asi_lab.sandbox import Level, Policy, Sandbox
 from asi_lab.sandbox.command import can_leave_root
+from tests.engineer import scripts
 
 CANARY = "canary-3f9c1d"
 ALL_OPEN = frozenset({Level.LIMITS})
 NOWHERE: frozenset[Level] = frozenset()
-MICRO = from_preset("micro")
 LIMITS = {
     "trial_seconds": 3.0,
     "stall_seconds": 3.0,
@@ -187,20 +186,19 @@ def _perform(attack: Attack, level: Level, world: World) -> Outcome:
         "canary": CANARY,
     }
     program = (sys.executable, "-S", "-c", PRELUDE + attack.code, msgspec.json.encode(victims).decode())
-    limits = msgspec.structs.replace(MICRO.limits, **LIMITS)
+    job = scripts.job(marks=(), **LIMITS)
+    limits = job.limits
     gigabyte = 2**30
     policy = Policy(
         "",
         memory_bytes=gigabyte,
         file_bytes=int(limits.disk_gb * gigabyte),
         processes=limits.processes,
-        temporary_bytes=2**24,
         cpu_seconds=60,
     )
-    pair = Pair(world.folder / "slot", Sandbox(level), policy, scored=False, program=program)
-    job = TrialJob("train", "", 0, 0, 0, "cpu", MICRO.model, MICRO.train, limits)
+    trio = LocalTrio(world.folder / "slot", Sandbox(level), policy, scored=False, programs={"trial": program})
     directory, started = world.folder / "candidate", time.monotonic()
-    evidence = run(pair, job, None, directory, Watch())
+    evidence = run(trio, job, None, directory, Watch())
     seconds = time.monotonic() - started
     log = directory / "trial.log"
     deadline = time.monotonic() + 3
@@ -259,22 +257,17 @@ def not_scored(world: World, outcome: Outcome) -> bool:
 
 
 def checkpoint_refused(world: World, outcome: Outcome) -> bool:
-    stolen = world.folder / "candidate/checkpoint.pt"
-    return not os.path.lexists(stolen) and outcome.evidence.failure is CandidateState.BROKEN
+    stolen = world.folder / "candidate" / protocol.CHECKPOINT_FILE
+    return not os.path.lexists(stolen) and outcome.evidence.failure is CandidateState.FORGED
 
 
-TRAINED = """
-report('{"type": "stage", "state": "preflighted"}')
-report('{"type": "stage", "state": "training"}')
-report('{"type": "trained", "training": {"params": 1, "body_params": 1, "steps": 1, "tokens": 1,'
-       ' "train_loss": 1.0, "seconds": 1.0, "tokens_per_second": 1.0, "peak_memory_mb": 1.0}}')
-time.sleep(60)
-"""
-SCORED = """
-report('{"type": "scored", "evaluation": {"loss": 0.001, "loss_tokens": 1, "tasks": [], "prefix_error": 0.0,'
-       ' "prefix_positions": 99, "seconds": 0.1}}')
-time.sleep(1)
-"""
+def reported(*lines: scripts.Line) -> str:
+    """Code that says all of this and then waits."""
+    texts = [protocol.encoder.encode(report).decode() for _, report in lines]
+    return f"for text in {texts!r}:\n    report(text)\ntime.sleep(60)\n"
+
+
+TRAINED = reported(*scripts.BEGUN[1:], *scripts.steps(marks=()), scripts.AGAIN, scripts.TRAINED)
 TRY = """
 def attempt(act):
     try:
@@ -282,6 +275,29 @@ def attempt(act):
     except BaseException as error:
         print(type(error).__name__, error, flush=True)
 """
+
+BLOCK_BYTES, BLOCKS = 2**25, 17
+"""More than a trial may keep resident, of pieces that fit into one file."""
+
+
+def hoard(name: str, code: str, open_at: frozenset[Level] = ALL_OPEN) -> Attack:
+    """An attack that holds block after block in a place, by its function `hold`, and counts them."""
+    loop = (
+        f"BLOCK, count = bytes([7]) * {BLOCK_BYTES}, 0\n{code}"
+        f"for i in range({BLOCKS}):\n    try:\n        hold(i)\n    except (OSError, AssertionError):\n"
+        f"        break\n    count += 1\n    time.sleep(0.02 if count < {BLOCKS} else 0.7)\n"
+        "    print(count, flush=True)\n"
+    )
+    return Attack(f"hold memory or disk {name}", loop, held_little, open_at)
+
+
+def held_little(world: World, outcome: Outcome) -> bool:
+    """Not all blocks, and nothing that stays."""
+    left = [file for place in ("/dev/shm", "/tmp", "/dev", "/") for file in Path(place).glob("attack-*-*-*")]
+    for file in left:
+        file.unlink()
+    return not left and last_number(outcome) < BLOCKS and nobody_left(world, outcome)
+
 
 ATTACKS = (
     # secrets
@@ -392,6 +408,41 @@ ATTACKS = (
         within(last_number, 20),
         NOWHERE,
     ),
+    hoard(
+        "in memory without a name",
+        "def hold(i):\n    file = os.memfd_create(str(i))\n    os.write(file, BLOCK)\n",
+        NOWHERE,
+    ),
+    hoard(
+        "in shared memory that it looks away from",
+        "import mmap\nheld = []\ndef hold(i):\n    held.append(mmap.mmap(-1, len(BLOCK)))\n"
+        "    held[-1].write(BLOCK)\n    held[-1].madvise(mmap.MADV_DONTNEED)\n",
+    ),
+    hoard("in /dev/shm", "def hold(i):\n    open(f'/dev/shm/{V[\"tag\"]}-{i}', 'wb').write(BLOCK)\n"),
+    hoard("in /", "def hold(i):\n    open(f'/{V[\"tag\"]}-{i}', 'wb').write(BLOCK)\n"),
+    hoard("in /dev", "def hold(i):\n    open(f'/dev/{V[\"tag\"]}-{i}', 'wb').write(BLOCK)\n"),
+    hoard("in /tmp", "def hold(i):\n    open(f'/tmp/{V[\"tag\"]}-{i}', 'wb').write(BLOCK)\n"),
+    hoard(
+        "in System V's segments",
+        "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.shmat.restype = ctypes.c_void_p\n"
+        "def hold(i):\n    number = libc.shmget(0, len(BLOCK), 0o1600)\n    assert number >= 0\n"
+        "    place = libc.shmat(number, None, 0)\n    libc.shmctl(number, 0, None)\n"
+        "    ctypes.memmove(place, BLOCK, len(BLOCK))\n"
+        "    libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(len(BLOCK)), 4)\n",
+    ),
+    hoard(
+        "in files that it deletes",
+        "held = []\ndef hold(i):\n    held.append(open(str(i), 'wb', buffering=0))\n    os.unlink(str(i))\n"
+        "    for _ in range(4):\n        held[-1].write(BLOCK[:2**23])\n",
+        NOWHERE,
+    ),
+    hoard(
+        "in files that it deletes, hiding what it has open",
+        "import ctypes\nctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n"
+        "held = []\ndef hold(i):\n    held.append(open(str(i), 'wb', buffering=0))\n    os.unlink(str(i))\n"
+        "    for _ in range(4):\n        held[-1].write(BLOCK[:2**23])\n",
+        NOWHERE if os.geteuid() == 0 else ALL_OPEN,
+    ),
     Attack("endless loop", "while True:\n    pass\n", ended_in_time, NOWHERE),
     Attack(
         "ignore every signal",
@@ -438,25 +489,28 @@ ATTACKS = (
         "report without end", "while True:\n    os.write(report_fd, b'x' * 10**6)\n", nobody_left, NOWHERE
     ),
     # results
-    Attack("forge the result line", SCORED, not_scored, NOWHERE),
+    Attack("forge the result line", reported(scripts.SCORED), not_scored, NOWHERE),
     Attack(
         "leave a link as checkpoint",
-        "os.symlink(V['secret'], 'checkpoint.pt')\n" + TRAINED,
+        "os.symlink(V['secret'], 'checkpoint.safetensors')\n" + TRAINED,
         checkpoint_refused,
         NOWHERE,
     ),
     Attack(
         "leave a directory as checkpoint",
-        "os.mkdir('checkpoint.pt')\n" + TRAINED,
+        "os.mkdir('checkpoint.safetensors')\n" + TRAINED,
         checkpoint_refused,
         NOWHERE,
     ),
     Attack(
-        "leave a pipe as checkpoint", "os.mkfifo('checkpoint.pt')\n" + TRAINED, checkpoint_refused, NOWHERE
+        "leave a pipe as checkpoint",
+        "os.mkfifo('checkpoint.safetensors')\n" + TRAINED,
+        checkpoint_refused,
+        NOWHERE,
     ),
     Attack(
         "leave a second name as checkpoint",
-        "open('other', 'w').close(); os.link('other', 'checkpoint.pt')\n" + TRAINED,
+        "open('other', 'w').close(); os.link('other', 'checkpoint.safetensors')\n" + TRAINED,
         checkpoint_refused,
         NOWHERE,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -54,6 +55,20 @@ def test_the_probe_is_quick_to_tell_what_holds_and_leaves_nothing(tmp_path, monk
     assert found[-1].holds
     assert all(bool(finding.reason) == bool(finding.fix) == (not finding.holds) for finding in found)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_of_probes_that_were_killed_go_with_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    names = f"{ended.pid}-abc/secret", f"{os.getpid()}-abc/secret", "other/secret", "12x-abc/secret"
+    for name in names:
+        file = tmp_path / f"asi-lab-probe-{name}"
+        file.parent.mkdir()
+        file.touch()
+    ladder._try(LAST)
+    left = sorted(path.name.removeprefix("asi-lab-probe-") for path in tmp_path.iterdir())
+    assert left == sorted([f"{os.getpid()}-abc", "other", "12x-abc"])
 
 
 def test_a_level_that_lets_a_canary_through_does_not_hold(monkeypatch):
@@ -122,7 +137,7 @@ WORK = {
 }
 
 
-def run(level: Level, code: str, folder) -> subprocess.CompletedProcess[str]:
+def run(level: Level, code: str, folder, *arguments: str, **rules) -> subprocess.CompletedProcess[str]:
     for name in ("tmp", "cache"):
         (folder / name).mkdir()
     environment = {
@@ -134,13 +149,15 @@ def run(level: Level, code: str, folder) -> subprocess.CompletedProcess[str]:
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
     }
     command = Sandbox(level).command(
-        Policy(str(folder), memory_bytes=6 * 2**30), [sys.executable, "-c", code], environment
+        Policy(str(folder), **{"memory_bytes": 6 * 2**30} | rules),
+        [sys.executable, "-c", code, *arguments],
+        environment,
     )
     return subprocess.run(
         command.argv,
         env=command.environment,
-        pass_fds=command.descriptors,
         cwd=folder,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
@@ -151,9 +168,52 @@ def run(level: Level, code: str, folder) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("level", HELD_HERE)
 @pytest.mark.parametrize("name", WORK)
 def test_what_candidates_need_works_inside(level, name, tmp_path):
+    if name == "shared memory" and level is MIDDLE:
+        pytest.skip("what others share is not taken apart at this level, so nothing is shared")
     done = run(level, WORK[name], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() in ("7", "tensor(3.)")
+
+
+SEEN = """
+import importlib, json, sys
+def read(path):
+    try:
+        return open(path).read()
+    except OSError:
+        return ""
+def found(name):
+    try:
+        return name if importlib.import_module(name).__file__ else ""
+    except OSError:
+        return ""
+shown, *files = sys.argv[1:]
+packages = {name: found(name) for name in ("rich", "yaml")}
+print(json.dumps(packages | {name: read(f"{shown}/{name}") for name in files}))
+"""
+
+
+@pytest.mark.parametrize("level", HELD_HERE)
+def test_what_is_hidden_cannot_be_read_and_what_lies_beside_it_can(level, tmp_path):
+    """Files, folders with all below them, packages of Python, and what links lead to."""
+    shown = tmp_path / "shown"
+    files = "plain", "hidden", "deep/plain", "deep/folder/hidden", "deep/folder/below/hidden"
+    for name in files:
+        (shown / name).parent.mkdir(parents=True, exist_ok=True)
+        (shown / name).write_text(name)
+    (shown / "link").symlink_to(shown / "hidden")
+    (shown / "way").symlink_to(shown / "deep/folder")
+    package = importlib.util.find_spec("rich").submodule_search_locations[0]
+    hidden = [str(shown / "way"), str(shown / "hidden"), package, str(shown / "none"), "/elsewhere"]
+    (tmp_path / "work").mkdir()
+    rules = {"readable": (str(shown),), "hidden": tuple(hidden)}
+    done = run(level, SEEN, tmp_path / "work", str(shown), *files, "link", "way/hidden", **rules)
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout)
+    everything = {name: name for name in files} | {"link": "hidden", "way/hidden": "deep/folder/hidden"}
+    everything |= {"rich": "rich", "yaml": "yaml"}
+    open_still = everything if level is LAST else {"plain", "deep/plain", "yaml"}
+    assert seen == {name: text if name in open_still else "" for name, text in everything.items()}
 
 
 @pytest.mark.slow
@@ -177,9 +237,15 @@ def test_the_environment_is_exactly_what_is_given(level, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("level", HELD_HERE)
 @pytest.mark.parametrize(
-    ("code", "status"), [("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137)]
+    ("code", "status"),
+    [
+        ("raise SystemExit(3)", 3),
+        ("import os; os.kill(os.getpid(), 9)", 137),
+        ("import os; os._exit(137)", 127),
+        ("import os; os._exit(128)", 127),
+    ],
 )
-def test_the_exit_status_is_passed_on(level, code, status, tmp_path):
+def test_the_exit_status_is_passed_on_and_only_a_signal_looks_like_one(level, code, status, tmp_path):
     assert run(level, code, tmp_path).returncode == status
 
 
