@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from asi_lab import trust
 from asi_lab.llm import Model
 
 Chunk = dict[str, Any]
@@ -313,9 +315,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    """A running server with nothing to do yet."""
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    """A running server with nothing to do yet, which keys may be sent to."""
     script = Server()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    trust.keep(trust.Grants(hosts=dict.fromkeys(KEYS.values(), frozenset({script.address}))))
     thread = threading.Thread(target=script.http.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield script
