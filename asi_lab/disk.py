@@ -17,7 +17,7 @@ def write(path: Path, content: bytes, mode: int = 0o666) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.unlink(missing_ok=True)
-        with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:  # noqa: PTH123
+        with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

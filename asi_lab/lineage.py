@@ -251,8 +251,8 @@ class Lineage:
         return "\n".join(_coloured(line) for line in text.split("\n"))
 
     def log(self, args: Sequence[str], color: bool = False) -> Iterator[str]:
-        """The lines that `git log` prints for `args`, safe to print: of what a terminal obeys only colours are
-        left, where they are asked for."""
+        """The lines that `git log` prints for `args`, safe to print: of what a terminal obeys only colours
+        are left, where they are asked for."""
         for line in self._repository.lines("log", f"--color={'always' if color else 'never'}", *args):
             yield "".join(
                 part if color and _COLOUR.fullmatch(part) else plain(part, multiline=True)

@@ -75,8 +75,8 @@ class Repository:
         return os.path.lexists(self.folder)
 
     def lay_out(self, head: str) -> None:
-        """Make an empty repository, or what one that was begun still lacks, for the user's git too. The branch
-        `head` is checked out."""
+        """Make an empty repository, or what one that was begun still lacks, for the user's git too. The
+        branch `head` is checked out."""
         for name in ("objects/info", "objects/pack", "refs/heads"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.check()
@@ -113,9 +113,9 @@ class Repository:
 
     def _leads_out(self, name: str) -> LineageError:
         return LineageError(
-            f"{self.path}: expected a repository that holds everything itself; found {plain(name)!r} in .git, "
-            "which leads elsewhere or is no plain file. `asi-lab fsck --repair` sets the repository aside and "
-            "makes it again from the store"
+            f"{self.path}: expected a repository that holds everything itself; found {plain(name)!r} in "
+            ".git, which leads elsewhere or is no plain file. `asi-lab fsck --repair` sets the repository "
+            "aside and makes it again from the store"
         )
 
     def head(self) -> str | None:
@@ -181,7 +181,9 @@ class Repository:
                 finally:
                     process.kill()  # where the reader has seen enough
         if process.returncode > 0:
-            raise LineageError(f"git {args[0]} ended with status {process.returncode}: see what it said above")
+            raise LineageError(
+                f"git {args[0]} ended with status {process.returncode}: see what it said above"
+            )
 
     @contextmanager
     def _directory(self) -> Iterator[Path]:
@@ -197,7 +199,9 @@ class Repository:
         except OSError as error:
             raise LineageError(disk.explain(error, Path(tempfile.gettempdir()))) from None
 
-    def _command(self, directory: Path, args: Sequence[str], work_tree: bool) -> tuple[list[str], dict[str, str]]:
+    def _command(
+        self, directory: Path, args: Sequence[str], work_tree: bool
+    ) -> tuple[list[str], dict[str, str]]:
         command = ["git", f"--git-dir={directory}", "--no-pager"]
         if not work_tree:
             return [*command, *args], _ENVIRONMENT

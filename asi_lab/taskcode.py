@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from asi_lab import trust
 from asi_lab.data.manifest import file_sha256
 from asi_lab.errors import ConsentError, DataError
 from asi_lab.text import plain
@@ -26,12 +26,13 @@ _METRICS = frozenset(
     {"acc", "acc_norm", "acc_bytes", "exact_match", "perplexity", "word_perplexity", "byte_perplexity"}
     | {"bits_per_byte", "brier_score", "f1", "mcc", "likelihood"}
 )
-_PLAIN_KEYS = frozenset(
+_NAMES = frozenset(
     {"task", "task_alias", "tag", "test_split", "validation_split", "training_split", "fewshot_split"}
     | {"output_type", "num_fewshot", "repeats", "should_decontaminate", "target_delimiter"}
-    | {"fewshot_delimiter", "metadata", "version"}
+    | {"fewshot_delimiter", "dataset_name"}
 )
-"""Keys whose values lm-eval compares or counts."""
+"""Keys whose values lm-eval compares, counts or joins to texts."""
+_TABLES = frozenset({"metadata", "generation_kwargs"})
 _TEMPLATES = frozenset(
     {"doc_to_text", "doc_to_choice", "doc_to_target", "description", "doc_to_decontamination_query"}
 )
@@ -40,23 +41,30 @@ _AGGREGATIONS = frozenset(
     {"mean", "median", "perplexity", "weighted_perplexity", "bits_per_byte", "brier_score", "f1"}
     | {"matthews_corrcoef"}
 )
-_FIELD = re.compile(r"\{\{\s*[A-Za-z]\w*(?:\.[A-Za-z]\w*|\[\d+\])*\s*\}\}")
-"""What a template may hold: a field of a document."""
+_NAME = r"[A-Za-z]\w*(?:\.[A-Za-z]\w*|\[\d+\])*"
+_FIELD = re.compile(rf"\{{\{{\s*(?:{_NAME}|\[\s*{_NAME}(?:\s*,\s*{_NAME})*\s*\])\s*\}}\}}")
+"""What a template may hold: a field of a document, or a list of fields."""
 _MARKS = ("{{", "{%", "{#")
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _MOST_FILES = 10_000
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads `!function NAME` and any other tag as an object that is no data."""
-
-
 class _Code:
-    def __init__(self, tag: str) -> None:
-        self.tag = tag
+    """What a tag of YAML other than its own stands for."""
+
+    def __init__(self, tag: str, name: str) -> None:
+        self.tag, self.name = tag, name
 
 
-_Loader.add_multi_constructor("", lambda _, tag, __: _Code(tag))
-_Loader.add_multi_constructor("!", lambda _, tag, __: _Code(f"!{tag}"))
+class _Loader(yaml.SafeLoader):
+    """Reads what bears a tag as `_Code`."""
+
+    def tagged(self, node: yaml.Node) -> _Code:
+        """A value with a tag that YAML itself does not know."""
+        return _Code(str(node.tag), node.value if isinstance(node, yaml.ScalarNode) else "")
+
+
+_Loader.add_constructor(None, _Loader.tagged)  # type: ignore[type-var]
 
 
 def is_folder(name: str) -> bool:
@@ -79,11 +87,15 @@ def files(folder: Path) -> dict[str, str]:
     try:
         for path in sorted(folder.rglob("*")):
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise DataError(f"{path}: expected plain files in a folder of tasks; found a link or a device")
+                raise DataError(
+                    f"{path}: expected plain files in a folder of tasks; found a link or a device"
+                )
             if path.is_file() and "__pycache__" not in path.parts:
                 found[str(path.relative_to(folder))] = file_sha256(path)
             if len(found) > _MOST_FILES:
-                raise DataError(f"{folder}: expected a folder of tasks; found more than {_MOST_FILES:,} files")
+                raise DataError(
+                    f"{folder}: expected a folder of tasks; found more than {_MOST_FILES:,} files"
+                )
     except OSError as error:
         raise DataError(f"{folder}: the tasks cannot be read ({error.strerror})") from None
     return found
@@ -96,25 +108,68 @@ def digest(folder: Path) -> str:
 
 
 def reasons(folder: Path) -> list[str]:
-    """Why a folder's tasks may run code, a line each; none where they are data."""
+    """Why a folder's tasks may run code, a line each; none where they are data.
+
+    Raises:
+        DataError: they cannot be read, or name code or YAML outside of the folder.
+    """
     found: list[str] = []
-    for path in sorted(folder.rglob("*.yaml")):
-        try:
-            with path.open("rb") as file:
-                content = yaml.load(file, Loader=_Loader)  # noqa: S506  # a safe loader of ours
-        except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-            raise DataError(f"expected a task of lm-eval in {path}, found: {error}") from error
-        name = plain(str(path.relative_to(folder)), limit=100)
-        found += [f"{name}: {reason}" for reason in _reasons(content, folder, path.parent)]
+    waiting = sorted(folder.rglob("*.yaml"))
+    seen = set(waiting)
+    while waiting:
+        path = waiting.pop(0)
+        content = _read(path)
+        name = plain(os.path.relpath(path, folder), limit=100)
+        found += [f"{name}: {reason}" for reason in _reasons(content, folder)]
+        for included in _included(content, path):
+            if not included.resolve().is_relative_to(folder.resolve()) or included.is_symlink():
+                raise _outside(path, f"include: {included}")
+            if included not in seen:
+                seen.add(included)
+                waiting.append(included)
+        for code in _code_in(content):
+            if not _FUNCTION.fullmatch(code.name):
+                raise _outside(path, f"{code.tag} {code.name}")
     return found
 
 
-def _reasons(content: Any, folder: Path, here: Path) -> list[str]:
+def _read(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return yaml.load(file, Loader=_Loader)  # a safe loader of ours
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+        raise DataError(f"expected a task of lm-eval in {path}, found: {error}") from error
+
+
+def _outside(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path}: expected code and YAML of its own folder or of an installed package; found "
+        f"{plain(what, limit=200)!r}. Copy what it needs into the folder."
+    )
+
+
+def _included(content: Any, path: Path) -> list[Path]:
+    value = content.get("include", []) if isinstance(content, dict) else []
+    names = value if isinstance(value, list) else [value]
+    return [path.parent / (name if isinstance(name, str) else "") for name in names]
+
+
+def _code_in(value: Any) -> Iterator[_Code]:
+    if isinstance(value, _Code):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _code_in(one)
+
+
+def _reasons(content: Any, folder: Path) -> list[str]:
     if not isinstance(content, dict):
         return []  # lm-eval refuses it
     found = []
     for key, value in content.items():
-        if key in _PLAIN_KEYS:
+        if key in _NAMES:
+            fits = all(map(_is_scalar, value)) if isinstance(value, list) else _is_scalar(value)
+        elif key in _TABLES:
             fits = _is_plain(value)
         elif key in _TEMPLATES:
             fits = all(map(_is_template, value)) if isinstance(value, list) else _is_template(value)
@@ -127,9 +182,13 @@ def _reasons(content: Any, folder: Path, here: Path) -> list[str]:
         else:
             fits = False
         if not fits:
-            tag = f" {value.tag}" if isinstance(value, _Code) else ""
-            found.append(f"{plain(str(key), limit=60)}{plain(tag, limit=60) and ' '}{plain(tag, limit=60)}")
+            codes = [f" {code.tag} {code.name}" for code in _code_in(value)]
+            found.append(plain(f"{key}{''.join(codes)}", limit=200))
     return found
+
+
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, dict | list) and _is_plain(value)
 
 
 def _is_plain(value: Any) -> bool:
@@ -176,20 +235,26 @@ def _are_own_files(value: Any, folder: Path) -> bool:
     )
 
 
-def check(names: tuple[str, ...], lab: Path) -> None:
-    """Look whether all folders among a lab's tasks are data, or granted.
+def code_of(names: Iterable[str], lab: Path) -> dict[Path, list[str]]:
+    """The folders among a lab's tasks that may run code, with the reasons.
 
     Raises:
-        ConsentError: one is neither.
-        DataError: one cannot be read.
+        DataError: one cannot be read, or leads out of itself.
     """
-    for name in filter(is_folder, names):
-        folder = Path(resolve(name, lab))
-        if not folder.is_dir() or not (why := reasons(folder)):
-            continue
-        if digest(folder) not in trust.granted().tasks:
-            raise ConsentError(
-                f"{folder}: the lab's tasks may run code of their own ({plain('; '.join(why), limit=200)}), "
-                f"which you have not granted, or which has changed since. See it, and grant it: "
-                f"{trust.command(lab)}"
-            )
+    folders = [Path(resolve(name, lab)) for name in names if is_folder(name)]
+    found = {folder: reasons(folder) for folder in folders if folder.is_dir()}
+    return {folder: why for folder, why in found.items() if why}
+
+
+def check(folder: Path, granted: Container[str], command: str = "asi-lab trust LAB") -> None:
+    """Look whether a folder's tasks are data, or among the hashes that are `granted`.
+
+    Raises:
+        ConsentError: they are neither; the message names the `command` that grants them.
+        DataError: they cannot be read, or lead out of their folder.
+    """
+    if (why := reasons(folder)) and digest(folder) not in granted:
+        raise ConsentError(
+            f"{folder}: its tasks may run code of their own ({plain('; '.join(why), limit=200)}), which you "
+            f"have not granted, or which has changed since. See it, and grant it: {command}"
+        )

@@ -67,8 +67,8 @@ def granted() -> Grants:
         raise ConfigError(disk.explain(error, place)) from None
     except msgspec.MsgspecError as error:
         raise ConfigError(
-            f"{place}: expected what `asi-lab trust` writes; found: {error}. Move it away, and grant anew what "
-            "you want."
+            f"{place}: expected what `asi-lab trust` writes; found: {error}. Move it away, and grant anew "
+            "what you want."
         ) from None
 
 
@@ -149,8 +149,8 @@ class KeyHost(NamedTuple):
         named = set(map(origin, filter(None, self.own)))
         return wanted in named or granted().has_host(self.variable, wanted)
 
-    def check(self) -> None:
-        """Look whether the key, where there is one, may go there.
+    def check(self, command: str = "asi-lab trust LAB") -> None:
+        """Look whether the key, where there is one, may go there. `command` is what grants it.
 
         Raises:
             ConsentError: it may not.
@@ -159,6 +159,6 @@ class KeyHost(NamedTuple):
         if os.environ.get(self.variable, "").strip() and not self.is_granted:
             raise ConsentError(
                 f"{origin(self.address)} is named by a lab's settings, not by you, so {self.variable} is not "
-                "sent there and nothing was asked. To grant it: asi-lab trust LAB. A server that needs no key "
-                f"can be used at once without: env -u {self.variable} asi-lab ..."
+                f"sent there and nothing was asked. See it, and grant it: {command}. A server that needs no "
+                f"key can be used at once without: env -u {self.variable} asi-lab ..."
             )

@@ -354,7 +354,7 @@ def policy_of(settings: Settings, readable: Sequence[Path]) -> Policy:
 
 
 def _python(module: str) -> tuple[str, ...]:
-    return sys.executable, "-u", "-m", module
+    return sys.executable, "-P", "-u", "-m", module
 
 
 MODULES: dict[Worker, tuple[str, ...]] = {

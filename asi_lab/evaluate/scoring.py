@@ -40,7 +40,7 @@ class Scoring:
         self.tokenizer = Tokenizer.load(data)
         self.windows = validation_windows(data, job.train_context, settings.loss_tokens)
         self.mark_windows = validation_windows(data, job.train_context, settings.mark_tokens)
-        tasks = run.load(settings.tasks, data / "tasks")
+        tasks = run.load(settings.tasks, data / "tasks", job.consented)
         self._order = [task.task_name for task in tasks]
         self._scored_tasks = [task for task in tasks if not run.generates(task)]
         self._generated_tasks = [task for task in tasks if run.generates(task)]

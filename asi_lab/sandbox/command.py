@@ -42,7 +42,7 @@ class Sandbox:
         """
         policy = _as_nobody(policy, self.level)
         spec = msgspec.json.encode(policy).decode()
-        inner = (sys.executable, "-m", "asi_lab.sandbox.confine", self.level.value, spec, *argv)
+        inner = (sys.executable, "-P", "-m", "asi_lab.sandbox.confine", self.level.value, spec, *argv)
         if self.level is not Level.BUBBLEWRAP:
             return Command(inner, environment)
         filter_file = tempfile.TemporaryFile()  # noqa: SIM115  held until the process was started
