@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
         return _Code(str(node.tag), node.value if isinstance(node, yaml.ScalarNode) else "")
 
 
-_Loader.add_constructor(None, _Loader.tagged)  # type: ignore[type-var]
+_Loader.add_constructor(None, _Loader.tagged)
 
 
 def is_folder(name: str) -> bool:
