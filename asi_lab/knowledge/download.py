@@ -1,5 +1,5 @@
-"""A document from the network, bounded in bytes and seconds, which leads to no server of this machine's network
-unless the user named one."""
+"""A document from the network, bounded in bytes and seconds. It leads to no server of this machine or its
+network unless the user named one."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def _check_redirect(address: str, place: str, is_private: bool) -> None:
         )
     if not is_private and _leads_to_private(place):
         raise KnowledgeError(
-            f"{address}: redirects to {plain(bare(place))}, an address of this machine or of a private network, "
-            "so it was not followed. Name that address yourself if you want it."
+            f"{address}: redirects to {plain(bare(place))}, an address of this machine or of a private "
+            "network, so it was not followed. Name that address yourself if you want it."
         )
 
 
 def _leads_to_private(address: str) -> bool:
-    """Whether a host has any address that is not one of the public Internet. One that cannot be looked up here
-    may be known to a proxy: only names that say so are private then."""
+    """Whether a host has any address that is not one of the public Internet. One that cannot be looked up
+    here may be known to a proxy: only names that say so are private then."""
     host = urlsplit(address).hostname or ""
     try:
         found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
