@@ -76,10 +76,11 @@ class Repository:
 
     def lay_out(self, head: str) -> None:
         """Make an empty repository, or what one that was begun still lacks, for the user's git too. The
-        branch `head` is checked out."""
+        branch `head` is checked out. Raises as `check`."""
+        if self.path.is_symlink() or self.exists:
+            self.check()
         for name in ("objects/info", "objects/pack", "refs/heads"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self.check()
         disk.write(self.folder / "config", _as_text({**self.settings, "core.bare": "false"}))
         self.write_head(f"ref: {head}")
 

@@ -179,6 +179,18 @@ def test_a_head_that_is_none_is_refused(lineage, text):
     assert "\x1b" not in str(refused.value)
 
 
+def test_nothing_is_made_where_a_link_leads(tmp_path, make_candidate):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "link").symlink_to(outside)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ".git").symlink_to(outside)
+    for path in (tmp_path / "link", tmp_path / "folder"):
+        with pytest.raises(LineageError, match="no link"):
+            Lineage.create(path, make_candidate(0), CONFIG)
+    assert list(outside.iterdir()) == []
+
+
 def test_a_link_is_not_written_through(lineage, tmp_path):
     target = tmp_path / "mine"
     target.write_text("mine")

@@ -34,6 +34,12 @@ def server():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             told.append(self.headers.get("authorization", ""))
+            if self.path.startswith("/moved"):
+                self.send_response(307)
+                self.send_header("Location", f"http://localhost:{self.server.server_port}/v1/models")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             body = json.dumps({"object": "list", "data": []}).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -141,6 +147,14 @@ def test_no_command_sends_a_key_before_it_is_granted(lab, run, server):
     assert f"the key in OPENAI_API_KEY sent to {address}" in shown.stdout
     models.examine(lab)
     assert told == [f"Bearer {KEY}"]
+
+
+def test_a_redirect_to_another_host_does_not_take_the_key_along(lab, run, server):
+    address, told = server
+    edit(lab, openai_base_url=f'"{address}/moved"', models='["openai:m"]')
+    assert run("trust", lab.path, "--yes").exit_code == 0
+    models.examine(lab)
+    assert told == [f"Bearer {KEY}", ""]
 
 
 def test_without_a_key_nothing_is_asked(lab, server, monkeypatch):
