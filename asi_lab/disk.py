@@ -10,12 +10,14 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a disk, quota or file size that is used up."""
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write a file whole and durably: a reader, also one after a power cut, finds all of it or what was
-    there before. Raises OSError; then nothing half-made is left."""
+    there before. Raises OSError; then nothing half-made is left. A link in the place of the file, or of the
+    one that is half-made, is replaced, not followed. `mode` is who may do what with it, less the umask."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)
+        with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

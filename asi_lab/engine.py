@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from asi_lab import baselines, disk, fsck, imports, references, sandbox
+from asi_lab import baselines, consent, disk, fsck, imports, references, sandbox
 from asi_lab.agents import Agents
 from asi_lab.baselines import SEED_ARCHITECTURE, run_label
 from asi_lab.control import Control, StopNow
@@ -99,14 +99,14 @@ class Engine:
 
     def race(self, runs: Sequence[tuple[str, int]]) -> int:
         """Measure reference architectures, each run by its name and the index of its seed, and record them as
-        baselines; those that are there already are left out.
-
-        Returns and raises as `search`, and raises `TrialError` where a run failed.
+        baselines; those that are there already are left out. Returns and raises as `search`, and raises
+        `TrialError` where a run failed.
         """
         return self._alone(None, lambda held: self._race(held, runs))
 
     def _alone(self, hours: float | None, work: Callable[[_Held], None]) -> int:
         """Do `work` as the one engine of the lab, with its data prepared and its store open."""
+        consent.check(self.lab, self.settings)
         with self.lab.locked() as lock:
             self._check_rules()
             control = Control(self.lab, self.view.say, hours)

@@ -3,6 +3,7 @@
     LabError                    anything we can explain; the CLI prints it and exits with `exit_code`
     ├── ConfigError             lab.toml, a preset or an option is wrong                      (exit 2)
     ├── UsageError              the command cannot apply to this lab as it stands             (exit 2)
+    ├── ConsentError               a lab would use or run what the user has not granted           (exit 2)
     ├── LabLocked               another engine runs on this lab                               (exit 3)
     ├── DataError               a corpus, tokenizer or task cannot be built or read           (exit 1)
     ├── StoreError              LMDB: full disk, unreadable or of another version             (exit 1)
@@ -29,6 +30,13 @@ class ConfigError(LabError):
 
 class UsageError(LabError):
     """The command does not apply to the lab as it stands."""
+
+    exit_code = 2
+
+
+class ConsentError(LabError):
+    """A lab is another user's, would run code of its own, or names a host for a key, and the user has not
+    granted it (`asi-lab trust`)."""
 
     exit_code = 2
 

@@ -23,7 +23,7 @@ def run_helper(module: str, arguments: list[str], control: Control) -> list[str]
         DataError: it failed, with what it said.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, "-P", "-m", module, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -19,6 +19,7 @@ from asi_lab.records import RULES
 from asi_lab.settings import Settings
 
 LOCK_TRIES = 5
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # what a link names is not written over
 
 
 def trial_label(candidate_id: int) -> str:
@@ -100,7 +101,7 @@ class Lab:
             DiskError: the lab cannot be written.
         """
         try:
-            descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self._lock_file, _LOCK_FLAGS, 0o644)
         except OSError as error:
             raise DiskError(disk.explain(error, self.path)) from None
         try:

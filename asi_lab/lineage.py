@@ -8,7 +8,7 @@
 
 Commits are made by `git fast-import`: one durable process for one commit, and the same path for
 thousands. Text of candidates reaches git on its standard input only, never as ref, option or path.
-The user's git configuration and environment have no influence, except on `log`, which is shown.
+Neither the configuration of the repository nor the user's has any influence (`asi_lab.repository`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from asi_lab import disk
 from asi_lab.commits import (
@@ -38,19 +37,10 @@ from asi_lab.commits import (
 )
 from asi_lab.errors import LineageError
 from asi_lab.records import SEED_ID, Candidate, Proposal
+from asi_lab.repository import SHA, Repository, sweep
 from asi_lab.text import plain
 
 FILES = ("architecture.py", "motivation.md", "analysis.md", "metrics.json", "config.toml", "error.txt")
-_ISOLATED = {
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_CONFIG_SYSTEM": os.devnull,
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_TERMINAL_PROMPT": "0",
-    "HOME": os.devnull,
-    "XDG_CONFIG_HOME": os.devnull,
-    "LC_ALL": "C",
-}
 _SETTINGS = {
     "core.fsync": "all",
     "core.hooksPath": os.devnull,
@@ -63,18 +53,17 @@ _SETTINGS = {
     "user.name": NAME,
     "user.email": EMAIL,
 }
-"""Written to the repository for the user's git, and given to each of our own git processes: the file may
-be cut off or changed."""
+"""Written to the repository for the user's git; our own git processes have them from a file of ours."""
 _STREAM_COMMITS = 200
 _PACK_REFS = 256
 _LEAST_FREE_BYTES = 1 << 20
-_SHA = re.compile(r"[0-9a-f]{40}")
 _REF = re.compile(rb"(?:[0-9a-f]{40}|ref: refs/[^\0\n]+)\n?")
 _LEFT_BEHIND = (
     *("*.lock", "refs/**/*.lock", "objects/**/*.lock", "packed-refs.new"),
     *("objects/**/tmp_*", "objects/**/.tmp-*", "fast_import_crash_*"),
 )
 """Files of a git process that was killed; `packed-refs.new` stops every later packing."""
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _COLOURS = {"@": "\x1b[36m", "+": "\x1b[32m", "-": "\x1b[31m"}
 
 
@@ -87,13 +76,8 @@ class Lineage:
     """
 
     def __init__(self, path: Path, keep_open: Sequence[int] = ()) -> None:
-        try:
-            from git import Git  # looks for the git program when imported
-        except ImportError as error:
-            raise LineageError("git was not found: install it (apt install git) and try again") from error
         self.path = path.absolute()
-        self._git = Git(str(self.path))
-        self._keep_open = tuple(keep_open)
+        self._repository = Repository(self.path, _SETTINGS, keep_open)
 
     @classmethod
     def create(
@@ -106,24 +90,27 @@ class Lineage:
     ) -> Self:
         """Make the repository with its root commit (the seed) and reference baselines; go on with one
         that was begun. The work tree shows the seed."""
-        path.mkdir(parents=True, exist_ok=True)
         lineage = cls(path, keep_open)
-        lineage._run("init", "--quiet", "--template=", "--object-format=sha1")
+        lineage._repository.lay_out(MAIN)
         lineage.recover()
-        for key, value in _SETTINGS.items():
-            lineage._run("config", key, value)
-        lineage.set_head(MAIN)
         lineage.publish(
             [seed_commit(seed, config_text), *(reference_commit(r, seed, config_text) for r in references)]
         )
-        lineage._run("read-tree", "--reset", "-u", MAIN)
+        lineage._run("read-tree", "--reset", "-u", MAIN, work_tree=True)
         return lineage
 
     @classmethod
     def open(cls, path: Path, keep_open: Sequence[int] = (), *, rooted: bool = True) -> Self:
-        """Open an existing lineage, which must have its root unless it is not `rooted`."""
+        """Open an existing lineage, which must have its root unless it is not `rooted`.
+
+        Raises:
+            LineageError: it has not, or leads out of its folder.
+            ConsentError: it is another user's, and not trusted.
+        """
         lineage = cls(path, keep_open)
-        if not (path / ".git").is_dir() or (rooted and MAIN not in lineage.refs(MAIN)):
+        if lineage._repository.exists:
+            lineage._repository.check()
+        if not lineage._repository.exists or (rooted and MAIN not in lineage.refs(MAIN)):
             raise LineageError(
                 f"no lineage at {path}: expected a git repository with a branch main. "
                 "`asi-lab fsck --repair` rebuilds it from the store"
@@ -202,17 +189,16 @@ class Lineage:
 
     def head(self) -> str | None:
         """Return the name of the branch that is checked out, None when none is."""
-        status, out, _ = self._git_process("symbolic-ref", "--quiet", "HEAD")
-        return None if status else out.strip()
+        return self._repository.head()
 
     def set_head(self, ref: str) -> None:
         """Check a branch out by name alone: index and work tree stay as they are."""
-        self._run("symbolic-ref", "HEAD", ref)
+        self._repository.write_head(f"ref: {ref}")
 
     def _detach_from(self, ref: str, sha: str) -> None:
         """Where `ref` is checked out, check out its commit `sha` instead, so that the ref can be moved."""
         if self.head() == ref:
-            self._run("update-ref", "--no-deref", "HEAD", sha)
+            self._repository.write_head(_checked(sha))
 
     def quarantine(self, ref: str, sha: str) -> str:
         """Move a ref out of the way, keeping its commit; returns the new name."""
@@ -225,7 +211,8 @@ class Lineage:
     def recover(self) -> list[str]:
         """Remove what a killed git left behind (locks, files it was writing) and refs that a power cut left
         without a commit id; returns their names. Call it only while holding the lab's lock."""
-        folder = self.path / ".git"
+        sweep()
+        folder = self._repository.folder
         left = {file for place in _LEFT_BEHIND for file in folder.glob(place) if file.is_file()}
         loose = {ref for ref in folder.glob("refs/**/*") if ref.is_file()} - left
         stale = sorted([*left, *(ref for ref in loose if not _REF.fullmatch(ref.read_bytes()))])
@@ -239,7 +226,7 @@ class Lineage:
         self._run("repack", "-d", "-l", "-q")
 
     def _pack_when_due(self) -> None:
-        folders = [self.path / ".git" / ref for ref in (ARCHITECTURES, FAILURES)]
+        folders = [self._repository.folder / ref for ref in (ARCHITECTURES, FAILURES)]
         if sum(1 for folder in folders if folder.is_dir() for _ in folder.iterdir()) >= _PACK_REFS:
             self.pack()
 
@@ -263,19 +250,17 @@ class Lineage:
             return text
         return "\n".join(_coloured(line) for line in text.split("\n"))
 
-    def log(self, args: Sequence[str]) -> int:
-        """Run `git log` with `args` in the terminal, with the user's colours and pager; returns its
-        exit status."""
-        foreign = _foreign()
-        environment = {key: value for key, value in os.environ.items() if key not in foreign}
-        command = ["git", *self._where(), "log", *args]
-        return subprocess.run(command, env=environment, check=False).returncode
+    def log(self, args: Sequence[str], color: bool = False) -> Iterator[str]:
+        """The lines that `git log` prints for `args`, safe to print: of what a terminal obeys only colours
+        are left, where they are asked for."""
+        for line in self._repository.lines("log", f"--color={'always' if color else 'never'}", *args):
+            yield "".join(
+                part if color and _COLOUR.fullmatch(part) else plain(part, multiline=True)
+                for part in _COLOUR.split(line)
+            )
 
-    def _where(self) -> tuple[str, str]:
-        return f"--git-dir={self.path / '.git'}", f"--work-tree={self.path}"
-
-    def _run(self, *args: str, stdin: bytes = b"") -> str:
-        status, out, err = self._git_process(*args, stdin=stdin)
+    def _run(self, *args: str, stdin: bytes = b"", work_tree: bool = False) -> str:
+        status, out, err = self._git_process(*args, stdin=stdin, work_tree=work_tree)
         if status:
             lines = _lines(err)
             reasons = [line for line in lines if line.startswith(("error:", "fatal:"))] or lines
@@ -289,34 +274,12 @@ class Lineage:
         named = any(os.strerror(number) in said for number in disk.FULL)
         return named or shutil.disk_usage(self.path).free < _LEAST_FREE_BYTES
 
-    def _git_process(self, *args: str, stdin: bytes = b"") -> tuple[int, str, str]:
-        from git.exc import GitCommandNotFound
-
-        scrub = [part for name in sorted(_foreign()) for part in ("-u", name)]
-        command = ["env", *scrub, "git"] if scrub else ["git"]
-        settings = [part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}")]
-        try:
-            process: Any = self._git.execute(
-                [*command, *self._where(), *settings, *args],
-                istream=subprocess.PIPE,
-                as_process=True,
-                env=_ISOLATED,
-                pass_fds=self._keep_open,
-                start_new_session=True,  # Ctrl+C is for the engine, not for git in mid-commit
-            )
-        except GitCommandNotFound as error:
-            raise LineageError("git was not found: install it (apt install git) and try again") from error
-        out, err = process.communicate(stdin)
-        return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
-
-
-def _foreign() -> set[str]:
-    """Names of the environment variables that would turn git to another repository or behaviour."""
-    return {name for name in os.environ if name.startswith("GIT_")} - {*_ISOLATED, "GIT_EXEC_PATH"}
+    def _git_process(self, *args: str, stdin: bytes = b"", work_tree: bool = False) -> tuple[int, str, str]:
+        return self._repository.run(*args, stdin=stdin, work_tree=work_tree)
 
 
 def _checked(sha: str) -> str:
-    if not _SHA.fullmatch(sha):
+    if not SHA.fullmatch(sha):
         raise LineageError(f"expected a commit id of 40 hexadecimal digits, found {sha[:60]!r}")
     return sha
 

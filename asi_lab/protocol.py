@@ -60,7 +60,8 @@ class ScoreJob(msgspec.Struct, frozen=True):
     """What the scorer measures: data directory (tokenizer, held-out shards, task files).
 
     `suspect_below` are, by mark, the held-out losses (nats per token) under which a candidate is suspected
-    to leak; a mark that is missing has no such bound.
+    to leak; a mark that is missing has no such bound. `consented` are hashes of task folders whose code the
+    user lets run.
     """
 
     data: str
@@ -71,6 +72,7 @@ class ScoreJob(msgspec.Struct, frozen=True):
     evaluate: Evaluate
     suspect_below: dict[int, float] = {}
     threads: int = 0
+    consented: tuple[str, ...] = ()
 
 
 class Measure(msgspec.Struct, frozen=True, tag="measure"):

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from asi_lab import calibration, protocol, references, spending
+from asi_lab import calibration, protocol, references, spending, taskcode, trust
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines, run_label
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer import resume, run
@@ -230,7 +230,7 @@ class Trials:
     def _score_job(self, expected: Expectations) -> ScoreJob:
         """The scorer's job; a candidate is suspect where its loss is as low as the paper's leak rule says."""
         settings = self.settings
-        tasks = tuple(_task(name, self.lab.path) for name in settings.evaluate.tasks)
+        tasks = tuple(taskcode.resolve(name, self.lab.path) for name in settings.evaluate.tasks)
         margin = 1 - settings.fitness.leak
         return ScoreJob(
             data=str(self.lab.data),
@@ -243,6 +243,7 @@ class Trials:
                 step: mark.loss * margin - SUSPECT_NOISE * mark.noise for step, mark in expected.marks.items()
             },
             threads=settings.train.threads,
+            consented=tuple(trust.granted().tasks),
         )
 
     def _run(
@@ -351,12 +352,6 @@ def mark_steps(settings: Settings) -> tuple[int, ...]:
     steps = settings.train.steps
     found = {round(share * steps) for share in settings.evaluate.marks}
     return tuple(sorted(step for step in found if 0 < step < steps))
-
-
-def _task(name: str, lab: Path) -> str:
-    """A task as the scorer takes it: folders of task YAML are relative to the lab."""
-    is_folder = "/" in name or name.startswith((".", "~"))
-    return str((lab / Path(name).expanduser()).resolve()) if is_folder else name
 
 
 class _Curve:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -23,6 +23,14 @@ from asi_lab.records import (
 )
 
 MakeCandidate = Callable[..., Candidate]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_granted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither know nor change what the user has granted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 def _evidence(number: int, failure: CandidateState | None) -> Evidence:

@@ -281,11 +281,8 @@ def test_many_commits_are_packed_and_leak_no_descriptor(lineage, make_candidate,
 def test_a_git_process_holds_the_lock_it_was_given(tmp_path, seed, make_candidate):
     reading, writing = os.pipe()
     lineage = Lineage.create(tmp_path / "x", seed, CONFIG, keep_open=[writing])
-    (lineage.path / ".git/config").write_text(
-        (lineage.path / ".git/config").read_text()
-        + f'[alias]\n\ttell = "!test -e /proc/self/fd/{writing} && echo open"\n'
-    )
-    assert lineage._run("tell") == "open\n"
+    alias = f"alias.tell=!test -e /proc/self/fd/{writing} && echo open"
+    assert lineage._run("-c", alias, "tell") == "open\n"
     os.close(reading)
     os.close(writing)
 
@@ -304,11 +301,14 @@ def test_diff_is_safe_to_print(lineage, make_candidate):
     assert "architecture.py" in FILES
 
 
-def test_log_is_real_git_log(lineage, make_candidate, capfd):
-    _publish(lineage, make_candidate)
-    assert lineage.log(["--branches", "--format=%s %(trailers:key=Fitness,valueonly)"]) == 0
-    assert "delta_net_2: a decay per head 0.5020 +- 0.0080" in capfd.readouterr().out
-    assert lineage.log(["--no-such-option"]) == 128
+def test_log_is_real_git_log(lineage, make_candidate):
+    shas = _publish(lineage, make_candidate)
+    told = lineage.log(["--branches", "--format=%s %(trailers:key=Fitness,valueonly)"])
+    assert "delta_net_2: a decay per head 0.5020 +- 0.0080\n" in list(told)
+    [coloured] = lineage.log(["-1", "--format=%C(red)%H%C(reset)\x1b]0;t\x07\x1b[2J", shas[2]], color=True)
+    assert coloured == f"\x1b[31m{shas[2]}\x1b[m\n"
+    with pytest.raises(LineageError, match="status 128"):
+        list(lineage.log(["--no-such-option"]))
 
 
 def test_refusals_say_what_to_do(tmp_path, lineage, monkeypatch):

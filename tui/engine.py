@@ -77,7 +77,7 @@ def start(lab: Lab, wanted: Wanted) -> Path:
         DiskError: that file cannot be written.
     """
     log = lab.path / LOG
-    command = [sys.executable, "-m", "asi_lab", "--lab", str(lab.path), "--no-tui"]
+    command = [sys.executable, "-P", "-m", "asi_lab", "--lab", str(lab.path), "--no-tui"]
     command += ["--experiments", str(wanted.experiments)] if wanted.experiments is not None else []
     command += ["--hours", str(wanted.hours)] if wanted.hours is not None else []
     try:

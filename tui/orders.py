@@ -72,7 +72,7 @@ class Orders:
         words: list[str] = []
         for part in WITHOUT_ENGINE[action]:
             words += text.split() if part == "{words}" else [part.format(id=candidate, text=text)]
-        command = [sys.executable, "-m", "asi_lab", words[0], "--lab", str(self.lab.path), *words[1:]]
+        command = [sys.executable, "-P", "-m", "asi_lab", words[0], "--lab", str(self.lab.path), *words[1:]]
         try:
             done = subprocess.run(
                 command,

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from asi_lab import __version__
-from asi_lab.cli import calibrate, care, check, cognition, demo, look, money, race, steer
+from asi_lab.cli import calibrate, care, check, cognition, demo, look, money, race, steer, trust
 from asi_lab.cli.shared import current_lab, existing, lab_option, prepare, preset_option, seed_option
 from asi_lab.errors import LabError, UsageError
 
@@ -132,6 +132,7 @@ for _command in (
     money.models,
     money.estimate,
     cognition.cognition,
+    trust.trust,
     care.config,
     care.doctor,
     care.fsck,

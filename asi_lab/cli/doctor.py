@@ -71,7 +71,7 @@ def table(findings: Sequence[Finding]) -> Table:
 
 def _torch() -> list[Finding]:
     """Torch and the GPU, seen from a process of its own: importing torch takes seconds."""
-    status, out, error = _run([sys.executable, "-c", _TORCH], _TORCH_SECONDS)
+    status, out, error = _run([sys.executable, "-P", "-c", _TORCH], _TORCH_SECONDS)
     if status != 0:
         told = error.strip().splitlines() or ["no message"]
         return [Finding("torch", "fail", f"cannot be imported: {told[-1]}", "pip install torch==2.13.0")]

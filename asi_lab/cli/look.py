@@ -222,17 +222,24 @@ def diff(before: str, after: str | None) -> None:
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @lab_option()
 @click.argument("arguments", metavar="[GIT LOG ARGUMENTS]...", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def log(ctx: click.Context, arguments: Sequence[str]) -> None:
+def log(arguments: Sequence[str]) -> None:
     """The lineage, through git log.
 
-    Arguments go to git; by default it draws a graph of all branches.
+    Arguments go to git; by default it draws a graph of all branches. On a terminal $PAGER shows it.
     """
     from asi_lab.lineage import Lineage
+    from asi_lab.view import tables
 
     lab = existing()
     if not lab.lineage.exists():
         nothing_yet(lab)
         return
-    status = Lineage.open(lab.lineage).log(arguments or ("--graph", "--branches", "--oneline", "--decorate"))
-    ctx.exit(1 if status else 0)
+    console = tables.console()
+    coloured = console.is_terminal and not console.no_color
+    arguments = arguments or ("--graph", "--branches", "--oneline", "--decorate")
+    lines = Lineage.open(lab.lineage).log(arguments, coloured)
+    if console.is_terminal:
+        click.echo_via_pager(lines, color=coloured)
+        return
+    for line in lines:
+        click.echo(line, nl=False)

@@ -356,7 +356,7 @@ def policy_of(settings: Settings, readable: Sequence[Path], hidden: Sequence[Pat
 
 
 def _python(module: str) -> tuple[str, ...]:
-    return sys.executable, "-u", "-m", module
+    return sys.executable, "-P", "-u", "-m", module
 
 
 MODULES: dict[Worker, tuple[str, ...]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,48 +17,46 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from asi_lab import taskcode
 from asi_lab.errors import DataError
 from asi_lab.evaluate.fault import CandidateFault
 from asi_lab.evaluate.lm import RemoteLM
 from asi_lab.evaluate.scores import TaskScore
-from asi_lab.evaluate.tasks import TASK_NAMES
+from asi_lab.evaluate.tasks import TASK_NAMES, task_yaml
 from asi_lab.records import CandidateState
 
 OFFLINE_PREFIX = "asi_"
 
 
-def load(names: Sequence[str], tasks_dir: Path) -> list[Task]:
+def load(names: Sequence[str], tasks_dir: Path, consented: Sequence[str] = ()) -> list[Task]:
     """Load tasks with their data.
 
-    A name that starts with `asi_` is an offline task of `tasks_dir`. One with a slash, or that starts
-    with a dot or tilde, is a folder, all of whose tasks are taken; data files are found relative to
-    it. Any other is a task, group or tag that comes with lm-eval, whose data may be downloaded.
+    A name that starts with `asi_` is an offline task, whose samples alone are read from `tasks_dir`. One with
+    a slash, or that starts with a dot or tilde, is a folder, all of whose tasks are taken; data files are
+    found relative to it. Any other is a task, group or tag that comes with lm-eval, whose data may be
+    downloaded, and is never taken from the current folder. `consented` are hashes of folders whose code may
+    run (`asi_lab.taskcode`).
 
     Raises:
         DataError: a task is unknown, named twice or cannot be loaded.
+        ConsentError: a folder may run code and is not consented.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     tasks: list[Task] = []
-    offline: TaskManager | None = None
     included: TaskManager | None = None
     for name in names:
         if name.startswith(OFFLINE_PREFIX):
-            if not (tasks_dir / f"{name}.yaml").is_file():
-                raise DataError(
-                    f"expected {tasks_dir / name}.yaml for {name!r} in evaluate.tasks, found no file; "
-                    f"the offline tasks are {', '.join(TASK_NAMES)}, made by python -m asi_lab.evaluate.tasks"
-                )
-            offline = offline or TaskManager(include_path=str(tasks_dir), include_defaults=False)
-            with _no_dataset_cache():
-                tasks += _load(offline, name, tasks_dir)
-        elif os.sep in name or name.startswith((".", "~")):
+            tasks += _load_offline(name, tasks_dir)
+        elif taskcode.is_folder(name):
             folder = Path(name).expanduser().absolute()
+            taskcode.check(folder, consented)
             manager = _folder_manager(folder)
             for found in manager.all_subtasks:
                 tasks += _load(manager, found, folder)
         else:
             included = included or TaskManager()
-            tasks += _load(included, name, Path())
+            with tempfile.TemporaryDirectory(prefix="asi-lab-") as empty:
+                tasks += _load(included, name, Path(empty))
     loaded = [task.task_name for task in tasks]
     if twice := sorted({name for name in loaded if loaded.count(name) > 1}):
         raise DataError(f"expected each task once, found {', '.join(twice)} more than once in evaluate.tasks")
@@ -112,6 +109,18 @@ def evaluate(lm: RemoteLM, tasks: Sequence[Task], limit: int, seed: int) -> list
         )
         for task in tasks
     ]
+
+
+def _load_offline(name: str, tasks_dir: Path) -> list[Task]:
+    """The folder's own YAML is for its reader: what is loaded is what we would write there."""
+    if name not in TASK_NAMES or not (tasks_dir / f"{name}.jsonl").is_file():
+        raise DataError(
+            f"expected {tasks_dir / name}.jsonl for {name!r} in evaluate.tasks, found no file; "
+            f"the offline tasks are {', '.join(TASK_NAMES)}, made by python -m asi_lab.evaluate.tasks"
+        )
+    with tempfile.TemporaryDirectory(prefix="asi-lab-") as ours, _no_dataset_cache():
+        (Path(ours) / f"{name}.yaml").write_text(task_yaml(name), encoding="utf-8")
+        return _load(TaskManager(include_path=ours, include_defaults=False), name, tasks_dir)
 
 
 def _load(manager: TaskManager, name: str, folder: Path) -> list[Task]:

@@ -41,7 +41,7 @@ class Scoring:
         self.tokenizer = Tokenizer.load(data)
         self.windows = held_out_windows(data, VALIDATION_FILE, job.train_context, settings.loss_tokens)
         self.mark_windows = held_out_windows(data, MARKS_FILE, job.train_context, settings.mark_tokens)
-        tasks = run.load(settings.tasks, data / "tasks")
+        tasks = run.load(settings.tasks, data / "tasks", job.consented)
         self._order = [task.task_name for task in tasks]
         self._scored_tasks = [task for task in tasks if not run.generates(task)]
         self._generated_tasks = [task for task in tasks if run.generates(task)]

@@ -133,14 +133,14 @@ def build_tasks(data_dir: Path, tasks_dir: Path, seed: int, limit: int, tokenize
     with tempfile.TemporaryDirectory(prefix=f".{tasks_dir.name}-", dir=tasks_dir.parent) as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
-        for name, (settings, make) in _TASKS.items():
+        for name, (_, make) in _TASKS.items():
             rows = make(source, Random(f"{seed}:{name}"))
             if len(rows) < (fewest := min(FEWEST_SAMPLES, limit)):
                 raise DataError(
                     f"expected at least {fewest} samples for {name}, found {len(rows)} in the "
                     f"{len(documents)} documents of the evaluation split; use a larger text as data.source"
                 )
-            _write_task(fresh, name, settings, rows)
+            _write_task(fresh, name, rows)
         (fresh / stamp.name).write_bytes(_stamp(origin, fresh))
         if replaced := tasks_dir.exists():
             tasks_dir.rename(Path(scratch) / "old")
@@ -148,18 +148,22 @@ def build_tasks(data_dir: Path, tasks_dir: Path, seed: int, limit: int, tokenize
     return replaced
 
 
-def _write_task(folder: Path, name: str, settings: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+def task_yaml(name: str) -> str:
+    """The YAML of an offline task, from which lm-eval loads it wherever its samples lie."""
     task = {
         "task": name,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}},
         "test_split": "test",
-        **settings,
+        **_TASKS[name][0],
         "metadata": {"version": VERSION},
     }
-    encoder = msgspec.json.Encoder()
-    (folder / f"{name}.jsonl").write_bytes(encoder.encode_lines(rows))
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
+    return yaml.safe_dump(task, sort_keys=False)
+
+
+def _write_task(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> None:
+    (folder / f"{name}.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(rows))
+    (folder / f"{name}.yaml").write_text(task_yaml(name), encoding="utf-8")
 
 
 def _origin(data_dir: Path, seed: int, limit: int) -> dict[str, Any]:

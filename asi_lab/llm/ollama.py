@@ -16,6 +16,7 @@ from asi_lab.errors import ConfigError
 from asi_lab.llm.model import Busy, Call, Message, ModelError, NoTools, Reply, ToolCall, Usage
 from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, of_one_length, said
 from asi_lab.text import plain
+from asi_lab.trust import KeyHost
 
 KEEP_ALIVE = "30m"
 """How long the server keeps a model in memory; roles take turns, and loading takes a while."""
@@ -24,6 +25,10 @@ LEAST_WINDOW = 4096
 ANSWER_TOKENS = 8192
 BYTES_PER_TOKEN = 3
 """A low estimate for English and code, so that a prompt is rather thought too long than cut off."""
+
+DEFAULT_PORT = 11434
+DEFAULT_HOST = f"127.0.0.1:{DEFAULT_PORT}"
+OFFICIAL = "https://ollama.com"
 
 LIST_SECONDS = 10.0
 EMBED_SECONDS = 300.0
@@ -47,9 +52,11 @@ class Ollama:
 
         Raises:
             ConfigError: `host` is no address.
+            ConsentError: the key may not go there.
         """
         self.model = model
         self.host = _address(host)
+        key_host(host).check()
         self.context = context
         self._lock = threading.Lock()
         self._window = 0
@@ -128,6 +135,7 @@ def installed(host: str | None) -> list[str]:
 
     Raises:
         ConfigError: `host` is no address.
+        ConsentError: the key may not go there.
         Busy: no connection, or the server is at fault.
         ModelError: the server refuses the request.
     """
@@ -145,6 +153,7 @@ def pull(host: str | None, model: str, say: Callable[[str], None]) -> None:
 
     Raises:
         ConfigError: `host` is no address.
+        ConsentError: the key may not go there.
         Busy: no connection, or the server is at fault.
         ModelError: there is no such model.
     """
@@ -168,6 +177,7 @@ def embed(host: str | None, model: str, texts: Sequence[str]) -> list[list[float
 
     Raises:
         ConfigError: `host` is no address.
+        ConsentError: the key may not go there.
         Busy: no connection, or the server is at fault.
         ModelError: the model is not pulled, or is none for embeddings.
     """
@@ -189,12 +199,27 @@ def _client(host: str, timeout: float, line: Line) -> Any:
     import httpx
     from ollama import Client
 
+    key_host(host).check()
     patience = httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
     return Client(host=host, timeout=patience, event_hooks=line.hooks)
 
 
+def key_host(host: str | None) -> KeyHost:
+    """Where OLLAMA_API_KEY is sent; `host` is as in `Ollama`. Raises `ConfigError` as that does."""
+    own = (OFFICIAL, _url(DEFAULT_HOST), _url(_address(None)))
+    return KeyHost("OLLAMA_API_KEY", _url(_address(host)), own)
+
+
+def _url(address: str) -> str:
+    """An address with what the official client adds to it."""
+    parts = urlsplit(address if "://" in address else f"http://{address}")
+    host = parts.hostname or "127.0.0.1"
+    port = parts.port or (None if "://" in address else DEFAULT_PORT)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+
+
 def _address(host: str | None) -> str:
-    address = host or os.environ.get("OLLAMA_HOST", "").strip() or "127.0.0.1:11434"
+    address = host or os.environ.get("OLLAMA_HOST", "").strip() or DEFAULT_HOST
     parts = urlsplit(address if "://" in address else f"http://{address}")
     try:
         fits = parts.scheme in {"http", "https"} and (parts.port is None or parts.port > 0)

@@ -30,6 +30,7 @@ from asi_lab.llm.model import (
 )
 from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, of_one_length, said
 from asi_lab.text import plain
+from asi_lab.trust import KeyHost
 
 OPTIONAL = ("stream_options", "response_format", "temperature")
 """Parameters that are left out where the server refuses them."""
@@ -54,11 +55,13 @@ class OpenAI:
 
         Raises:
             ConfigError: `base_url` is no address.
+            ConsentError: the key may not go to that server.
             ModelError: there is no key for OpenAI itself, or it is malformed.
         """
         self.model = model
         given = base_url or os.environ.get("OPENAI_BASE_URL", "").strip()
         self.base_url = _checked_url(given or DEFAULT_URL)
+        key_host(base_url).check()
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not self._key and not given:
             raise ModelError(
@@ -221,6 +224,12 @@ class OpenAI:
                 f"{server} has no model {plain(self.model)}: {words}. Set agents.models to one that it lists."
             )
         return ModelError(f"{server} refuses the request ({status}): {words}")
+
+
+def key_host(base_url: str | None) -> KeyHost:
+    """Where OPENAI_API_KEY is sent; `base_url` is as in `OpenAI`."""
+    named = os.environ.get("OPENAI_BASE_URL", "").strip()
+    return KeyHost("OPENAI_API_KEY", base_url or named or DEFAULT_URL, (DEFAULT_URL, named))
 
 
 def embed(base_url: str | None, model: str, texts: Sequence[str]) -> list[list[float]]:

@@ -38,7 +38,7 @@ class Sandbox:
                 Path(policy.workspace, folder).mkdir(exist_ok=True)
         policy = _as_nobody(policy, self.level)
         spec = msgspec.json.encode(policy).decode()
-        inner = (sys.executable, "-m", "asi_lab.sandbox.confine", self.level.value, spec, *argv)
+        inner = (sys.executable, "-P", "-m", "asi_lab.sandbox.confine", self.level.value, spec, *argv)
         if self.level is not Level.BUBBLEWRAP:
             return Command(inner, environment)
         return Command((*bubblewrap.arguments(policy, environment), *inner), {})

@@ -187,7 +187,9 @@ def _try(level: Level) -> str:
     """Run the canaries at a level; returns what is wrong with it, empty when it holds."""
     with _traps() as (workspace, outside, arguments):
         command = Sandbox(level).command(
-            Policy(str(workspace)), [sys.executable, "-S", "-c", _PROBE, *arguments], {"PATH": os.defpath}
+            Policy(str(workspace)),
+            [sys.executable, "-P", "-S", "-c", _PROBE, *arguments],
+            {"PATH": os.defpath},
         )
         try:
             done = subprocess.run(

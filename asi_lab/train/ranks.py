@@ -105,7 +105,7 @@ def start_others(job: TrialJob, size: int) -> None:
     """Start ranks 1 to `size` - 1, which read their job from standard input. Where one of them fails, this
     process ends too: it would wait forever."""
     for rank in range(1, size):
-        command = [sys.executable, "-u", "-m", "asi_lab.train.follower", str(rank), str(size)]
+        command = [sys.executable, "-P", "-u", "-m", "asi_lab.train.follower", str(rank), str(size)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE)
         assert process.stdin is not None
         with process.stdin as pipe:

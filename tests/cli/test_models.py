@@ -59,6 +59,7 @@ def lab(fresh, monkeypatch):
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{server.server_port}")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     url = f"http://127.0.0.1:{server.server_port}/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", url)  # so it is named by the user too, and gets the key
     fresh.config.write_text(fresh.config.read_text() + f'[agents]\nopenai_base_url = "{url}"\n')
     yield fresh
     server.shutdown()

@@ -9,8 +9,9 @@ import torch
 import yaml
 from torch import Tensor
 
+from asi_lab import taskcode
 from asi_lab.data.tokenizer import Tokenizer
-from asi_lab.errors import DataError
+from asi_lab.errors import ConsentError, DataError
 from asi_lab.evaluate import run
 from asi_lab.evaluate.fault import CandidateFault
 from asi_lab.evaluate.lm import RemoteLM
@@ -293,3 +294,48 @@ def test_certainty_is_no_honest_score(make_lm: MakeLM, tokenizer: Tokenizer, tas
 def test_unknown_names_are_compared_with_those_of_lm_eval(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"did you mean .*hellaswag"):
         run.load(["helaswag"], tmp_path)
+
+
+def planted(folder: Path, sprung: Path, **files: str) -> None:
+    """Code that leaves a file behind when it is loaded, and the YAML that asks for it."""
+    (folder / "utils.py").write_text(f"open({str(sprung)!r}, 'w')\ndef f(docs): return docs\n")
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(f"{text}process_docs: !function utils.f\n")
+
+
+def test_yaml_planted_beside_the_samples_is_not_read(tasks_dir: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tasks_dir, tmp_path / "tasks"))
+    text = (folder / "asi_recall.yaml").read_text()
+    planted(folder, tmp_path / "sprung", asi_recall=text, other=text, asi_mine="task: asi_mine\n")
+    assert [task.task_name for task in run.load(["asi_recall"], folder)] == ["asi_recall"]
+    with pytest.raises(DataError, match="the offline tasks are"):
+        run.load(["asi_mine"], folder)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_code_of_a_folder_waits_for_consent(tmp_path: Path) -> None:
+    folder = write_task(tmp_path / "mine", "lines", [{"q": "a"}], output_type="loglikelihood_rolling")
+    text = (folder / "lines.yaml").read_text() + "doc_to_text: ''\ndoc_to_target: q\n"
+    planted(folder, tmp_path / "sprung", lines=text)
+    for given in ((), ("0" * 64,)):
+        with pytest.raises(ConsentError, match=r"process_docs !function utils\.f"):
+            run.load([str(folder)], tmp_path, given)
+    assert not (tmp_path / "sprung").exists()
+    assert len(run.load([str(folder)], tmp_path, [taskcode.digest(folder)])) == 1
+    assert (tmp_path / "sprung").exists()
+
+
+def test_a_task_of_lm_eval_is_not_taken_from_the_current_folder(tmp_path: Path, monkeypatch) -> None:
+    planted(tmp_path, tmp_path / "sprung", hellaswag="task: hellaswag\n")
+    (tmp_path / "Rowan" / "hellaswag").mkdir(parents=True)
+    (tmp_path / "Rowan" / "hellaswag" / "validation.jsonl").write_text('{"label": "mine"}\n')
+    monkeypatch.chdir(tmp_path)
+    found: list[str] = []
+    monkeypatch.setattr(
+        run.TaskManager,
+        "load",
+        lambda self, names: found.extend(map(str, Path.cwd().iterdir())) or {"tasks": {}},
+    )
+    run.load(["hellaswag"], tmp_path)
+    assert found == []
+    assert not (tmp_path / "sprung").exists()

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from asi_lab import config
 from asi_lab.cli import cli
 from asi_lab.errors import DiskError, KnowledgeError
-from asi_lab.knowledge import source
+from asi_lab.knowledge import download, reading, source
 from asi_lab.knowledge.base import FOLDER, load
 from asi_lab.knowledge.entry import SECTIONS
 from asi_lab.knowledge.extract import REPLIES, Extractor, Tape, save
@@ -155,14 +155,21 @@ PAGES = {
     "/paper": PAPER.encode(),
     "/short": b"too short",
 }
+MOVED = {
+    "/moved": "/paper.pdf",
+    "/round": "/round",
+    "/to-a-file": "file:///etc/passwd",
+}
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            content = PAGES.get(self.path)
-            self.send_response(404 if content is None else 200)
+            content, place = PAGES.get(self.path), MOVED.get(self.path)
+            self.send_response(302 if place else 404 if content is None else 200)
+            if place:
+                self.send_header("Location", place)
             self.end_headers()
             self.wfile.write(content or b"")
 
@@ -208,6 +215,61 @@ def test_what_cannot_be_read_is_told(tmp_path):
         source.read(str(tmp_path / "binary.txt"))
     with pytest.raises(KnowledgeError, match="Without a network give a file"):
         source.read("http://127.0.0.1:9/paper.pdf")
+
+
+def test_redirects_are_followed_but_not_to_a_private_address(server, monkeypatch):
+    assert "outer product" in " ".join(
+        source.read(f"{server}/moved").split()
+    )  # the user named a local server
+    with pytest.raises(KnowledgeError, match="more than 5 redirects"):
+        source.read(f"{server}/round")
+    with pytest.raises(KnowledgeError, match="neither http nor https"):
+        source.read(f"{server}/to-a-file")
+    first, real = f"{server}/moved", download._leads_to_private
+    monkeypatch.setattr(download, "_leads_to_private", lambda one: one != first and real(one))
+    with pytest.raises(KnowledgeError, match=r"redirects to http://127\.0\.0\.1"):
+        source.read(first)
+
+
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [
+        *(("127.0.0.1", True), ("[::1]", True), ("10.0.0.1", True), ("169.254.169.254", True)),
+        *(("[::ffff:127.0.0.1]", True), ("[fd00::1]", True), ("2130706433", True), ("0.0.0.0", True)),
+        *(("8.8.8.8", False), ("[2001:4860:4860::8888]", False)),
+    ],
+)
+def test_what_a_private_address_is(host, private):
+    assert download._leads_to_private(f"http://{host}/paper.pdf") == private
+
+
+def test_a_download_is_bounded(server, monkeypatch):
+    monkeypatch.setattr(download, "MOST_BYTES", 100)
+    with pytest.raises(KnowledgeError, match="expected at most"):
+        source.read(f"{server}/paper.pdf")
+    monkeypatch.setattr(download, "SECONDS", -1.0)
+    with pytest.raises(KnowledgeError, match="not read within"):
+        source.read(f"{server}/short")
+
+
+def test_a_pdf_that_is_locked_or_endless_is_told(tmp_path, monkeypatch):
+    from pypdf import PdfWriter
+
+    locked, long = PdfWriter(), PdfWriter()
+    locked.add_blank_page(100, 100)
+    locked.encrypt("secret", algorithm="RC4-128")
+    for _ in range(reading.MOST_PAGES + 1):
+        long.add_blank_page(100, 100)
+    for name, writer, told in (
+        ("locked", locked, "asks for a password"),
+        ("long", long, "301 pages, 300 at"),
+    ):
+        writer.write(tmp_path / f"{name}.pdf")
+        with pytest.raises(KnowledgeError, match=told):
+            source.read(str(tmp_path / f"{name}.pdf"))
+    monkeypatch.setattr(reading, "SECONDS", 0.01)
+    with pytest.raises(KnowledgeError, match="not read within"):
+        source.read(str(tmp_path / "long.pdf"))
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from asi_lab import trust
 from asi_lab.llm import Model
 
 Chunk = dict[str, Any]
@@ -313,9 +315,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    """A running server with nothing to do yet."""
+def server(_environment: None) -> Iterator[Server]:
+    """A running server with nothing to do yet, which keys may be sent to."""
     script = Server()
+    grant(script.address)
     thread = threading.Thread(target=script.http.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield script
@@ -323,6 +326,11 @@ def server() -> Iterator[Server]:
     script.http.shutdown()
     script.http.server_close()
     thread.join()
+
+
+def grant(address: str) -> None:
+    """Let keys go to a server."""
+    trust.keep(trust.Grants(hosts=dict.fromkeys(KEYS.values(), frozenset({address}))))
 
 
 KEYS = {"ollama": "OLLAMA_API_KEY", "openai": "OPENAI_API_KEY"}
@@ -337,6 +345,7 @@ class Provider:
     key: str
 
     def model(self, address: str, model: str = "big:30b") -> Model:
+        grant(address)
         if self.name == "ollama":
             from asi_lab.llm.ollama import Ollama
 
@@ -351,7 +360,8 @@ class Provider:
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in ("OLLAMA_HOST", "OPENAI_BASE_URL", *KEYS.values()):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -1,0 +1,107 @@
+"""What a lab asks of whoever searches in it, beyond data: to be another's, to run task code, to use keys."""
+
+from __future__ import annotations
+
+import msgspec
+
+from asi_lab import taskcode, trust
+from asi_lab.agents import names_of
+from asi_lab.lab import Lab
+from asi_lab.llm import ollama, openai
+from asi_lab.settings import Agents, Settings
+from asi_lab.trust import Grants, KeyHost
+
+
+class TaskCode(msgspec.Struct, frozen=True):
+    """A folder of tasks that may run code: why, and the SHA-256 of its files by name."""
+
+    folder: str
+    digest: str
+    reasons: tuple[str, ...]
+    files: dict[str, str]
+
+
+class KeyWanted(msgspec.Struct, frozen=True):
+    """An environment variable whose key would be sent to an origin such as `https://llm.example:443`."""
+
+    variable: str
+    origin: str
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """All that a lab asks for and that is not granted yet. `owner` is a user's number where the lab is
+    another's, else None."""
+
+    lab: str
+    owner: int | None
+    tasks: tuple[TaskCode, ...]
+    keys: tuple[KeyWanted, ...]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing to grant."""
+        return self.owner is None and not self.tasks and not self.keys
+
+
+def check(lab: Lab, settings: Settings) -> None:
+    """Look whether a lab asks for nothing that was not granted.
+
+    Raises:
+        ConsentError: it asks for something else; the message names the command that shows and grants it.
+        ConfigError: the address of a server is none.
+        DataError: a folder of tasks cannot be read, or names code outside of it.
+    """
+    trust.check_owner(lab.path, lab.path)
+    granted = trust.granted()
+    for folder in taskcode.code_of(settings.evaluate.tasks, lab.path):
+        taskcode.check(folder, granted.tasks, trust.command(lab.path))
+    for host in key_hosts(settings.agents):
+        host.check(trust.command(lab.path))
+
+
+def asked(lab: Lab, settings: Settings) -> Asked:
+    """What a lab asks for and is not granted yet, also keys that are not set now. Raises as `check`, but no
+    `ConsentError`."""
+    granted = trust.granted()
+    own = [path for path in (lab.path, lab.lineage / ".git") if path.exists()]
+    strange = [path for path in own if not trust.is_own(path)]
+    folders = taskcode.code_of(settings.evaluate.tasks, lab.path)
+    codes = [
+        TaskCode(str(folder), taskcode.digest(folder), tuple(why), taskcode.files(folder))
+        for folder, why in folders.items()
+    ]
+    hosts = [host for host in key_hosts(settings.agents) if not host.is_granted]
+    return Asked(
+        lab=str(lab.path.resolve()),
+        owner=strange[0].lstat().st_uid if strange and str(lab.path.resolve()) not in granted.labs else None,
+        tasks=tuple(code for code in codes if code.digest not in granted.tasks),
+        keys=tuple(KeyWanted(host.variable, trust.origin(host.address)) for host in hosts),
+    )
+
+
+def grant(what: Asked) -> None:
+    """Grant all that a lab asks for. Raises `DiskError` where that cannot be kept."""
+    before = trust.granted()
+    hosts = dict(before.hosts)
+    for key in what.keys:
+        hosts[key.variable] = hosts.get(key.variable, frozenset()) | {key.origin}
+    trust.keep(
+        Grants(
+            labs=before.labs | ({what.lab} if what.owner is not None else set()),
+            hosts=hosts,
+            tasks=before.tasks | {code.digest: code.folder for code in what.tasks},
+        )
+    )
+
+
+def key_hosts(settings: Agents) -> list[KeyHost]:
+    """Where keys go for the models and the embedder that the settings name, and for those of a server that
+    they name."""
+    names = (*names_of(settings), settings.embedder)
+    providers = {name.partition(":")[0] for name in names}
+    found = []
+    if "openai" in providers or settings.openai_base_url:
+        found.append(openai.key_host(settings.openai_base_url or None))
+    if "ollama" in providers or settings.ollama_host:
+        found.append(ollama.key_host(settings.ollama_host or None))
+    return found
