@@ -26,6 +26,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from asi_lab.data.builtin import hidden_paths
 from asi_lab.data.manifest import MANIFEST_FILE, TRAIN_FILE
 from asi_lab.engineer.process import Process
 from asi_lab.engineer.workspace import Workspace, remove_tree
@@ -336,7 +337,7 @@ class LocalExecutor:
         self._starter.shutdown()
 
 
-def policy_of(settings: Settings, readable: Sequence[Path], hidden: Sequence[Path] = ()) -> Policy:
+def policy_of(settings: Settings, readable: Sequence[Path]) -> Policy:
     """The policy of a lab's trials; each gets its own workspace. What one process allocates is bounded on a
     CPU alone: GPU drivers reserve far more than they use. Processes are counted by user, those of all slots
     together; whoever watches a trial counts its own."""
@@ -346,7 +347,7 @@ def policy_of(settings: Settings, readable: Sequence[Path], hidden: Sequence[Pat
     return Policy(
         workspace="",
         readable=tuple(map(str, readable)),
-        hidden=tuple(map(str, hidden)),
+        hidden=hidden_paths(),
         devices=devices,
         memory_bytes=0 if devices else int(limits.memory_gb * gigabyte) + MEMORY_MARGIN,
         file_bytes=int(limits.disk_gb * gigabyte),
