@@ -232,7 +232,8 @@ class Lineage:
 
     def verify(self) -> list[str]:
         """Check every object and link; returns git's complaints, none when all is well."""
-        status, out, err = self._git_process("fsck", "--full", "--no-dangling", "--no-progress")
+        looks = ("--full", "--no-dangling", "--no-progress")
+        status, out, err = self._git_process("fsck", *looks, work_tree=True)  # for the index
         return (_lines(err + "\n" + out) or [f"git fsck ended with status {status}"]) if status else []
 
     def read(self, sha: str, file: str) -> str:

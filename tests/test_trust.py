@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from asi_lab import config, consent, trust
-from asi_lab.errors import ConfigError, ConsentError
+from asi_lab.errors import ConfigError, ConsentError, DiskError
 from asi_lab.lab import Lab
 from asi_lab.llm import ollama, openai
 from asi_lab.trust import Grants, KeyHost
@@ -159,3 +159,13 @@ def test_another_users_lab_is_granted_by_its_place(tmp_path, monkeypatch):
     consent.grant(asked)
     consent.check(lab, lab.settings())
     assert consent.asked(lab, lab.settings()).nothing
+
+
+def test_a_lock_that_is_a_link_is_not_written_over(tmp_path):
+    lab = lab_with(tmp_path)
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (lab.path / "engine.lock").symlink_to(mine)
+    with pytest.raises(DiskError), lab.locked():
+        pass
+    assert mine.read_text() == "mine"

@@ -5,6 +5,7 @@ Names are never followed: a trial can leave links, devices, pipes, millions of f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -73,7 +74,8 @@ class Workspace:
         finally:
             os.close(descriptor)
         incoming.replace(destination)
-        remove_tree(self.path / name)
+        with contextlib.suppress(OSError):
+            (self.path / name).unlink()
 
     def warm(self, compiled: Path) -> None:
         """Copy what trusted trials compiled into the caches, for the trial to use and to change."""

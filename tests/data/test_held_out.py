@@ -131,6 +131,7 @@ def test_held_out_text_is_not_among_what_trials_can_read(site, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # reads all text that the sandbox shows
 def test_held_out_text_of_the_built_in_corpus_is_not_among_what_trials_can_read(tmp_path):
     """But for a few sentences that others write too."""
     prepare(Data(source="builtin", tokenizer="byte"), tmp_path / "data")

@@ -392,6 +392,12 @@ ATTACKS = (
         nobody_left,
         NOWHERE,
     ),
+    Attack(
+        "write into its guard",
+        TRY + "attempt(lambda: open(f'/proc/{os.getppid()}/mem', 'r+b') and 'opened')",
+        lambda w, o: "opened" not in o.log,
+        NOWHERE,
+    ),
     # resources
     Attack("fork bomb", "while True:\n    os.fork()\n", nobody_left, NOWHERE, needs_a_limit=True),
     Attack(
