@@ -219,13 +219,16 @@ _ENGINE = """
     from msgspec.structs import replace
     from asi_lab import fsck
     from asi_lab.lineage import Lineage
-    from asi_lab.records import Candidate, CandidateState as S, Draw, Proposal
+    from asi_lab.records import Analysis, Candidate, CandidateState as S, Draw, Evidence, Proposal
     from asi_lab.store import Store
+    from tests.analyst import test_explain
 
     lab, last = Path(sys.argv[1]), int(sys.argv[2])
     lock = os.open(lab / "lock", os.O_CREAT | os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)  # waits for a git process that outlived the last engine
     store = Store.open(lab / "store")
+    whole = test_explain.candidate(1, 4.0, 0.5)
+    analysis = Analysis("", "", (), (), "test")
 
     def proposal(number):
         return Proposal(f"delta_net_{number}", "why", "what", f"x = {number}", "grammar")
@@ -243,7 +246,12 @@ _ENGINE = """
             candidate = Candidate(number, S.PROPOSED, 60.0 * number, 0.0, draw, proposal(number))
             store.put(candidate, ("candidate_proposed", "", {}))
         if candidate.state is S.PROPOSED:
-            candidate = replace(candidate, state=S.BROKEN if number % 5 == 4 else S.ANALYSED)
+            if number % 5 == 4:
+                candidate = replace(candidate, state=S.BROKEN, evidence=Evidence(failure=S.BROKEN))
+            else:
+                candidate = replace(
+                    candidate, state=S.ANALYSED, evidence=whole.evidence, score=whole.score, analysis=analysis
+                )
             store.put(candidate, ("candidate_state", "", {}))
         if candidate.commit is None:
             sha = lineage.commit(candidate, "config", store.get(candidate.parent).commit)

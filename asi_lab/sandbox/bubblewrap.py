@@ -52,7 +52,8 @@ def arguments(policy: Policy, environment: dict[str, str]) -> tuple[str, ...]:
         command += ["--ro-bind", "/sys", "/sys"]
         for device in policy.devices:
             command += ["--dev-bind", device, device]
-    for path in policy.hidden:
+    hidden = [path for path in policy.hidden if not is_below(str(Path(path).parent), policy.hidden)]
+    for path in hidden:  # a cover cannot lie in a cover
         command += _cover(path, bound)
     command += ["--bind", policy.workspace, policy.workspace]
     return (*command, "--remount-ro", "/dev", "--remount-ro", "/", "--")

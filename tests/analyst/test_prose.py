@@ -20,14 +20,18 @@ ANALYSIS = Prose(
 )
 
 
+def finished(candidate):
+    analysis = analyst.explain(candidate, candidate, [], test_explain.known())
+    return msgspec.structs.replace(candidate, state=CandidateState.DONE, analysis=analysis)
+
+
 @pytest.fixture
 def library(tmp_path):
     """DeltaNet, a parent and one of its children, all finished."""
     with Store.open(tmp_path / "store") as store:
         for number, loss, parent in ((0, 4.0, None), (1, 3.98, 0), (2, 4.02, 1)):
             found = test_explain.candidate(number, loss, 0.5, parent)
-            found = msgspec.structs.replace(found, state=CandidateState.DONE)
-            store.put(found)
+            store.put(finished(found))
         known = test_explain.known()
         yield Library(known_settings(), store, known)
 
@@ -113,14 +117,18 @@ def test_the_summariser_gets_results_lessons_and_standings(library):
 
 
 def test_without_analyses_nobody_is_asked(library):
-    assert prose.summarise(Prepared(), library.get(1), library.children(1), library) == ""
+    parent, *children = (
+        msgspec.structs.replace(candidate, state=CandidateState.JUDGED, analysis=None)
+        for candidate in (library.get(1), *library.children(1))
+    )
+    assert prose.summarise(Prepared(), parent, children, library) == ""
 
 
 def test_relatives_are_few_and_the_best_and_latest_of_them(tmp_path):
     with Store.open(tmp_path / "store") as store:
         for number in range(40):
             found = test_explain.candidate(number, 4.0 + (number - 5) ** 2 / 1000, 0.5, number and 0)
-            store.put(msgspec.structs.replace(found, state=CandidateState.DONE))
+            store.put(finished(found))
         library = Library(known_settings(), store, test_explain.known())
         last = test_explain.candidate(40, 4.0, 0.5)
         assert [c.id for c in library.siblings(last)] == [3, 4, 5, 6, 7, *range(30, 40)]

@@ -30,12 +30,11 @@ def hostile(copied: Lab) -> Lab:
         proposal = msgspec.structs.replace(
             old.proposal, name=HOSTILE, motivation=text, change=text, researcher=text, model=text
         )
-        score = msgspec.structs.replace(old.score or store.get(2).score, fitness=0.99)
-        evidence = msgspec.structs.replace(
-            (old if old.score else store.get(2)).evidence, failure=CandidateState.BROKEN, error=text
-        )
-        state = CandidateState.DONE
-        changes = {"proposal": proposal, "score": score, "evidence": evidence, "state": state}
+        done = next(c for c in store.candidates(1) if c.state is CandidateState.DONE)
+        score = msgspec.structs.replace(done.score, fitness=0.99)
+        evidence = msgspec.structs.replace(done.evidence, error=text)
+        changes = {"proposal": proposal, "score": score, "evidence": evidence, "state": done.state}
+        changes["analysis"] = msgspec.structs.replace(done.analysis, text=text, weaknesses=(text,))
         store.put(msgspec.structs.replace(old, **changes), ("warning", text, {}))
     return copied
 

@@ -15,6 +15,7 @@ from asi_lab.errors import ConfigError
 from asi_lab.evaluate.tasks import build_tasks
 from asi_lab.lab import Lab, check_unchanged
 from asi_lab.lineage import Lineage
+from asi_lab.protocol import CHECKPOINT_FILE
 from asi_lab.records import CandidateState
 from asi_lab.store import Store
 
@@ -372,7 +373,7 @@ def test_a_candidate_is_not_blamed_for_weights_that_were_lost(prepared, engines,
     """Killed between training and evaluation, with a checkpoint that the disk did not keep."""
     lab = copy(prepared)
     engines.run(lab, kill=boundaries.index("after candidate 1 trained") + 1)
-    weights = lab.trials / "0001" / "checkpoint.pt"
+    weights = lab.trials / "0001" / CHECKPOINT_FILE
     weights.unlink() if how == "gone" else damage(weights, how)
     engines.finish(lab)
     with Store.open_readonly(lab.store) as store:
@@ -409,6 +410,6 @@ def test_a_training_that_was_cut_off_goes_on(prepared, engines, boundaries, copy
     engines.finish(lab)
     with Store.open_readonly(lab.store) as store:
         told = [e.message for e in store.events() if e.kind == "trial_resumed"]
-        assert told == ["trial 0001 goes on after 2 of 320 steps"]
+        assert told == ["trial 0001 goes on after 2 of 3 steps"]
         assert store.series("0001")[:, 0].tolist() == [1, 2, 3]
     same(lab)
