@@ -258,24 +258,23 @@ class Trials:
     ) -> Evidence:
         """Run one job, from where it was cut off if it was. Without a candidate it is a reference's, whose
         code is ours."""
-        label, going_on = directory.name, job
+        label, going_on, known = directory.name, job, before
         cut = resume.find(directory, job) if job.task == "train" else None
         if cut is None:
             resume.forget(directory)  # what is left there is of other code
         else:
             going_on = msgspec.structs.replace(job, task="resume")
-            before = msgspec.structs.replace(before or Evidence(), held_out=cut.held_out)
+            known = msgspec.structs.replace(before or Evidence(), checks=cut.checks, held_out=cut.held_out)
             message = f"trial {label} goes on after {cut.step} of {job.train.steps} steps"
             self.store.append_events(("trial_resumed", message, {"label": label, "step": cut.step}))
         evidence, steps = self._once(
-            directory, going_on, observe, before, expected, candidate_id, cut, compare
+            directory, going_on, observe, known, expected, candidate_id, cut, compare
         )
         if cut is None or steps or evidence.failure is not CandidateState.BROKEN:
             return evidence
         # Its code has trained before, so it may be a file that the disk did not keep.
         warning = f"trial {label} cannot go on after {cut.step} steps and starts over: {evidence.error}"
         self.store.append_events(("warning", warning, {"label": label}))
-        before = msgspec.structs.replace(before or Evidence(), held_out=())
         return self._once(directory, job, observe, before, expected, candidate_id, None, compare)[0]
 
     def _once(

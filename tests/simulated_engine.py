@@ -63,7 +63,7 @@ def weights(content: bytes, params: int) -> bytes:
     """A safetensors file of so many elements, which begin with `content`."""
     header = {"all": {"dtype": "F32", "shape": [params], "data_offsets": [0, 4 * params]}}
     text = msgspec.json.encode(header)
-    return struct.pack("<Q", len(text)) + text + content.ljust(4 * params, b"\0")
+    return struct.pack("<Q", len(text)) + text + content.ljust(4 * params, b"\1")
 
 
 class SimulatedTrio:

@@ -15,13 +15,13 @@ import msgspec
 
 from asi_lab import disk
 from asi_lab.protocol import ARCHITECTURE_FILE, TrialJob, saved_file
-from asi_lab.records import HeldOut
+from asi_lab.records import Check, HeldOut
 
 RECORD_FILE = "resume.json"
 
 
 class Cut(msgspec.Struct, frozen=True):
-    """Training after `step` steps that took `seconds`, with the held-out losses measured by then.
+    """Training after `step` steps that took `seconds`, with the checks and held-out losses made by then.
 
     `wall_seconds` count from the job on, `cpu_seconds` are those of all its processes. `job` is the digest of
     what was trained; other code or other settings begin anew.
@@ -31,6 +31,7 @@ class Cut(msgspec.Struct, frozen=True):
     step: int
     seconds: float
     held_out: tuple[HeldOut, ...]
+    checks: tuple[Check, ...] = ()
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
 

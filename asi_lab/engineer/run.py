@@ -204,7 +204,8 @@ class _Followed:
     def _of_trial(self, report: Report) -> Report:
         match report:
             case protocol.Checked(checks):
-                self._know(checks=self.evidence.checks + checks)
+                if not self._are_known(checks):
+                    self._know(checks=self.evidence.checks + checks)
             case protocol.Stage(S.TRAINING):
                 self.monitor.begin()
             case protocol.Stage(S.PREFLIGHTED):
@@ -226,6 +227,12 @@ class _Followed:
             case protocol.Loaded():
                 self._score()
         return report
+
+    def _are_known(self, checks: tuple[Check, ...]) -> bool:
+        """Whether these are the checks of a trial that goes on, which had passed them before."""
+        return (
+            self.gate.place is Place.CHECKED and bool(self.earlier.checks) and all(c.passed for c in checks)
+        )
 
     def _of_scorer(self, report: Report) -> None:
         if isinstance(report, protocol.Failed):
@@ -258,6 +265,7 @@ class _Followed:
             step=step,
             seconds=self.monitor.seconds,
             held_out=self.evidence.held_out,
+            checks=self.evidence.checks,
             wall_seconds=self._wall_seconds(),
             cpu_seconds=self._cpu_seconds(),
         )
@@ -309,8 +317,8 @@ class _Followed:
         """Seconds from the job to now. Where the engine was away, the trial may have worked on: it took no
         less than its processors did."""
         threads = self.job.train.threads or physical_cores()
-        worked = max(self.clock.now(), self.trio.cpu_seconds() / threads, LEAST_SECONDS)
-        return self.earlier.wall_seconds + worked
+        worked = max(self.clock.now(), self.trio.cpu_seconds() / threads)
+        return max(self.earlier.wall_seconds + worked, LEAST_SECONDS)
 
     def _cpu_seconds(self) -> float:
         return self.earlier.cpu_seconds + self.trio.cpu_seconds()

@@ -132,7 +132,9 @@ def test_show_prints_why_a_candidate_failed(run, searched, candidates):
     failed = next(c for c in candidates(searched) if c.state.is_failure)
     shown = run("--lab", searched.path, "show", failed.id).stdout
     assert f"Failed: {failed.state.value}" in shown
-    assert re.search(rf"{failed.state.value} after \d steps", shown)  # not its words: it had seen held-out text
+    assert re.search(
+        rf"{failed.state.value} after \d steps", shown
+    )  # not its words: it had seen held-out text
 
 
 def test_show_json_is_the_record(run, searched, candidates):

@@ -16,7 +16,7 @@ from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.run import DRAWN, WORDS_FILE, Watch, run
 from asi_lab.errors import TrialError
 from asi_lab.protocol import Command, Compare, Failed, Measure, Report, Score, ScoreJob, ServeJob, TrialJob
-from asi_lab.records import CandidateState, HeldOut
+from asi_lab.records import CandidateState, Evidence, HeldOut
 from tests.engineer import scripts
 from tests.engineer.scripts import (
     AGAIN,
@@ -100,6 +100,7 @@ def supervise(tmp_path, monkeypatch):
         compare=DRAWN,
         cpu=0.0,
         weigh=None,
+        before=None,
         **limits,
     ):
         trio = go.trio = Trio(script, health, cpu)
@@ -109,7 +110,15 @@ def supervise(tmp_path, monkeypatch):
         watch = Watch(expected=expected or Expectations())
         try:
             return run(
-                trio, job(task, **limits), None, tmp_path, watch, cut=cut, trusted=trusted, compare=compare
+                trio,
+                job(task, **limits),
+                None,
+                tmp_path,
+                watch,
+                before,
+                cut,
+                trusted=trusted,
+                compare=compare,
             )
         finally:
             assert trio.finished
@@ -166,6 +175,18 @@ def test_what_a_run_that_was_cut_off_took_counts(supervise):
     assert 70.0 < training.seconds < 130.0
     assert training.cpu_seconds == 93.0
     assert training.step_seconds == pytest.approx(50.0 / 6, rel=0.1)
+
+
+def test_checks_that_were_passed_before_the_cut_are_kept_as_they_were(supervise):
+    """Made again they are a process's that may know held-out text, of whose words nothing is kept."""
+    first = tuple(
+        msgspec.structs.replace(check, detail="as measured", value=0.5) for check in CHECKS[1].checks
+    )
+    cut = resume.Cut("", 4, 50.0, (HeldOut(2, 4.5), HeldOut(4, 4.5)), checks=first)
+    script = [*BEGUN, *scripts.steps(after=4), *WHOLE[-4:]]
+    evidence = supervise(script, task="resume", cut=cut, before=Evidence(first))
+    assert evidence.checks[: len(first)] == first
+    assert [check.name for check in evidence.checks[len(first) :]] == [c.name for c in AGAIN[1].checks]
 
 
 def test_more_parameters_than_allowed_are_rejected_however_they_are_hidden(supervise):

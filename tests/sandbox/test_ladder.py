@@ -204,7 +204,13 @@ def test_what_is_hidden_cannot_be_read_and_what_lies_beside_it_can(level, tmp_pa
     (shown / "link").symlink_to(shown / "hidden")
     (shown / "way").symlink_to(shown / "deep/folder")
     package = importlib.util.find_spec("rich").submodule_search_locations[0]
-    paths = shown / "way", shown / "deep/folder", shown / "deep/folder/below", shown / "hidden", shown / "none"
+    paths = (
+        shown / "way",
+        shown / "deep/folder",
+        shown / "deep/folder/below",
+        shown / "hidden",
+        shown / "none",
+    )
     hidden = [*map(str, paths), package, "/elsewhere"]
     (tmp_path / "work").mkdir()
     rules = {"readable": (str(shown),), "hidden": tuple(hidden)}
