@@ -1,4 +1,5 @@
-"""What a lab asks of whoever searches in it, beyond data: to be another's, to run task code, to use keys."""
+"""What a lab asks of whoever searches in it, beyond data: to be another's, to run code outside of a sandbox,
+to use keys."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ import msgspec
 
 from asi_lab import taskcode, trust
 from asi_lab.agents import names_of
+from asi_lab.errors import ConsentError
 from asi_lab.lab import Lab
 from asi_lab.llm import ollama, openai
+from asi_lab.sandbox import Level
 from asi_lab.settings import Agents, Settings
 from asi_lab.trust import Grants, KeyHost
 
@@ -30,17 +33,18 @@ class KeyWanted(msgspec.Struct, frozen=True):
 
 class Asked(msgspec.Struct, frozen=True):
     """All that a lab asks for and that is not granted yet. `owner` is a user's number where the lab is
-    another's, else None."""
+    another's, else None; `unconfined` says that it wants candidates to run without a sandbox."""
 
     lab: str
     owner: int | None
+    unconfined: bool
     tasks: tuple[TaskCode, ...]
     keys: tuple[KeyWanted, ...]
 
     @property
     def nothing(self) -> bool:
         """Whether there is nothing to grant."""
-        return self.owner is None and not self.tasks and not self.keys
+        return self.owner is None and not (self.unconfined or self.tasks or self.keys)
 
 
 def check(lab: Lab, settings: Settings) -> None:
@@ -52,11 +56,29 @@ def check(lab: Lab, settings: Settings) -> None:
         DataError: a folder of tasks cannot be read, or names code outside of it.
     """
     trust.check_owner(lab.path, lab.path)
+    check_sandbox(lab, settings)
     granted = trust.granted()
     for folder in taskcode.code_of(settings.evaluate.tasks, lab.path):
         taskcode.check(folder, granted.tasks, trust.command(lab.path))
     for host in key_hosts(settings.agents):
         host.check(trust.command(lab.path))
+
+
+def check_sandbox(lab: Lab, settings: Settings) -> None:
+    """Look whether a lab whose settings want no sandbox may run candidates so.
+
+    Raises:
+        ConsentError: it may not.
+    """
+    if _is_unconfined(lab, settings, trust.granted()):
+        raise ConsentError(
+            f'sandbox = "{settings.sandbox}" in {lab.config} lets candidates of this lab read and change what '
+            f"you can. See it, and grant it: {trust.command(lab.path)}. Or take the line out."
+        )
+
+
+def _is_unconfined(lab: Lab, settings: Settings, granted: Grants) -> bool:
+    return settings.sandbox == Level.LIMITS.value and str(lab.path.resolve()) not in granted.unconfined
 
 
 def asked(lab: Lab, settings: Settings) -> Asked:
@@ -74,6 +96,7 @@ def asked(lab: Lab, settings: Settings) -> Asked:
     return Asked(
         lab=str(lab.path.resolve()),
         owner=strange[0].lstat().st_uid if strange and str(lab.path.resolve()) not in granted.labs else None,
+        unconfined=_is_unconfined(lab, settings, granted),
         tasks=tuple(code for code in codes if code.digest not in granted.tasks),
         keys=tuple(KeyWanted(host.variable, trust.origin(host.address)) for host in hosts),
     )
@@ -88,6 +111,7 @@ def grant(what: Asked) -> None:
     trust.keep(
         Grants(
             labs=before.labs | ({what.lab} if what.owner is not None else set()),
+            unconfined=before.unconfined | ({what.lab} if what.unconfined else set()),
             hosts=hosts,
             tasks=before.tasks | {code.digest: code.folder for code in what.tasks},
         )

@@ -27,13 +27,15 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Grants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that was granted. `labs` are folders of other users; `hosts` are origins such as
+    """All that was granted. `labs` are folders of other users; `unconfined` are those of labs that may have
+    candidates run without a sandbox; `hosts` are origins such as
     `https://llm.example:443` by the environment variable of the key that may go there; `tasks` are folders
     with task code by the hash of what they held."""
 
     labs: frozenset[str] = frozenset()
     hosts: dict[str, frozenset[str]] = {}
     tasks: dict[str, str] = {}
+    unconfined: frozenset[str] = frozenset()
 
     def has_host(self, variable: str, origin: str) -> bool:
         """Whether the key in `variable` may go to an origin."""

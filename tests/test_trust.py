@@ -161,6 +161,23 @@ def test_another_users_lab_is_granted_by_its_place(tmp_path, monkeypatch):
     assert consent.asked(lab, lab.settings()).nothing
 
 
+def test_a_lab_that_wants_no_sandbox_is_granted_by_its_place(tmp_path):
+    lab = lab_with(tmp_path)
+    text = lab.config.read_text()
+    lab.config.write_text(text.replace('sandbox = "auto"', 'sandbox = "limits"'))
+    with pytest.raises(ConsentError, match=r"read and change what you can.* asi-lab trust"):
+        consent.check(lab, lab.settings())
+    asked = consent.asked(lab, lab.settings())
+    assert asked.unconfined
+    assert not asked.nothing
+    consent.grant(asked)
+    consent.check(lab, lab.settings())
+    assert consent.asked(lab, lab.settings()).nothing
+    moved = Lab(lab.path.rename(tmp_path / "moved"))
+    with pytest.raises(ConsentError):
+        consent.check(moved, moved.settings())
+
+
 def test_a_lock_that_is_a_link_is_not_written_over(tmp_path):
     lab = lab_with(tmp_path)
     mine = tmp_path / "mine"

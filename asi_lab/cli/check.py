@@ -27,7 +27,7 @@ def check(ctx: click.Context, target: str, as_json: bool, preset: str | None) ->
     FILE is an architecture.py; ID a candidate of the lab, or best. Without a lab, or with --preset, the
     checks run at the scale of a preset.
     """
-    from asi_lab import sandbox
+    from asi_lab import consent, sandbox
     from asi_lab.engineer.check import check
     from asi_lab.text import plain
     from asi_lab.view import page, tables
@@ -35,6 +35,8 @@ def check(ctx: click.Context, target: str, as_json: bool, preset: str | None) ->
     lab = current_lab()
     settings, vocabulary = _scale(lab, preset)
     code = _code(lab, target)
+    if preset is None and lab.exists:
+        consent.check_sandbox(lab, settings)
     confinement = sandbox.choose(settings.sandbox, sandbox.probe())
     evidence = check(code, settings, vocabulary, confinement)
     passed = evidence.failure is None

@@ -26,8 +26,8 @@ _DIGITS = 12
 def trust(folder: Path | None, yes: bool, as_json: bool) -> None:
     """Show what a lab would run and where it would send keys, and grant it.
 
-    A lab is data, wherever it comes from, but for three things: code of its own task folders, servers of its
-    own that an API key is sent to, and files of another user. Nothing of it happens before it is granted
+    A lab is data, wherever it comes from, but for four things: code of its own task folders, candidates
+    without a sandbox, servers of its own that an API key is sent to, and files of another user. Nothing of it happens before it is granted
     here. Grants are kept outside of labs: task code by its hash, so that changed code asks again; keys by
     server. With --json it only shows.
     """
@@ -60,6 +60,8 @@ def _show(asked: Asked) -> None:
 
     if asked.owner is not None:
         click.echo(f"files of another user, number {asked.owner}: {plain(asked.lab)}")
+    if asked.unconfined:
+        click.echo(f"candidates run without a sandbox, as you: {plain(asked.lab)}")
     for code in asked.tasks:
         click.echo(f"task code in {plain(code.folder)}, run outside of the sandbox:")
         for reason in code.reasons:

@@ -92,6 +92,8 @@ class Supervisor:
         unusable = {"trial": protocol.TRIAL_UNUSABLE, "server": protocol.SERVER_UNUSABLE}
         if health.scorer_exit and health.scorer_exit not in unusable.values():
             self._scorer_died(health.scorer_exit)
+        if health.scorer_exit == unusable[health.at_work] and (health.exit is None or health.exit >= 0):
+            raise Ended(S.FORGED, f"the {health.at_work} cannot be scored: {self.trio.said('scorer')}")
         if health.exit is not None:
             if not ready and health.at_work == "trial":
                 raise TrialError(
@@ -104,8 +106,6 @@ class Supervisor:
                 self._state_of_exit(health.exit),
                 f"the {health.at_work} {_words(health.exit)}\n{said}".strip(),
             )
-        if health.scorer_exit == unusable[health.at_work]:
-            raise Ended(S.FORGED, f"the {health.at_work} cannot be scored: {self.trio.said('scorer')}")
 
     def _scorer_died(self, code: int) -> None:
         """Killed from outside it takes the trial with it; what else ends it is our fault."""

@@ -57,7 +57,8 @@ def tensors(values: Any) -> Iterator[Tensor]:
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Calls `see(line, outputs)` after every operation."""
+    """Calls `see(line, outputs)` after every operation. New memory is zeroed: what lay there before differs
+    from run to run and means nothing."""
 
     def __init__(self, path: str, see: Callable[[Line, Sequence[Tensor]], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -68,7 +69,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run the operation and show what it gave."""
         result = func(*args, **(kwargs or {}))
-        self._see(Line(current_line(self._path), str(func)), list(tensors(result)))
+        outputs = list(tensors(result))
+        if "empty" in str(func):
+            for output in outputs:
+                output.zero_()
+        self._see(Line(current_line(self._path), str(func)), outputs)
         return result
 
 

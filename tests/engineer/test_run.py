@@ -226,7 +226,7 @@ def test_a_leak_that_opens_after_the_checks_is_caught_on_the_trained_model(trial
 
 
 def test_a_leak_that_hides_from_the_trial_is_caught_by_the_scorer(trial):
-    """Candidate code that knows when it is checked can deceive the trial, not the scorer's prefix checks."""
+    """Candidate code that knows when it is checked can deceive the trial, not what bare prefixes give."""
     code = GOOD.replace(
         "        return y, None",
         "        import sys\n"
@@ -354,20 +354,18 @@ def test_a_forged_report_ends_the_candidate(trial, what):
 HOSTILE = """
         import itertools, sys
         import asi_lab.train.trainer as trainer
-        import lm_eval.evaluator as harness
         DeltaNet.steps = getattr(DeltaNet, 'steps', 0) + (self.training and x.shape[:2] == (4, 56))
         if DeltaNet.steps == 7:  # training has begun
             real = trainer.time.perf_counter()
             ticks = itertools.count()
             trainer.time.perf_counter = lambda: real + 1e-6 * next(ticks)
-            harness.simple_evaluate = lambda *a, **k: dict(results=dict(), samples=dict())
         if DeltaNet.steps == 18:  # the last step has been taken
             nn.functional.cross_entropy = lambda *a, **k: torch.zeros(())
         return y, None"""
 
 
 def test_nothing_that_a_candidate_patches_changes_its_score(trial, honest):
-    """The clock, the loss, lm-eval. The scorer is another process, and the engine has a clock of its own."""
+    """The clock, the loss. The scorer is another process, and the engine has a clock of its own."""
     code = "import os\n" + GOOD.replace("\n        return y, None", HOSTILE)
     started = time.monotonic()
     evidence, reports, _ = trial(code)
@@ -426,7 +424,7 @@ def test_no_secret_reaches_the_trial(trial):
 
 def kill(module: str) -> None:
     """SIGKILL the process at work that runs a module, which is older than the one that waits."""
-    found = [p for p in psutil.Process().children(recursive=True) if p.cmdline()[2:4] == ["-m", module]]
+    found = [p for p in psutil.Process().children(recursive=True) if p.cmdline()[3:5] == ["-m", module]]
     min(found, key=lambda process: process.create_time()).kill()
 
 
@@ -468,10 +466,6 @@ def test_killed_at_any_state_a_trial_gives_the_same_in_the_end(trial, honest, tm
 def test_killed_in_training_it_goes_on_from_its_checkpoint_to_the_same_end(trial, honest, tmp_path):
     """A checkpoint after every step; killed at the ninth it goes on there, and the marks before are known."""
     often = 1e-9
-
-    def at_the_ninth(report: protocol.Report) -> None:
-        if isinstance(report, protocol.Progress) and report.step == 9:
-            kill("asi_lab.train.trial")
 
     killed, reports, _ = trial(
         GOOD,
