@@ -72,8 +72,8 @@ def check_sandbox(lab: Lab, settings: Settings) -> None:
     """
     if _is_unconfined(lab, settings, trust.granted()):
         raise ConsentError(
-            f'sandbox = "{settings.sandbox}" in {lab.config} lets candidates of this lab read and change what '
-            f"you can. See it, and grant it: {trust.command(lab.path)}. Or take the line out."
+            f'sandbox = "{settings.sandbox}" in {lab.config} lets candidates of this lab read and change '
+            f"what you can. See it, and grant it: {trust.command(lab.path)}. Or take the line out."
         )
 
 

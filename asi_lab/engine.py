@@ -224,7 +224,7 @@ class Engine:
     def _check_rules(self) -> None:
         """Raises `UsageError` where the lab was begun under other rules."""
         if self.lab.has_results():
-            with Store.open(self.lab.store, create=False) as store:
+            with Store.open(self.lab.store) as store:
                 if store.get_meta("config") is not None:
                     check_rules(self.lab, store.get_meta("rules", 1))
 

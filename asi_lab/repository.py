@@ -79,9 +79,12 @@ class Repository:
         branch `head` is checked out. Raises as `check`."""
         if self.path.is_symlink() or self.exists:
             self.check()
-        for name in ("objects/info", "objects/pack", "refs/heads"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        disk.write(self.folder / "config", _as_text({**self.settings, "core.bare": "false"}))
+        try:
+            for name in ("objects/info", "objects/pack", "refs/heads"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            disk.write(self.folder / "config", _as_text({**self.settings, "core.bare": "false"}))
+        except OSError as error:
+            raise LineageError(disk.explain(error, self.folder)) from None
         self.write_head(f"ref: {head}")
 
     def check(self) -> None:

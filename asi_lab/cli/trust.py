@@ -27,9 +27,9 @@ def trust(folder: Path | None, yes: bool, as_json: bool) -> None:
     """Show what a lab would run and where it would send keys, and grant it.
 
     A lab is data, wherever it comes from, but for four things: code of its own task folders, candidates
-    without a sandbox, servers of its own that an API key is sent to, and files of another user. Nothing of it happens before it is granted
-    here. Grants are kept outside of labs: task code by its hash, so that changed code asks again; keys by
-    server. With --json it only shows.
+    without a sandbox, servers of its own that an API key is sent to, and files of another user. Nothing of
+    it happens before it is granted here. Grants are kept outside of labs: task code by its hash, so that
+    changed code asks again; keys by server. With --json it only shows.
     """
     from asi_lab import consent
     from asi_lab.lab import Lab

@@ -46,12 +46,13 @@ from asi_lab import cli, engine
 from asi_lab.engineer import clock
 from asi_lab.lineage import Lineage
 from asi_lab.records import Candidate
+from asi_lab.repository import Repository
 from asi_lab.store import Store
 from asi_lab.view import leaderboard, page, remote, tables  # noqa: F401
 
 NOW = 1_700_000_000.0
 STORE = ("put", "put_baseline", "append_series", "drop_series", "append_events", "record_command", "put_meta")
-GIT = ("init", "config", "symbolic-ref", "fast-import", "read-tree", "update-ref", "pack-refs", "repack")
+GIT = ("fast-import", "read-tree", "update-ref", "pack-refs", "repack")
 
 
 class Boundaries:
@@ -62,6 +63,8 @@ class Boundaries:
         for name in STORE:
             self._wrap(Store, name, _of_store)
         self._wrap(Lineage, "_git_process", _of_git)
+        self._wrap(Repository, "lay_out", lambda *_: "git layout")
+        self._wrap(Repository, "write_head", lambda *_: "git head")
 
     def _wrap(self, owner: type, name: str, label: Callable[..., str | None]) -> None:
         change = getattr(owner, name)
@@ -94,7 +97,7 @@ def _of_store(name: str, *arguments: Any) -> str:
 
 def _of_git(_: str, *arguments: str) -> str | None:
     command, first = arguments[0], arguments[1]
-    if command not in GIT or (command == "symbolic-ref" and first == "--quiet"):  # that one only asks
+    if command not in GIT:
         return None
     return f"git {command} {first}" if command == "update-ref" else f"git {command}"
 

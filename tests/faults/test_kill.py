@@ -21,7 +21,7 @@ STEPS = {
 CHANGES = STEPS | {
     *(f"candidate 2 {state}" for state in WAY[:4]),
     *("append_series", "drop_series", "put_meta config", "put_meta data", "put_meta engine"),
-    *("git init", "git config", "git symbolic-ref", "git read-tree"),
+    *("git layout", "git head", "git read-tree"),
 }
 """All kinds of durable changes."""
 
