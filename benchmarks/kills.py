@@ -95,7 +95,7 @@ def running(pid: int, module: str) -> list[psutil.Process]:
     found = []
     for process in family(pid)[1:]:
         with contextlib.suppress(psutil.Error):
-            if module in process.cmdline() and "bwrap" not in process.name():
+            if process.cmdline()[3:5] == ["-m", module]:  # not what guards it
                 found.append(process)
     return sorted(found, key=lambda process: process.create_time())
 

@@ -29,7 +29,7 @@ def test_ten_candidates_with_honest_mistakes(tmp_path):
             text=True,
             check=False,
             timeout=280,
-            env=os.environ | {"OPENAI_API_KEY": KEY},
+            env=os.environ | {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url},
         )
     assert done.returncode == 0, done.stderr
     with Store.open_readonly(lab.store) as store:
