@@ -80,7 +80,7 @@ def test_lists_follow_the_states(store, make_candidate):
         store.put(make_candidate(number, state=state, fitness=0.9 if number in (1, 4, 5) else 0.2))
     assert [c.id for c in store.unfinished()] == [2, 4]
     assert store.best_id() == 1  # the first of equals; the analysed one is not finished
-    store.put(msgspec.structs.replace(store.get(2), state=S.DONE))
+    store.put(make_candidate(2, state=S.DONE, fitness=0.2))
     assert [c.id for c in store.unfinished()] == [4]
     assert store.code_hashes() == {f"hash{n}": n for n in range(6)}
 
@@ -143,9 +143,11 @@ def test_curves_are_packed_appended_and_dropped(store):
         store.append_series("a\0b", rows)
 
 
-def test_baselines_come_sorted(store):
+def test_baselines_come_sorted(store, make_candidate):
+    whole = make_candidate(1, state=S.DONE, fitness=0.2).evidence
     for name, seed in [("gated", 0), ("delta", 11), ("delta", 2)]:
-        store.put_baseline(BaselineRun(name, seed, Evidence()), ("baseline_measured", name, {}))
+        store.put_baseline(BaselineRun(name, seed, whole), ("baseline_measured", name, {}))
+    store.put_baseline(BaselineRun("delta", 3, Evidence()))  # without measurements it is none
     assert [(r.architecture, r.seed_index) for r in store.baselines()] == [
         ("delta", 2),
         ("delta", 11),
