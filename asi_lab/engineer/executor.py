@@ -97,7 +97,7 @@ class Trio(Protocol):
         """How they are."""
 
     def cpu_seconds(self) -> float:
-        """Processor seconds that the trial has taken, with all its processes."""
+        """Processor seconds that the trial has taken since its job, with all its processes."""
 
     def said(self, source: Source) -> str:
         """The end of what one of them printed."""
@@ -147,6 +147,7 @@ class LocalTrio:
         all that the three see, by default those that the engine sees."""
         self.directory, self.compiled = directory, compiled
         self.at_work: Worker = "trial"
+        self._cpu_before = 0.0
         self._seen = {VISIBLE: ",".join(gpus)} if gpus else {}
         self._sandbox, self._policy = sandbox, policy
         self._programs = {**MODULES, **(programs or {})}
@@ -184,6 +185,7 @@ class LocalTrio:
     def start(self, trial: TrialJob, score: ScoreJob | None, files: Mapping[str, Path]) -> None:
         """Lay out the files and give trial and scorer their jobs."""
         self._lay_out("trial", files)
+        self._cpu_before = self._processes["trial"].usage().cpu_seconds
         self._processes["trial"].give(trial)
         if score is not None:
             self._processes["scorer"].give(score)
@@ -244,8 +246,8 @@ class LocalTrio:
         )
 
     def cpu_seconds(self) -> float:
-        """Processor seconds of the trial and all its processes."""
-        return self._processes["trial"].usage().cpu_seconds
+        """Processor seconds of the trial and all its processes since its job."""
+        return self._processes["trial"].usage().cpu_seconds - self._cpu_before
 
     def said(self, source: Source) -> str:
         """The end of what one of the processes printed."""
