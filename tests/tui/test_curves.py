@@ -71,7 +71,8 @@ def test_lost_and_cut_points_are_marked(own):
         store.drop_series("0002")
         store.append_series("0002", rows.astype(np.float32))
         found = store.get(2)
-        ended = msgspec.structs.replace(found, state=CandidateState.PRUNED)
+        evidence = msgspec.structs.replace(found.evidence, failure=CandidateState.PRUNED)
+        ended = msgspec.structs.replace(found, state=CandidateState.PRUNED, evidence=evidence)
         store.put(ended, ("candidate_state", "pruned", {"state": "pruned"}))
 
     async def script(app, pilot) -> None:
