@@ -242,6 +242,9 @@ MOST_LINE_BYTES = 1 << 20
 MOST_TEXT = 8_000
 """Most characters of a check's detail or of an error; trials cut theirs to it."""
 
+UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What msgspec raises for bytes that are none of ours: nested without end, or no UTF-8, among others."""
+
 encoder = msgspec.json.Encoder()
 decoder = msgspec.json.Decoder(Report)
 command_decoder = msgspec.json.Decoder(Command)

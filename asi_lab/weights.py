@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_lab.protocol import UNREADABLE
 from asi_lab.settings import Model
 
 HEADER_BYTES_PER_LAYER = 1 << 14
@@ -34,7 +35,8 @@ head may be tied to."""
 
 
 class BadWeights(Exception):
-    """The file is not what a trained model leaves; the message says what was expected and found."""
+    """The file is not what a trained model leaves; the message says what was expected, and repeats no word of
+    the file: language models read it."""
 
 
 class _Tensor(msgspec.Struct, frozen=True):
@@ -59,11 +61,12 @@ class Weights:
         self._path, self._start, self._model = path, 8 + length, model
         self._tensors = _tensors(text)
         end = 0
-        for name, tensor in sorted(self._tensors.items(), key=lambda item: item[1].data_offsets):
+        for tensor in sorted(self._tensors.values(), key=lambda tensor: tensor.data_offsets):
             begin, end_of_this = tensor.data_offsets
-            wanted = ITEM_BYTES.get(tensor.dtype, -1) * math.prod(tensor.shape)
-            if begin != end or end_of_this - begin != wanted or min(tensor.shape, default=0) < 0:
-                raise BadWeights(f"the tensor {name[:80]!r} does not lie where its type and shape say")
+            wanted = ITEM_BYTES.get(tensor.dtype, 0) * math.prod(tensor.shape)
+            is_known = tensor.dtype in ITEM_BYTES and min(tensor.shape, default=0) >= 0
+            if not is_known or begin != end or end_of_this - begin != wanted:
+                raise BadWeights("a tensor does not lie where its type and shape say")
             end = end_of_this
         if self._start + end != size:
             raise BadWeights(f"expected {self._start + end:,} bytes, found {size:,}")
@@ -96,8 +99,8 @@ class Weights:
     def _array(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         tensor = self._tensors.get(name)
         if tensor is None or tensor.dtype != "F32" or tensor.shape != shape:
-            found = "none" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
-            raise BadWeights(f"expected {name} as F32 {list(shape)}, found {found[:200]}")
+            found = "none" if tensor is None else "another type or shape"
+            raise BadWeights(f"expected {name} as F32 {list(shape)}, found {found}")
         start = self._start + tensor.data_offsets[0]
         return np.fromfile(self._path, "<f4", math.prod(shape), offset=start).reshape(shape)
 
@@ -105,5 +108,5 @@ class Weights:
 def _tensors(text: bytes) -> dict[str, _Tensor]:
     try:
         return msgspec.json.decode(text, type=dict[str, _Tensor])
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         raise BadWeights("its header is no table of tensors") from None

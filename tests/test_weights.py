@@ -128,6 +128,8 @@ BAD = {
     "a header too deep": b"[" * 10_000,
     "an entry that is none": {"a": 3},
     "a type that is none": {"a": entry([1], 0, 4, "F128")},
+    "a type that is none, of nothing": {"a": entry([0], 0, 0, "F128"), "b": entry([1], 0, 4)},
+    "no text": b'{"\xff": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
     "a size below nothing": {"a": entry([-1], 0, 4)},
     "sizes that overflow": {"a": entry([2**62, 4], 0, 0)},
     "bytes too few": {"a": entry([2], 0, 8)},
@@ -146,8 +148,9 @@ def test_a_file_that_is_none_is_refused(tmp_path, name):
     )
     if name == "no file of its kind":
         file.write_bytes(b"nonsense")
-    with pytest.raises(BadWeights):
+    with pytest.raises(BadWeights) as error:
         Weights(file, MODEL)
+    assert "'" not in str(error.value)  # nothing of the file is quoted
 
 
 def test_a_sound_file_of_that_kind_is_taken(tmp_path):

@@ -110,18 +110,22 @@ def hidden_paths() -> tuple[str, ...]:
     """Where `HIDDEN_PACKAGES` lie among what the sandbox shows, sorted and with links followed.
 
     Copies count: those of other Pythons, and those that other packages bring along, in a folder `_vendor` or
-    with an underscore before the name. All folders are looked through, which may take a second.
+    with an underscore before the name. So do wheels, packed packages that a trial has no use for: Python has
+    one of pip, which brings rich along. All folders are looked through, which may take a second.
     """
     found: set[Path] = set()
+    wheels: set[Path] = set()
     for root in {Path(path).resolve() for path in system_paths()}:
-        for name, inner, _ in os.walk(root):
+        for name, inner, files in os.walk(root):
+            wheels |= {Path(name, file) for file in files if file.endswith(".whl")}
             if name.endswith("-packages"):
                 folder = Path(name)
                 for place in (folder, *folder.glob("*/_vendor")):
                     found |= {place / package for package in HIDDEN_PACKAGES}
                 found |= {copy for copy in folder.glob("*/_*") if copy.name[1:] in HIDDEN_PACKAGES}
                 inner.clear()
-    return tuple(sorted({str(path.resolve()) for path in found if (path / "__init__.py").is_file()}))
+    packages = {path.resolve() for path in found if (path / "__init__.py").is_file()}
+    return tuple(sorted(map(str, packages | {wheel.resolve() for wheel in wheels})))
 
 
 Sections = Iterable[tuple[str, str]]

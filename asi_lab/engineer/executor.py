@@ -213,18 +213,23 @@ class LocalTrio:
     def poll(self, seconds: float) -> list[tuple[Source, Report]]:
         """Wait up to `seconds` for reports of any of them.
 
+        The scorer is read last and counts first: a trial may have gone on because of what the scorer had
+        said, never the other way round.
+
         Raises:
             MalformedReport: one that runs candidate code wrote something that is not a report.
         """
         found: list[tuple[Source, Report]] = []
         deadline = time.monotonic() + seconds
         while not found:
-            for key, _ in self._selector.select(max(0.0, deadline - time.monotonic())):
-                process = self._processes[key.data]
+            ready = {key.data for key, _ in self._selector.select(max(0.0, deadline - time.monotonic()))}
+            last = {"scorer"} & self._processes.keys() if ready else set()
+            for source in (*(ready - last), *last):
+                process = self._processes[source]
                 reports = process.read()
-                if not reports and process.popen.poll() is not None:
-                    self._selector.unregister(key.fileobj)
-                found += [(key.data, report) for report in reports]
+                if not reports and source in ready and process.popen.poll() is not None:
+                    self._selector.unregister(process.report_fd)
+                found = [(source, report) for report in reports] + found
             if time.monotonic() >= deadline:
                 break
         return found

@@ -195,7 +195,8 @@ class Gate:
         train = self.job.train
         self._reach(report, report.step)
         if (report.steps, report.tokens) != (train.steps, report.step * train.batch * train.context):
-            raise Forged(f"it claims {report.tokens} tokens in {report.step} of {report.steps} steps")
+            claimed = f"{_shown(report.tokens)} tokens in {_shown(report.step)} of {_shown(report.steps)}"
+            raise Forged(f"it claims {claimed} steps")
         _figure("loss", report.loss, LARGEST_LOSS)
         _figure("learning rate", report.learning_rate, 2 * train.learning_rate)
         _figure("tokens a second", report.tokens_per_second)
@@ -209,7 +210,7 @@ class Gate:
     def _reach(self, report: Report, step: int) -> None:
         """Training came to its next stop, a point of the curve or a mark."""
         if not self._stops or (step, type(report)) != self._stops[0]:
-            raise Forged(f"it said {_name(report)} after {step} steps, where something else was next")
+            raise Forged(f"it said {_name(report)} after {_shown(step)} steps, where something else was next")
         self._stops.pop(0)
         self._step, self._begun = step, True
 
@@ -217,7 +218,7 @@ class Gate:
         self._in_training(report)
         following = self._stops[0][0] if self._stops else 0
         if not self.job.train.save_minutes or not max(self._step, self._saved + 1) <= report.step < following:
-            raise Forged(f"it claims a checkpoint after {report.step} steps")
+            raise Forged(f"it claims a checkpoint after {_shown(report.step)} steps")
         self._step, self._saved, self._begun = report.step, report.step, True
 
     def _trained(self, report: Trained) -> None:
@@ -225,7 +226,7 @@ class Gate:
         train, claims, self.shown = self.job.train, report.claims, True
         tokens = train.steps * train.batch * train.context
         if (claims.steps, claims.tokens) != (train.steps, tokens):
-            raise Forged(f"it claims {claims.tokens} tokens in {claims.steps} steps")
+            raise Forged(f"it claims {_shown(claims.tokens)} tokens in {_shown(claims.steps)} steps")
         _training_figures(claims)
 
 
@@ -281,7 +282,12 @@ def _short(what: str, text: str) -> None:
 def _figure(what: str, value: float, largest: float = LARGEST) -> None:
     """A claim must be a number from 0 to the largest that can be."""
     if not 0 <= value <= largest:
-        raise Forged(f"it claims {value:.3g} as {what}")
+        raise Forged(f"it claims {_shown(value)} as {what}")
+
+
+def _shown(value: float) -> str:
+    """A claimed number in three digits. A whole one may have thousands, which would be a text of its own."""
+    return f"{value:.3g}" if abs(value) <= LARGEST else "a number that cannot be"
 
 
 def _check_figures(check: Check) -> None:

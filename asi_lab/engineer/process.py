@@ -15,7 +15,7 @@ import msgspec
 from asi_lab import protocol
 from asi_lab.engineer.usage import Tree, Usage
 from asi_lab.process import bound_to_me
-from asi_lab.protocol import MOST_LINE_BYTES, Report, ScoreJob, ServeJob, TrialJob
+from asi_lab.protocol import MOST_LINE_BYTES, UNREADABLE, Report, ScoreJob, ServeJob, TrialJob
 from asi_lab.protocol import Command as Order
 from asi_lab.sandbox.command import Command
 
@@ -92,8 +92,8 @@ class Process:
         self._buffer = bytearray(rest)
         try:
             reports = [protocol.decoder.decode(line) for line in lines]
-        except msgspec.MsgspecError as error:
-            raise MalformedReport(f"wrote a malformed report: {error}") from None
+        except UNREADABLE:  # whose messages quote what was read: language models read ours
+            raise MalformedReport("wrote what is no report") from None
         if len(rest) > MOST_LINE_BYTES:
             raise MalformedReport("wrote a report without end")
         return reports

@@ -22,6 +22,9 @@ LEAST_FREE_BYTES = 32 * 2**20
 GRACE_SECONDS = 1.0
 """How long to listen on after a process has died: its last reports may be on their way."""
 
+SIGNALS = {int(number): number.name for number in signal.Signals}
+"""Names of signals; most of those for real-time use have none."""
+
 GREEDY = 0.5
 """A trial that the kernel ended for want of memory is to blame if it held this share of its limit."""
 
@@ -151,5 +154,5 @@ def _kernel_kills() -> int:
 
 def _words(code: int) -> str:
     if code < 0:
-        return f"was ended by signal {signal.Signals(-code).name}"
+        return f"was ended by signal {SIGNALS.get(-code, -code)}"
     return f"ended without a result, exit status {code}"

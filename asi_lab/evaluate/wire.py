@@ -17,6 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_lab.protocol import UNREADABLE
+
 MAGIC = b"ASI1"
 MAX_HEADER = 1 << 16
 MAX_BYTES = 1 << 31
@@ -88,7 +90,7 @@ def receive(stream: IO[bytes], max_bytes: int = MAX_BYTES) -> tuple[dict[str, An
         raise WireError(f"a header of {length} bytes was announced, at most {MAX_HEADER} are allowed")
     try:
         header = _decoder.decode(_read(stream, length))
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise WireError("the header of a frame cannot be read") from error
     left = max_bytes
     for spec in header.arrays:

@@ -105,6 +105,14 @@ def test_hidden_are_the_packages_and_copies_of_them(packages):
     assert builtin.hidden_paths() == tuple(str(packages / name) for name in names)
 
 
+def test_hidden_are_packed_packages(packages):
+    """Python brings pip as a wheel, and pip brings rich."""
+    wheel = packages.parent / "ensurepip" / "_bundled" / "pip-1.0-py3-none-any.whl"
+    wheel.parent.mkdir(parents=True)
+    wheel.touch()
+    assert str(wheel) in builtin.hidden_paths()
+
+
 def test_the_packages_that_are_held_out_are_hidden_here():
     hidden = builtin.hidden_paths()
     assert {Path(path).name for path in hidden} >= set(builtin.HIDDEN_DISTRIBUTIONS.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
 import threading
@@ -168,3 +169,30 @@ def test_what_a_trial_uses_is_seen_through_its_guards(level: Level, tmp_path: Pa
     assert trio.cpu_seconds() < 0.1  # what it took before its job, such as imports, does not count
     trio.kill()
     assert trio.cpu_seconds() >= 0.0
+
+
+SAYS_ALIVE = """
+import os, sys
+write = lambda kind: os.write(int(sys.argv[2]), b'{"type": "%s"}\\n' % kind)
+write(b"ready")
+sys.stdin.readline()
+write(b"alive")
+sys.stdin.readline()
+"""
+
+
+def test_what_the_scorer_said_first_counts_first(tmp_path):
+    """Whatever the order in which the kernel tells of two pipes: that of the trial had something before."""
+    program = (sys.executable, "-c", SAYS_ALIVE)
+    trio = LocalTrio(tmp_path, Sandbox(Level.LIMITS), Policy(""), programs={"trial": program})
+    try:
+        assert ("trial", Ready()) in trio.poll(60)
+        trial, scorer = trio._processes["trial"], trio._processes["scorer"]
+        assert select.select([scorer.report_fd], [], [], 60)[0]
+        assert trial.popen.stdin is not None
+        trial.popen.stdin.write(b"\n")
+        trial.popen.stdin.flush()
+        assert select.select([trial.report_fd], [], [], 60)[0]
+        assert [source for source, _ in trio.poll(0)] == ["scorer", "trial"]
+    finally:
+        trio.kill()

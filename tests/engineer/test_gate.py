@@ -141,6 +141,7 @@ LIES = {
     "tokens that were not": [*WHOLE[:-1], claims(tokens=1)],
     "a negative time": [*WHOLE[:-1], claims(seconds=-1.0)],
     "parameters beyond all": [*WHOLE[:-1], claims(params=10**19)],
+    "parameters beyond all numbers": [*WHOLE[:-1], claims(params=10**400)],
     "loaded instead of trained": [*WHOLE[:-1], scripts.LOADED],
     "measured by itself": [*BEGUN, ("trial", scripts.mark(2)[1][1])],
     "scored by itself": [*WHOLE, ("trial", scripts.SCORED[1])],
@@ -160,6 +161,22 @@ def test_what_cannot_be_true_ends_as_forged(name):
     heard = said(*before)
     with pytest.raises(Forged):
         said(last, to=heard)
+
+
+@pytest.mark.parametrize(
+    ("before", "last"),
+    [
+        (BEGUN, scripts.progress(10**4000)),
+        (BEGUN, scripts.progress(1, tokens=10**4000)),
+        (WHOLE[:-1], claims(tokens=10**4000)),
+        ([*BEGUN, scripts.progress(1)], scripts.saved(10**4000)),
+    ],
+)
+def test_a_number_is_no_way_to_tell_a_text(before, last):
+    heard = said(*before)
+    with pytest.raises(Forged) as error:
+        said(last, to=heard)
+    assert len(str(error.value)) < 120
 
 
 @pytest.mark.parametrize("state", sorted(set(S) - FAILURES))

@@ -313,6 +313,13 @@ def test_checks_alone_end_with_the_checks(supervise):
     assert evidence.checks == CHECKS[1].checks
 
 
+@pytest.mark.parametrize("number", [signal.SIGSEGV, 32, 40, 64])
+def test_a_signal_ends_the_candidate_whatever_its_number(supervise, number):
+    evidence = supervise(BEGUN, Health("trial", exit=-number, scorer_exit=None, said_all=True))
+    assert evidence.failure is S.BROKEN
+    assert "was ended by signal" in evidence.error
+
+
 @pytest.mark.parametrize("code", [-signal.SIGKILL, -signal.SIGTERM])
 @pytest.mark.parametrize(
     "script", [[READY, CHECKS], [*WHOLE[:-2]], [*WHOLE[:-1], ("server", protocol.Ready())]]

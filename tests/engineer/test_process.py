@@ -1,0 +1,32 @@
+"""The handle of a child process: what is no report is refused, whatever the bytes, and never repeated."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from asi_lab.engineer.process import MalformedReport, Process
+from asi_lab.sandbox.command import Command
+
+WRITES = "import os, sys; os.write(int(sys.argv[2]), sys.stdin.buffer.readline())"
+NO_REPORTS = {
+    "nested without end": b'{"type": "alive", "x": ' + b"[" * 60_000,
+    "no UTF-8": b'{"type": "failed", "state": "broken", "error": "\xff"}',
+    "a type of its own": b'{"type": "held-out text"}',
+    "a state of its own": b'{"type": "stage", "state": "held-out text"}',
+}
+
+
+@pytest.mark.parametrize("what", NO_REPORTS)
+def test_what_is_no_report_is_refused_and_not_repeated(tmp_path, what):
+    process = Process(Command((sys.executable, "-c", WRITES), {}), {}, tmp_path / "log", tmp_path)
+    stdin = process.popen.stdin
+    assert stdin is not None
+    stdin.write(NO_REPORTS[what] + b"\n")
+    stdin.flush()
+    process.popen.wait()
+    with pytest.raises(MalformedReport) as error:
+        process.read()
+    assert str(error.value) == "wrote what is no report"
+    process.kill()
