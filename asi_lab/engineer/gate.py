@@ -54,6 +54,8 @@ less."""
 LARGEST_LOSS = 1e9
 ALIVE_AT_ONCE = 100
 """So many reports that say nothing may come, and one more for each second."""
+SAVES_AT_ONCE = 3
+"""So many checkpoints to go on from may come, and twice as many as the job asks for: each is copied."""
 LAST_LINE = 10**6
 
 _OWN_LINE = re.compile(r'architecture\.py", line (\d{1,6})\b')
@@ -94,6 +96,7 @@ class Gate:
         self._stops = sorted([*points, *marks], key=lambda stop: (stop[0], stop[1] is Standing))
         self._step = self._saved = after
         self._begun = False
+        self._saves, self._since = 0, time.monotonic()
         self._limit = _Limit()
 
     def admit(self, report: Report) -> Report:
@@ -220,6 +223,10 @@ class Gate:
         if not self.job.train.save_minutes or not max(self._step, self._saved + 1) <= report.step < following:
             raise Forged(f"it claims a checkpoint after {_shown(report.step)} steps")
         self._step, self._saved, self._begun = report.step, report.step, True
+        self._saves += 1
+        seconds = time.monotonic() - self._since
+        if self._saves > SAVES_AT_ONCE + 2 * seconds / (60 * self.job.train.save_minutes):
+            raise Forged(f"it saved {self._saves} times in {seconds:.0f} seconds")
 
     def _trained(self, report: Trained) -> None:
         self._move(report, Place.CHECKED_AGAIN, Place.ANSWERING)

@@ -21,7 +21,7 @@ Line = tuple[Source, Report]
 
 def job(task: str = "train", steps: int = STEPS, marks: Sequence[int] = MARKS, **limits: float) -> TrialJob:
     """The job of a trial of a few steps, with checkpoints."""
-    train = msgspec.structs.replace(MICRO.train, steps=steps, batch=3, context=7, save_minutes=1.0)
+    train = msgspec.structs.replace(MICRO.train, steps=steps, batch=3, context=7, save_minutes=1e-9)
     limits_of = msgspec.structs.replace(MICRO.limits, **limits)
     return TrialJob(task, "", 257, 0, 0, "cpu", MICRO.model, train, limits_of, tuple(marks))
 

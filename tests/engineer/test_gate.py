@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asi_lab import protocol
-from asi_lab.engineer.gate import ALIVE_AT_ONCE, FAILURES, Forged, Gate, Place, ServerGate
+from asi_lab.engineer.gate import ALIVE_AT_ONCE, FAILURES, SAVES_AT_ONCE, Forged, Gate, Place, ServerGate
 from asi_lab.protocol import Progress, Report, TrialJob, curve_steps
 from asi_lab.records import CandidateState, Check
 from tests.engineer import scripts
@@ -337,3 +337,21 @@ def test_no_sequence_of_reports_gets_anything_past_it(case):
 @given(sequences())
 def test_none_of_a_hundred_thousand_sequences_does(case):
     hear(case)
+
+
+def test_checkpoints_that_come_faster_than_the_job_asks_for_are_forged():
+    """Each is copied, so they would keep the engine from everything else."""
+    often = job(steps=5000, marks=())
+    slow = msgspec.structs.replace(often, train=msgspec.structs.replace(often.train, save_minutes=10.0))
+    gate = said(*BEGUN, to=Gate(slow))
+    gate.admit(progress_of(slow, 1))
+    for step in range(2, 2 + SAVES_AT_ONCE):
+        gate.admit(protocol.Saved(step))
+    with pytest.raises(Forged, match=r"saved \d times in \d+ seconds"):
+        gate.admit(protocol.Saved(2 + SAVES_AT_ONCE))
+
+
+def progress_of(of: TrialJob, step: int) -> Progress:
+    """A point of another job's curve."""
+    each = of.train.batch * of.train.context
+    return Progress(step, of.train.steps, step * each, 3.0, 1e-3, 100.0, 10.0)

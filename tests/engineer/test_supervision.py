@@ -362,7 +362,9 @@ def test_one_that_lives_and_cannot_be_scored_is_forged(supervise):
     assert supervise(WHOLE[:-2], Health("trial", None, protocol.TRIAL_UNUSABLE)).failure is S.FORGED
     served = [*WHOLE[:-1], ("server", protocol.Ready())]
     assert supervise(served, Health("server", None, protocol.SERVER_UNUSABLE)).failure is S.FORGED
-    assert supervise(WHOLE[:-2], Health("trial", 1, protocol.TRIAL_UNUSABLE)).failure is S.BROKEN
+    assert supervise(WHOLE[:-2], Health("trial", 1, protocol.TRIAL_UNUSABLE)).failure is S.FORGED
+    killed = Health("trial", -signal.SIGKILL, protocol.TRIAL_UNUSABLE)  # in the middle of an answer
+    assert supervise(WHOLE[:-2], killed).failure is S.INTERRUPTED
 
 
 @pytest.mark.parametrize(
