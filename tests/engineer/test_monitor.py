@@ -6,7 +6,6 @@ import math
 
 import pytest
 
-from asi_lab.engineer import monitor
 from asi_lab.engineer.monitor import Ended, Expectations, Expected, Monitor
 from asi_lab.protocol import Progress
 from asi_lab.records import CandidateState, HeldOut
@@ -25,14 +24,15 @@ BASELINE = Expectations(
 class Clock:
     """Monotonic time that passes when told."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        monkeypatch.setattr(monitor.time, "monotonic", lambda: self.now)
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    return Clock(monkeypatch)
+def clock():
+    return Clock()
 
 
 def point(step: int, loss: float = 3.0) -> Progress:
@@ -59,7 +59,7 @@ def ended(watched: Monitor, clock: Clock, *reports: Progress | HeldOut, seconds:
 
 
 def test_a_usual_run_is_left_alone(clock):
-    watched = Monitor(RULES, BASELINE)
+    watched = Monitor(RULES, BASELINE, clock)
     watched.begin()
     for step in range(1, 300):
         clock.now += 0.1
@@ -72,7 +72,7 @@ def test_a_usual_run_is_left_alone(clock):
 
 
 def test_the_baselines_themselves_are_held_against_nothing(clock):
-    watched = Monitor(RULES, Expectations())
+    watched = Monitor(RULES, Expectations(), clock)
     watched.begin()
     watched.see(point(1))
     watched.see_held_out(held_out(100, 99.0))
@@ -80,7 +80,7 @@ def test_the_baselines_themselves_are_held_against_nothing(clock):
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite(clock, loss):
-    end = ended(Monitor(RULES, BASELINE), clock, point(1), point(2, loss))
+    end = ended(Monitor(RULES, BASELINE, clock), clock, point(1), point(2, loss))
     assert end.state is S.DIVERGED
     assert end.check.name == "not_finite"
     assert "step 2" in str(end)
@@ -89,18 +89,18 @@ def test_a_loss_that_is_not_finite(clock, loss):
 def test_divergence_is_a_rise_of_the_smoothed_loss(clock):
     falling = [point(step, 7 - step / 20) for step in range(1, 61)]
     rising = [point(step, 4 + (step - 60) / 10) for step in range(61, 120)]
-    end = ended(Monitor(RULES, BASELINE), clock, *falling, *rising)
+    end = ended(Monitor(RULES, BASELINE, clock), clock, *falling, *rising)
     assert end.state is S.DIVERGED
     assert end.check.name == "divergence"
     assert end.check.value > end.check.tolerance == 1.0
     spike = [point(61, 9.0), *(point(step, 4.0) for step in range(62, 100))]
-    watched = Monitor(RULES, BASELINE)
+    watched = Monitor(RULES, BASELINE, clock)
     for report in [*falling, *spike]:
         watched.see(report)
 
 
 def test_slow_steps_are_told_from_pauses_and_single_stalls(clock):
-    watched = Monitor(RULES, BASELINE)
+    watched = Monitor(RULES, BASELINE, clock)
     watched.begin()
     for step in range(1, 60):
         clock.now += 30.0 if step == 30 else 0.1
@@ -112,7 +112,7 @@ def test_slow_steps_are_told_from_pauses_and_single_stalls(clock):
 
 
 def test_compilation_has_its_own_limit(clock):
-    watched = Monitor(RULES, BASELINE)
+    watched = Monitor(RULES, BASELINE, clock)
     watched.tick()
     watched.begin()
     clock.now += 599
@@ -122,7 +122,7 @@ def test_compilation_has_its_own_limit(clock):
         watched.tick()
     assert caught.value.state is S.SLOW
     assert caught.value.check.name == "compile_time"
-    started = Monitor(RULES, BASELINE)
+    started = Monitor(RULES, BASELINE, clock)
     started.begin()
     started.see(point(1))
     clock.now += 10_000
@@ -130,8 +130,8 @@ def test_compilation_has_its_own_limit(clock):
 
 
 def test_no_progress_is_measured_by_what_the_baseline_has_learnt(clock):
-    Monitor(RULES, BASELINE).see_held_out(held_out(100, 5.1))
-    end = ended(Monitor(RULES, without_pruning()), clock, held_out(100, 6.9))
+    Monitor(RULES, BASELINE, clock).see_held_out(held_out(100, 5.1))
+    end = ended(Monitor(RULES, without_pruning(), clock), clock, held_out(100, 6.9))
     assert end.state is S.PRUNED
     assert end.check.name == "progress"
     assert end.check.value == pytest.approx(0.05)
@@ -144,16 +144,16 @@ def without_pruning() -> Expectations:
 
 def test_where_the_baseline_has_learnt_next_to_nothing_progress_is_not_judged(clock):
     early = Expectations(marks={10: Expected(6.9, 0.05)}, chance=7.0)
-    Monitor(RULES, early).see_held_out(held_out(10, 7.5))
+    Monitor(RULES, early, clock).see_held_out(held_out(10, 7.5))
 
 
 def test_pruning_counts_noise_floors_over_the_baseline_at_each_mark(clock):
-    Monitor(RULES, BASELINE).see_held_out(held_out(100, 5.14))
-    end = ended(Monitor(RULES, BASELINE), clock, held_out(100, 5.16))
+    Monitor(RULES, BASELINE, clock).see_held_out(held_out(100, 5.14))
+    end = ended(Monitor(RULES, BASELINE, clock), clock, held_out(100, 5.16))
     assert end.state is S.PRUNED
     assert end.check.name == "pruning"
     assert end.check.value == pytest.approx(3.2)
-    Monitor(RULES, BASELINE).see_held_out(held_out(200, 3.95))
-    end = ended(Monitor(RULES, BASELINE), clock, held_out(200, 3.97))
+    Monitor(RULES, BASELINE, clock).see_held_out(held_out(200, 3.95))
+    end = ended(Monitor(RULES, BASELINE, clock), clock, held_out(200, 3.97))
     assert end.check.value == pytest.approx(-1.5)
     assert end.check.tolerance == -2.0

@@ -201,6 +201,7 @@ def test_an_exception_is_broken_with_its_line(trial):
     assert failed[0].line == code.splitlines().index("        undefined_name + 1") + 1
 
 
+@pytest.mark.slow
 def test_a_leak_at_the_start_is_caught_before_training(trial):
     evidence, reports, _ = trial(spiked("x = x + 0.1 * x.flip(1)"))
     assert evidence.failure is S.LEAKING
@@ -503,6 +504,7 @@ def test_a_claim_of_a_checkpoint_that_is_none_is_forged(trial):
     assert "it said Saved when it was checking" in evidence.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [finding.level for finding in sandbox.probe() if finding.holds])
 def test_waiting_processes_die_with_the_engine(tmp_path, level):
     code = (

@@ -325,6 +325,7 @@ def test_code_of_a_folder_waits_for_consent(tmp_path: Path) -> None:
     assert (tmp_path / "sprung").exists()
 
 
+@pytest.mark.slow
 def test_a_task_of_lm_eval_is_not_taken_from_the_current_folder(tmp_path: Path, monkeypatch) -> None:
     planted(tmp_path, tmp_path / "sprung", hellaswag="task: hellaswag\n")
     (tmp_path / "Rowan" / "hellaswag").mkdir(parents=True)

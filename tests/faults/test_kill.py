@@ -52,6 +52,7 @@ def drill(boundaries, places, prepared, engines, copy, same) -> int:
     return len(places)
 
 
+@pytest.mark.slow
 def test_killed_behind_each_step_it_ends_the_same(boundaries, prepared, engines, copy, same, record_property):
     places = [boundaries.index(f"after {step}") + 1 for step in sorted(STEPS)]
     record_property("drills", drill(boundaries, places, prepared, engines, copy, same))

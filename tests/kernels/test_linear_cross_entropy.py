@@ -219,6 +219,7 @@ def test_errors_name_what_does_not_fit(arguments, message):
         linear_cross_entropy(**(sound | arguments))
 
 
+@pytest.mark.slow
 def test_the_kernel_compiles_for_gpus():
     """For sm_80 and sm_90 without having one: PTX without local memory, loads of 16 bytes."""
     code = """

@@ -316,6 +316,7 @@ def test_what_does_not_fit_is_named(change, message):
         path_mix(**(arguments | change))
 
 
+@pytest.mark.slow
 def test_kernels_compile_without_spills_or_shared_memory(tmp_path):
     code = """
 from asi_lab.kernels.path_mix.triton import triton_path_mix

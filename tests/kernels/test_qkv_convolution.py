@@ -210,6 +210,7 @@ for (arch, dtype, (H, K, heads, V)), bias in zip(cases, itertools.cycle((True, F
 """
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_a_gpu():
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(

@@ -89,6 +89,7 @@ def test_out_of_memory_passes_through(exam_of):
         list(examine(exam_of(spiked("raise MemoryError"))))
 
 
+@pytest.mark.slow
 def test_too_slow_a_layer_is_not_checked_further(exam_of):
     code = spiked("x = x + 0 * sum(x.sin().mean() for _ in range(3000))")
     found = [check for check, _ in examine(exam_of(code))]

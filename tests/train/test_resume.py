@@ -79,7 +79,11 @@ class Run:
         return self.model.state_dict()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
+SLOW_HERE = [pytest.param(name, marks=pytest.mark.slow) for name in ("bf16", "bf16_weights")]
+"""Number formats that a CPU computes in many times the time."""
+
+
+@pytest.mark.parametrize("precision", ["fp32", *SLOW_HERE])
 def test_cut_off_it_goes_on_to_the_same_weights(layer, tmp_path, precision):
     settings = msgspec.structs.replace(TRAIN, precision=precision)
     whole = Run(layer, settings, None, marks=(2, 6))
@@ -116,6 +120,7 @@ def test_recomputed_activations_give_the_same_training(layer, tmp_path):
     assert again.losses == pytest.approx(plain.losses, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_bf16_weights_follow_float32_training(layer):
     exact = Run(layer, TRAIN, None)
     rounded = Run(layer, msgspec.structs.replace(TRAIN, precision="bf16_weights"), None)

@@ -60,7 +60,7 @@ def test_it_learns_and_reports_every_step_of_a_short_run(delta_net):
     assert training.peak_memory_mb > 10
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16_weights"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16_weights", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("micro_batch", [1, 3])
 def test_micro_batches_give_the_same_gradient(delta_net, micro_batch, precision):
     """Also where the last one is smaller."""

@@ -116,6 +116,7 @@ def test_sampled_genomes_are_sound_layers(sample):
         check(genome)
 
 
+@pytest.mark.slow
 def test_sampled_genomes_learn(sample):
     for genome in sample:
         losses = copy_losses(genome)

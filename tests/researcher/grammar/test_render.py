@@ -32,6 +32,7 @@ def test_rendered_source_is_lint_clean(folder):
     ruff(folder, "check", "--isolated", "--select", "E,F,W,I,N,UP,B,C4,SIM,RET,PTH", "--line-length", "88")
 
 
+@pytest.mark.slow
 def test_distinct_genomes_differ_in_code_and_not_only_in_words(genomes):
     found = genomes(400, 2)
     assert len({code_hash(render(genome, "delta_net_x")) for genome in found}) == len(found)
