@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import psutil
 
@@ -52,6 +53,15 @@ def _setpriv() -> str | None:
         return None
     tried = subprocess.run([program, "--pdeathsig", "KILL", "--", "true"], capture_output=True, check=False)
     return program if tried.returncode == 0 else None
+
+
+def limit(wanted: Mapping[int, int]) -> None:
+    """Set resource limits of this process, by `resource.RLIMIT_...`, hard and soft, never above what the user
+    has."""
+    for kind, value in wanted.items():
+        _, most = resource.getrlimit(kind)
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.setrlimit(kind, (value, value))
 
 
 def tune_allocator() -> None:

@@ -125,11 +125,9 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 def _limit(memory_bytes: int) -> None:
     """What a candidate answers shall not make this process take the machine's memory, nor leave a core."""
-    limits = [(resource.RLIMIT_CORE, 0), *([(resource.RLIMIT_DATA, memory_bytes)] if memory_bytes else [])]
-    for kind, wanted in limits:
-        _, most = resource.getrlimit(kind)
-        value = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-        resource.setrlimit(kind, (value, value))
+    process.limit({resource.RLIMIT_CORE: 0})
+    if memory_bytes:
+        process.limit({resource.RLIMIT_DATA: memory_bytes})
 
 
 def _work(arguments: argparse.Namespace, pulse: Pulse, report: Callable[[Report], None]) -> int:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from asi_lab import process
 from asi_lab.errors import KnowledgeError
 from asi_lab.text import plain
 
@@ -67,8 +68,7 @@ def _html(content: bytes) -> Iterator[str]:
 
 def main() -> int:
     """Entry point; returns the exit status."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    process.limit({resource.RLIMIT_AS: MEMORY_BYTES, resource.RLIMIT_CPU: SECONDS})
     logging.disable()  # what a parser puts up with
     parse = {"pdf": _pdf, "html": _html}[sys.argv[1]]
     texts: list[str] = []

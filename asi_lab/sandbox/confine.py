@@ -23,7 +23,7 @@ from typing import NoReturn
 import msgspec
 import psutil
 
-from asi_lab.process import die_with_parent
+from asi_lab.process import die_with_parent, limit
 from asi_lab.sandbox import landlock, seccomp
 from asi_lab.sandbox.policy import Level, Policy, system_paths
 
@@ -108,23 +108,20 @@ def _become(uid: int | None) -> None:
 
 
 def _limit(policy: Policy, others: int = 0) -> None:
-    """Set the resource limits, hard and soft, never above what the user has.
+    """Set the resource limits of a policy.
 
     `others` are processes and threads that the kernel counts against the same limit.
     """
-    limits = [
-        (resource.RLIMIT_FSIZE, policy.file_bytes),
-        (resource.RLIMIT_NPROC, policy.processes + others),
-        (resource.RLIMIT_NOFILE, policy.open_files),
-        (resource.RLIMIT_CPU, policy.cpu_seconds),
-        (resource.RLIMIT_CORE, 0),
-    ]
+    limits = {
+        resource.RLIMIT_FSIZE: policy.file_bytes,
+        resource.RLIMIT_NPROC: policy.processes + others,
+        resource.RLIMIT_NOFILE: policy.open_files,
+        resource.RLIMIT_CPU: policy.cpu_seconds,
+        resource.RLIMIT_CORE: 0,
+    }
     if policy.memory_bytes:
-        limits.append((resource.RLIMIT_DATA, policy.memory_bytes))
-    for kind, wanted in limits:
-        _, most = resource.getrlimit(kind)
-        value = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-        resource.setrlimit(kind, (value, value))
+        limits[resource.RLIMIT_DATA] = policy.memory_bytes
+    limit(limits)
 
 
 def _tasks_of_user() -> int:
