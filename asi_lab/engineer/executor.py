@@ -238,6 +238,7 @@ class LocalTrio:
         """How the processes are."""
         process, scorer = self._processes[self.at_work], self._processes.get("scorer")
         written, usage = self._workspaces[self.at_work].used_bytes(), process.usage()
+        of_trial = usage if self.at_work == "trial" else self._processes["trial"].usage()
         return Health(
             at_work=self.at_work,
             exit=process.exit_status(),
@@ -247,7 +248,7 @@ class LocalTrio:
             printed_bytes=process.log_bytes(),
             written_bytes=written + usage.nameless_bytes,
             processes=usage.tasks,
-            cpu_seconds=self.cpu_seconds(),
+            cpu_seconds=of_trial.cpu_seconds - self._cpu_before,
         )
 
     def cpu_seconds(self) -> float:

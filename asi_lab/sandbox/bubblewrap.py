@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from asi_lab.sandbox.policy import Policy, is_below, system_paths
@@ -52,9 +52,10 @@ def arguments(policy: Policy, environment: dict[str, str]) -> tuple[str, ...]:
         command += ["--ro-bind", "/sys", "/sys"]
         for device in policy.devices:
             command += ["--dev-bind", device, device]
+    shown = [str(Path(path).resolve()) for path in bound]
     hidden = [path for path in policy.hidden if not is_below(str(Path(path).parent), policy.hidden)]
     for path in hidden:  # a cover cannot lie in a cover
-        command += _cover(path, bound)
+        command += _cover(path, shown)
     command += ["--bind", policy.workspace, policy.workspace]
     return (*command, "--remount-ro", "/dev", "--remount-ro", "/", "--")
 
@@ -66,10 +67,11 @@ def _folders(paths: Iterable[str]) -> list[str]:
     return [folder for folder in dict.fromkeys(above) if folder not in ("/tmp", "/dev", "/dev/shm")]
 
 
-def _cover(path: str, bound: Iterable[str]) -> list[str]:
-    """Lay something empty over what is bound and hidden; what is not bound needs no cover."""
+def _cover(path: str, shown: Sequence[str]) -> list[str]:
+    """Lay something empty over what is hidden below what is `shown`, links followed; all else needs no
+    cover."""
     place = Path(path).resolve()
-    if not place.exists() or not is_below(str(place), [str(Path(root).resolve()) for root in bound]):
+    if not place.exists() or not is_below(str(place), shown):
         return []
     if place.is_dir():
         return ["--perms", "0555", "--tmpfs", str(place), "--remount-ro", str(place)]
