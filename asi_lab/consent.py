@@ -3,6 +3,8 @@ to use keys."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from asi_lab import taskcode, trust
@@ -88,10 +90,7 @@ def asked(lab: Lab, settings: Settings) -> Asked:
     own = [path for path in (lab.path, lab.lineage / ".git") if path.exists()]
     strange = [path for path in own if not trust.is_own(path)]
     folders = taskcode.code_of(settings.evaluate.tasks, lab.path)
-    codes = [
-        TaskCode(str(folder), taskcode.digest(folder), tuple(why), taskcode.files(folder))
-        for folder, why in folders.items()
-    ]
+    codes = [_task_code(folder, why) for folder, why in folders.items()]
     hosts = [host for host in key_hosts(settings.agents) if not host.is_granted]
     return Asked(
         lab=str(lab.path.resolve()),
@@ -100,6 +99,12 @@ def asked(lab: Lab, settings: Settings) -> Asked:
         tasks=tuple(code for code in codes if code.digest not in granted.tasks),
         keys=tuple(KeyWanted(host.variable, trust.origin(host.address)) for host in hosts),
     )
+
+
+def _task_code(folder: Path, why: list[str]) -> TaskCode:
+    """What is shown of a folder and what is granted, of one reading."""
+    found = taskcode.files(folder)
+    return TaskCode(str(folder), taskcode.digest(folder, found), tuple(why), found)
 
 
 def grant(what: Asked) -> None:

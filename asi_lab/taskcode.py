@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +101,9 @@ def files(folder: Path) -> dict[str, str]:
     return found
 
 
-def digest(folder: Path) -> str:
-    """One hash of a folder's place and all that is in it."""
-    lines = [f"{name}\0{value}\n" for name, value in files(folder).items()]
+def digest(folder: Path, found: Mapping[str, str]) -> str:
+    """One hash of a folder's place and of all that was `found` in it by `files`."""
+    lines = [f"{name}\0{value}\n" for name, value in found.items()]
     return hashlib.sha256("".join([f"{folder}\n", *lines]).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -253,7 +253,7 @@ def check(folder: Path, granted: Container[str], command: str = "asi-lab trust L
         ConsentError: they are neither; the message names the `command` that grants them.
         DataError: they cannot be read, or lead out of their folder.
     """
-    if (why := reasons(folder)) and digest(folder) not in granted:
+    if (why := reasons(folder)) and digest(folder, files(folder)) not in granted:
         raise ConsentError(
             f"{folder}: its tasks may run code of their own ({plain('; '.join(why), limit=200)}), which you "
             f"have not granted, or which has changed since. See it, and grant it: {command}"

@@ -85,7 +85,7 @@ def test_what_is_not_known_to_be_data_needs_consent(tmp_path, key, value):
     with pytest.raises(ConsentError, match="asi-lab trust") as refused:
         taskcode.check(folder, ())
     assert refused.value.exit_code == 2
-    taskcode.check(folder, {taskcode.digest(folder)})
+    taskcode.check(folder, {taskcode.digest(folder, taskcode.files(folder))})
 
 
 @pytest.mark.parametrize("code", ["process_docs: !function utils.f", "class: !function utils.Task"])
@@ -94,7 +94,7 @@ def test_functions_need_consent_to_their_very_text(tmp_path, code):
     (folder / "utils.py").write_text("def f(docs): return docs\n")
     [reason] = taskcode.reasons(folder)
     assert reason == f"mine.yaml: {code.replace(':', '', 1)}"
-    given = {taskcode.digest(folder)}
+    given = {taskcode.digest(folder, taskcode.files(folder))}
     taskcode.check(folder, given)
     (folder / "utils.py").write_text("import os\n")
     with pytest.raises(ConsentError, match="has changed since"):
@@ -135,7 +135,7 @@ def test_a_link_in_a_folder_is_refused(tmp_path):
     folder = folder_of(tmp_path, "task: mine\nprocess_docs: !function utils.f\n")
     (folder / "utils.py").symlink_to(tmp_path / "utils.py")
     with pytest.raises(DataError, match="found a link"):
-        taskcode.digest(folder)
+        taskcode.digest(folder, taskcode.files(folder))
 
 
 def test_a_name_with_a_slash_or_a_dot_is_a_folder(tmp_path):
