@@ -96,8 +96,9 @@ class Gate:
         self._stops = sorted([*points, *marks], key=lambda stop: (stop[0], stop[1] is Standing))
         self._step = self._saved = after
         self._begun = False
-        self._saves, self._since = 0, time.monotonic()
-        self._limit = _Limit()
+        saves_a_second = 2 / (60 * job.train.save_minutes) if job.train.save_minutes else 0.0
+        self._saves = _Limit("it saved {} times in {:.0f} seconds", SAVES_AT_ONCE, saves_a_second)
+        self._alive = _still_alive()
 
     def admit(self, report: Report) -> Report:
         """The report as it may be kept.
@@ -112,7 +113,7 @@ class Gate:
             raise Forged(f"a check had failed, and it went on with {_name(report)}")
         match report:
             case Alive():
-                self._limit.see()
+                self._alive.see()
             case Ready():
                 self._move(report, Place.STARTING, Place.CHECKING)
             case Failed():
@@ -223,10 +224,7 @@ class Gate:
         if not self.job.train.save_minutes or not max(self._step, self._saved + 1) <= report.step < following:
             raise Forged(f"it claims a checkpoint after {_shown(report.step)} steps")
         self._step, self._saved, self._begun = report.step, report.step, True
-        self._saves += 1
-        seconds = time.monotonic() - self._since
-        if self._saves > SAVES_AT_ONCE + 2 * seconds / (60 * self.job.train.save_minutes):
-            raise Forged(f"it saved {self._saves} times in {seconds:.0f} seconds")
+        self._saves.see()
 
     def _trained(self, report: Trained) -> None:
         self._move(report, Place.CHECKED_AGAIN, Place.ANSWERING)
@@ -242,13 +240,13 @@ class ServerGate:
 
     def __init__(self) -> None:
         self.is_ready = False
-        self._limit = _Limit()
+        self._alive = _still_alive()
 
     def admit(self, report: Report) -> Report:
         """As that of `Gate`; a server may know held-out text from its start."""
         match report:
             case Alive():
-                self._limit.see()
+                self._alive.see()
             case Ready() if not self.is_ready:
                 self.is_ready = True
             case Failed(state, error) if self.is_ready and state in FAILURES:
@@ -260,15 +258,27 @@ class ServerGate:
 
 
 class _Limit:
-    """Bounds how often a process says nothing."""
+    """Bounds how often a process does something: so often at once, and so often a second from then on."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: str, at_once: int, a_second: float) -> None:
+        """`words` tell how often, and in how many seconds."""
+        self._words, self._at_once, self._a_second = words, at_once, a_second
         self._count, self._begun = 0, time.monotonic()
 
     def see(self) -> None:
+        """It has done it once more.
+
+        Raises:
+            Forged: too often.
+        """
         self._count += 1
-        if self._count > ALIVE_AT_ONCE + (time.monotonic() - self._begun):
-            raise Forged(f"it said {self._count} times that it is alive, and nothing else")
+        seconds = time.monotonic() - self._begun
+        if self._count > self._at_once + self._a_second * seconds:
+            raise Forged(self._words.format(self._count, seconds))
+
+
+def _still_alive() -> _Limit:
+    return _Limit("it said {} times that it is alive, and nothing else", ALIVE_AT_ONCE, 1.0)
 
 
 def _name(report: Report) -> str:
