@@ -171,10 +171,10 @@ class Repository:
         """
         with self._directory() as directory:
             command, environment = self._command(directory, args, work_tree=False)
-            given = {name: value for name, value in os.environ.items() if name not in _foreign()}
+            given = os.environ | environment
             try:
                 process = subprocess.Popen(
-                    command, env=given | environment, cwd=self.path, stdout=subprocess.PIPE, errors="replace"
+                    command, env=given, cwd=self.path, stdout=subprocess.PIPE, errors="replace"
                 )
             except FileNotFoundError as error:
                 raise _no_git() from error
@@ -206,7 +206,8 @@ class Repository:
     def _command(
         self, directory: Path, args: Sequence[str], work_tree: bool
     ) -> tuple[list[str], dict[str, str]]:
-        command = ["git", f"--git-dir={directory}", "--no-pager"]
+        scrub = [part for name in sorted(_foreign()) for part in ("-u", name)]
+        command = [*(["env", *scrub] if scrub else []), "git", f"--git-dir={directory}", "--no-pager"]
         if not work_tree:
             return [*command, *args], _ENVIRONMENT
         index = {"GIT_INDEX_FILE": str(self.folder / "index")}
@@ -215,11 +216,10 @@ class Repository:
     def _started(self, directory: Path, args: Sequence[str], work_tree: bool) -> Any:
         from git.exc import GitCommandNotFound
 
-        scrub = [part for name in sorted(_foreign()) for part in ("-u", name)]
         command, environment = self._command(directory, args, work_tree)
         try:
             return self._git.execute(
-                [*(["env", *scrub] if scrub else []), *command],
+                command,
                 istream=subprocess.PIPE,
                 as_process=True,
                 env=environment,
