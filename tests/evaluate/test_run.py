@@ -321,7 +321,8 @@ def test_code_of_a_folder_waits_for_consent(tmp_path: Path) -> None:
         with pytest.raises(ConsentError, match=r"process_docs !function utils\.f"):
             run.load([str(folder)], tmp_path, given)
     assert not (tmp_path / "sprung").exists()
-    assert len(run.load([str(folder)], tmp_path, [taskcode.digest(folder)])) == 1
+    granted = taskcode.digest(folder, taskcode.files(folder))
+    assert len(run.load([str(folder)], tmp_path, [granted])) == 1
     assert (tmp_path / "sprung").exists()
 
 
