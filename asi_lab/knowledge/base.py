@@ -7,11 +7,16 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+import yaml
+
 from asi_lab.errors import KnowledgeError
 from asi_lab.knowledge.entry import Entry, Insight, parse
 
 FOLDER = "cognition"
 """Of a lab: entries of its own, which take the place of packaged ones with the same key."""
+
+_FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml, for our own files alone: deep nesting in others would overflow its stack, and end the engine."""
 
 
 class Base:
@@ -60,7 +65,7 @@ def load(lab: Path | None = None) -> Base:
 @cache
 def _packaged() -> dict[str, Entry]:
     files = (file for file in resources.files("asi_lab.cognition").iterdir() if file.name.endswith(".md"))
-    entries = [parse(file.read_text(encoding="utf-8"), file.name) for file in files]
+    entries = [parse(file.read_text(encoding="utf-8"), file.name, _FAST) for file in files]
     return {entry.key: entry for entry in entries}
 
 

@@ -93,7 +93,10 @@ class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     genome: dict[str, tuple[Value, ...]] = {}
 
 
-def parse(text: str, where: str) -> Entry:
+Loader = type[yaml.SafeLoader]
+
+
+def parse(text: str, where: str, loader: Loader = yaml.SafeLoader) -> Entry:
     """Read an entry; `where` is named in messages.
 
     Raises:
@@ -102,24 +105,24 @@ def parse(text: str, where: str) -> Entry:
     matter = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     if matter is None:
         raise KnowledgeError(f"{where}: expected front matter between lines of ---; found {text[:40]!r}.")
-    front = _yaml(matter[1], Front, f"{where}, front matter")
+    front = _yaml(matter[1], Front, f"{where}, front matter", loader)
     parts = _split(text[matter.end() :], 1)
     if not parts or parts[0][0] != "Background":
         raise KnowledgeError(f"{where}: expected `# Background` first; found {[name for name, _ in parts]}.")
     background = _fields(parts[0][1], BACKGROUND, f"{where}, background")
     if len(parts) < 2:
         raise KnowledgeError(f"{where}: expected at least one `# {INSIGHT}title`; found none.")
-    insights = tuple(_insight(name, body, where) for name, body in parts[1:])
+    insights = tuple(_insight(name, body, where, loader) for name, body in parts[1:])
     return Entry(front, insights=insights, **background)
 
 
-def _insight(name: str, body: str, where: str) -> Insight:
+def _insight(name: str, body: str, where: str, loader: Loader) -> Insight:
     if not name.startswith(INSIGHT):
         raise KnowledgeError(f"{where}: expected `# {INSIGHT}title`; found `# {name}`.")
     title = name.removeprefix(INSIGHT).strip()
     place = f"{where}, insight {title!r}"
     head = re.split(r"^## ", _masked(body)[0], maxsplit=1, flags=re.MULTILINE)[0]
-    meta = _yaml(head, _Meta, place)
+    meta = _yaml(head, _Meta, place, loader)
     sections = _split(body, 2)
     sketch = ""
     if sections and sections[-1][0] == SKETCH:
@@ -166,9 +169,9 @@ def _split(text: str, level: int) -> list[tuple[str, str]]:
     return [(name.strip(), whole(body)) for name, body in zip(parts[1::2], parts[2::2], strict=True)]
 
 
-def _yaml(text: str, kind: type[Any], where: str) -> Any:
+def _yaml(text: str, kind: type[Any], where: str, loader: Loader) -> Any:
     try:
-        return msgspec.convert(yaml.safe_load(text) or {}, kind)
+        return msgspec.convert(yaml.load(text, loader) or {}, kind)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise KnowledgeError(
             f"{where}: expected {kind.__name__.strip('_').lower()} fields; found {error}."

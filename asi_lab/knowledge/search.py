@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 
 import msgspec
@@ -117,15 +117,18 @@ def fields(entry: Entry, insight: Insight) -> dict[str, str]:
     return texts
 
 
-def terms(text: str) -> list[str]:
+@lru_cache(4096)
+def terms(text: str) -> tuple[str, ...]:
     """The stems of a text's words, and the concepts that it speaks of."""
     words = re.findall(r"[a-z][a-z0-9_]+", text.lower().replace("-", " "))
-    stems = [_stem(word) for word in words if word not in _stop()]
-    line = f" {' '.join(_stem(word) for word in words)} "
-    concepts = [
-        f"={name}" for name, phrases in _phrases().items() if any(phrase in line for phrase in phrases)
-    ]
-    return [*stems, *concepts]
+    stems = tuple(_stem(word) for word in words)
+    spoken = {
+        stems[start : start + length]
+        for length in _phrases().lengths
+        for start in range(len(stems) - length + 1)
+    }
+    concepts = (f"={name}" for name, phrases in _phrases().of.items() if not spoken.isdisjoint(phrases))
+    return (*(stem for word, stem in zip(words, stems, strict=True) if word not in _stop()), *concepts)
 
 
 def _weighted(counts: Mapping[str, Counter[str]], means: Mapping[str, float]) -> dict[str, float]:
@@ -161,12 +164,19 @@ def _stop() -> frozenset[str]:
     return frozenset(_words().stop.split())
 
 
+class _Phrases(msgspec.Struct, frozen=True):
+    """What each concept is called, as stems of words, and how many words these phrases have."""
+
+    of: dict[str, frozenset[tuple[str, ...]]]
+    lengths: frozenset[int]
+
+
 @cache
-def _phrases() -> dict[str, tuple[str, ...]]:
-    """The stemmed phrases of each concept, between blanks."""
+def _phrases() -> _Phrases:
     known = _words().concepts
-    return {name: tuple(_phrase(words) for words in (name, *phrases)) for name, phrases in known.items()}
+    phrases = {name: frozenset(_phrase(words) for words in (name, *more)) for name, more in known.items()}
+    return _Phrases(phrases, frozenset(len(phrase) for of_one in phrases.values() for phrase in of_one))
 
 
-def _phrase(words: str) -> str:
-    return f" {' '.join(_stem(word) for word in re.findall(r'[a-z][a-z0-9_]+', words.lower()))} "
+def _phrase(words: str) -> tuple[str, ...]:
+    return tuple(_stem(word) for word in re.findall(r"[a-z][a-z0-9_]+", words.lower()))

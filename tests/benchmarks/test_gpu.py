@@ -22,6 +22,7 @@ MODEL = {
 SCRIPT = Path(gpu.__file__).with_suffix(".sh")
 
 
+@pytest.mark.slow
 def test_tiny_on_a_cpu_fills_all_tables(tmp_path):
     output = tmp_path / "gpu.md"
     done = subprocess.run(

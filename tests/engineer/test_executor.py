@@ -65,6 +65,7 @@ def ready(trio) -> None:
         found |= {source for source, report in trio.poll(60) if isinstance(report, Ready)}
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_slot_see_its_gpus_and_no_others(slots, tmp_path):
     trios = [executor.take() for executor in slots(("7",), ("GPU-1", "5"), ())]
     for trio, expected in zip(trios, ("7", "GPU-1,5", "7,GPU-1,5"), strict=True):

@@ -263,6 +263,7 @@ def line_of(word: str, code: str) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_an_implausibly_low_loss_has_the_checks_repeated_at_once(trial, honest):
     """Where they find nothing the training goes on; where they find a leak it ends there."""
     suspected, _, _ = trial(GOOD, suspect_below={3: 99.0})
@@ -277,6 +278,7 @@ def test_an_implausibly_low_loss_has_the_checks_repeated_at_once(trial, honest):
     assert evidence.held_out == ()
 
 
+@pytest.mark.slow
 def test_a_leak_in_train_mode_alone_is_caught_in_the_end(trial):
     evidence, _, _ = trial(IN_TRAINING)
     assert evidence.failure is S.LEAKING
@@ -287,12 +289,14 @@ def test_a_leak_in_train_mode_alone_is_caught_in_the_end(trial):
     assert [held_out.step for held_out in evidence.held_out] == list(MARKS)
 
 
+@pytest.mark.slow
 def test_nan_in_training_has_diverged(trial):
     evidence, _, _ = trial(spiked("x = x * (float('nan') if x.shape[:2] == (4, 56) else 1.0)"))
     assert evidence.failure is S.DIVERGED
     assert "step 1" in evidence.error
 
 
+@pytest.mark.slow
 def test_once_held_out_text_was_shown_an_error_is_a_state_and_a_line(trial, tmp_path):
     code = spiked("if not self.training and x.shape[1] == 56: raise ValueError(f'the text is {x}')")
     evidence, _, _ = trial(code, directory=tmp_path)
@@ -321,6 +325,7 @@ def test_silence_is_timed_out(trial):
     assert "silent" in evidence.error
 
 
+@pytest.mark.slow
 def test_too_much_memory_is_out_of_memory(trial):
     evidence, _, _ = trial(spiked("hog = torch.ones(3 * 2**28); time.sleep(30)"))
     assert evidence.failure is S.OUT_OF_MEMORY
@@ -365,6 +370,7 @@ HOSTILE = """
         return y, None"""
 
 
+@pytest.mark.slow
 def test_nothing_that_a_candidate_patches_changes_its_score(trial, honest):
     """The clock, the loss. The scorer is another process, and the engine has a clock of its own."""
     code = "import os\n" + GOOD.replace("\n        return y, None", HOSTILE)
@@ -379,6 +385,7 @@ def test_nothing_that_a_candidate_patches_changes_its_score(trial, honest):
     assert evidence.training.tokens_per_second == 12 * 4 * 56 / evidence.training.seconds
 
 
+@pytest.mark.slow
 def test_garbage_to_the_scorer_is_forged_and_ends_no_search(trial):
     once = "self.training or DeltaNet.__dict__.get('sent') or setattr(DeltaNet, 'sent', True) or "
     evidence, _, _ = trial(spiked(f"{once}os.write(int(sys.argv[6]), b'garbage' * 100)"))
@@ -464,6 +471,7 @@ def test_killed_at_any_state_a_trial_gives_the_same_in_the_end(trial, honest, tm
     assert [c.name for c in again.checks] == [c.name for c in honest.checks]
 
 
+@pytest.mark.slow
 def test_killed_in_training_it_goes_on_from_its_checkpoint_to_the_same_end(trial, honest, tmp_path):
     """A checkpoint after every step; killed at the ninth it goes on there, and the marks before are known."""
     often = 1e-9

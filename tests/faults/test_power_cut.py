@@ -72,6 +72,7 @@ def test_a_store_that_was_cut_off_is_refused(undisturbed, engines, copy, record_
     record_property("drills", drills)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [8, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_store_whose_end_is_zeros_is_refused_or_right(
     undisturbed, further, engines, copy, record_property, step
@@ -166,6 +167,7 @@ def git_files(lineage: Path) -> dict[str, Path]:
     return {kind: file for kind, file in found.items() if file.exists()}
 
 
+@pytest.mark.slow
 @worst_damage
 def test_a_damaged_repository_is_put_right_at_the_next_start(
     undisturbed, engines, copy, same, record_property, how

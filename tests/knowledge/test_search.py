@@ -78,7 +78,7 @@ class TestSearch:
 def test_what_a_concept_is_called_otherwise_finds_it():
     assert "=recall" in terms("it cannot look up what it was told")
     assert "=recall" in terms("associative memory")
-    assert terms("of the and") == []
+    assert terms("of the and") == ()
 
 
 def test_vectors_are_made_once_and_made_again_where_they_are_damaged(tmp_path):

@@ -52,6 +52,7 @@ def test_references_pass_every_check(name, exam_of):
     assert all(check.seconds > 0 for check in found)
 
 
+@pytest.mark.slow
 def test_the_same_candidate_gives_the_same_numbers(exam_of):
     def numbers():
         verdicts = examine(exam_of(references.source("gated_delta_net")))
@@ -127,6 +128,7 @@ def test_the_evidence_names_condition_mode_and_place(name, condition, exam_of):
     assert check.value > check.tolerance
 
 
+@pytest.mark.slow
 def test_a_leak_that_only_training_opens_is_caught_on_the_trained_model(exam_of, tmp_path):
     """Its gate opens only far from where it starts, so that the three conditions before training miss it."""
     peek = "self.gate = nn.Parameter(torch.tensor(-1e3))"
