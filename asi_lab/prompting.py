@@ -23,6 +23,7 @@ import hashlib
 import re
 from bisect import bisect
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -131,8 +132,10 @@ def load(name: str, override: Path | None = None) -> Prompt:
     """
     if name not in names():
         raise ConfigError(f"prompt: expected one of {', '.join(names())}; found {name!r}.")
+    packaged = _packaged(name)
+    if override is None or not override.exists():
+        return packaged
     file = f"{name}.md"
-    packaged = _parse(name, *_read(file, None), None)
     text, path = _read(file, override)
     prompt = _parse(name, text, path, override)
     if set(prompt.variables) != set(packaged.variables):
@@ -163,6 +166,11 @@ def load_all(override: Path | None = None) -> dict[str, Prompt]:
                     f"{override / file}: expected only files named {_listed(sorted(known))}; found {file}."
                 )
     return {name: load(name, override) for name in names()}
+
+
+@cache
+def _packaged(name: str) -> Prompt:
+    return _parse(name, *_read(f"{name}.md", None), None)
 
 
 def _read(file: str, override: Path | None) -> tuple[str, str]:

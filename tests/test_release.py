@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -48,12 +49,17 @@ def findings(lab: Lab) -> list:
         return fsck.check(store, lab.lineage, store.get_meta("config"), [references.upper()])
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Lab:
-    lab = make_lab(tmp_path)
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory) -> Lab:
+    lab = make_lab(tmp_path_factory.mktemp("searched"))
     code, err = finish(start(lab, 4))
     assert code == 0, err
     return lab
+
+
+@pytest.fixture
+def lab(searched: Lab, tmp_path: Path) -> Lab:
+    return Lab(shutil.copytree(searched.path, tmp_path / "lab"))
 
 
 def test_a_suspect_leaves_the_pool_and_keeps_its_evidence(lab):

@@ -234,6 +234,10 @@ class LocalTrio:
                 break
         return found
 
+    def is_whole(self) -> bool:
+        """Whether all processes live."""
+        return all(process.exit_status() is None for process in self._processes.values())
+
     def health(self) -> Health:
         """How the processes are."""
         process, scorer = self._processes[self.at_work], self._processes.get("scorer")
@@ -330,7 +334,9 @@ class LocalExecutor:
         return LocalTrio(directory, self._sandbox, self._policy, compiled=self._compiled, gpus=self._gpus)
 
     def take(self) -> LocalTrio:
-        """The waiting trio, or a new one."""
+        """The waiting trio, or a new one; also where one of the waiting was killed."""
+        if self._waiting is not None and not self._waiting.is_whole():
+            self._drop()
         self.prepare()
         assert self._waiting is not None
         trio, self._waiting = self._waiting, None
@@ -338,11 +344,14 @@ class LocalExecutor:
 
     def close(self) -> None:
         """End the trio that waits."""
+        self._drop()
+        self._starter.shutdown()
+
+    def _drop(self) -> None:
         if self._waiting is not None:
             self._waiting.kill()
             remove_tree(self._waiting.directory)
             self._waiting = None
-        self._starter.shutdown()
 
 
 def policy_of(settings: Settings, readable: Sequence[Path]) -> Policy:

@@ -98,17 +98,15 @@ class Supervisor:
         if health.scorer_exit == unusable[health.at_work] and (health.exit is None or health.exit >= 0):
             raise Ended(S.FORGED, f"the {health.at_work} cannot be scored: {self.trio.said('scorer')}")
         if health.exit is not None:
-            if not ready and health.at_work == "trial":
+            state = self._state_of_exit(health.exit)
+            if not ready and health.at_work == "trial" and state is S.BROKEN:
                 raise TrialError(
                     f"A trial process could not be started: it {_words(health.exit)}\n"
                     f"{self.trio.said('trial')}\nThe candidate was not judged. Find out what is wrong with: "
                     "asi-lab doctor"
                 )
             said = self.trio.said(health.at_work) if quoted else "what it printed is in its log"
-            raise Ended(
-                self._state_of_exit(health.exit),
-                f"the {health.at_work} {_words(health.exit)}\n{said}".strip(),
-            )
+            raise Ended(state, f"the {health.at_work} {_words(health.exit)}\n{said}".strip())
 
     def _scorer_died(self, code: int) -> None:
         """Killed from outside it takes the trial with it; what else ends it is our fault."""

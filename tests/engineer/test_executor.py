@@ -19,6 +19,7 @@ from asi_lab.engineer.executor import LocalExecutor, LocalTrio
 from asi_lab.protocol import Ready
 from asi_lab.sandbox import Level, Policy, Sandbox
 from tests.engineer import scripts
+from tests.thinning import one_in
 
 SETTINGS = from_preset("micro", device="cpu")
 
@@ -90,6 +91,34 @@ def test_a_trio_outlives_the_thread_that_had_it_prepared(slots, tmp_path):
     assert trio.health().exit is None
     assert trio.health().scorer_exit is None
     trio.finish(tmp_path)
+
+
+def until(condition, seconds: float = 20.0):
+    """What a condition returns once that is anything, or the last of it."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.parametrize(
+    "module", one_in(3, ["asi_lab.train.trial", "asi_lab.train.server", "asi_lab.evaluate.scorer"])
+)
+def test_who_is_killed_while_it_waits_is_replaced(module, slots, tmp_path):
+    def running() -> list[psutil.Process]:
+        everybody = psutil.Process().children(recursive=True)
+        return [process for process in everybody if process.cmdline()[3:5] == ["-m", module]]
+
+    (executor,) = slots(())
+    executor.prepare()
+    (victim,) = until(running)
+    victim.kill()
+    assert until(lambda: not executor._waiting.is_whole())  # its guards end after it
+    trio = executor.take()
+    assert trio.is_whole()
+    ready(trio)
+    trio.finish(tmp_path)
+    assert list((tmp_path / ".waiting").iterdir()) == []
 
 
 ENGINE = """

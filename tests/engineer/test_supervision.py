@@ -353,6 +353,11 @@ def test_a_trial_that_never_came_up_is_no_fault_of_the_candidate(supervise):
         supervise([], Health("trial", 1, None))
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_trial_that_was_killed_before_it_came_up_is_begun_again(supervise, number):
+    assert supervise([], Health("trial", -number, None)).failure is S.INTERRUPTED
+
+
 def test_a_scorer_that_broke_is_no_fault_of_the_candidate(supervise):
     with pytest.raises(TrialError, match="was not judged"):
         supervise([READY], Health("trial", None, 1))

@@ -183,7 +183,7 @@ for kernel in (bank.bank_forward_kernel, bank.bank_input_gradient_kernel, bank.b
 @pytest.mark.parametrize(
     ("arch", "dtype", "varlen", "widths"),
     [
-        (80, "fp32", True, (7,)),
+        pytest.param(80, "fp32", True, (7,), marks=pytest.mark.slow),
         pytest.param(90, "bf16", False, (5, 64), marks=pytest.mark.slow),
         pytest.param(90, "fp32", True, (16, 4), marks=pytest.mark.slow),
         (90, "bf16", False, (3,)),

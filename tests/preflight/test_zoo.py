@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from operator import attrgetter
 
 import pytest
 
 from asi_lab.engineer.contract import check_source
 from asi_lab.preflight import examine
+from tests.thinning import one_in
 from tests.zoo import faulty, sound
 
+name_of = attrgetter("name")
 STATIC = {check.name for check in check_source(sound()[0].source)}
 
 
@@ -21,15 +23,7 @@ def test_the_zoo_is_large_and_its_entries_are_distinct():
     assert all(entry.summary for entry in entries)
 
 
-def every_third() -> list[Any]:
-    """The sound ones, two of three among the slow tests: each takes seconds."""
-    return [
-        pytest.param(entry, id=entry.name, marks=pytest.mark.slow if number % 3 else ())
-        for number, entry in enumerate(sound())
-    ]
-
-
-@pytest.mark.parametrize("entry", every_third())
+@pytest.mark.parametrize("entry", one_in(6, sound(), name_of))
 def test_a_sound_architecture_passes_every_check(entry, exam_of):
     """In float32 and, for what depends on it, under bf16 autocast."""
     static = check_source(entry.source)
@@ -39,15 +33,7 @@ def test_a_sound_architecture_passes_every_check(entry, exam_of):
     assert len(found) == 15
 
 
-def every_fault() -> list[Any]:
-    """The faulty ones, every second among the slow tests."""
-    return [
-        pytest.param(entry, id=entry.name, marks=pytest.mark.slow if number % 2 else ())
-        for number, entry in enumerate(faulty())
-    ]
-
-
-@pytest.mark.parametrize("entry", every_fault())
+@pytest.mark.parametrize("entry", one_in(4, faulty(), name_of))
 def test_a_fault_is_caught_by_the_check_meant_for_it(entry, exam_of):
     static = {check.name: check for check in check_source(entry.source)}
     if entry.check in STATIC:

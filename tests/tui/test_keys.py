@@ -7,6 +7,7 @@ from textual.binding import Binding
 
 from asi_lab.tui.app import PANES, LabApp, scopes
 from asi_lab.tui.dialogs import Help
+from tests.thinning import one_in
 from tests.tui.labs import EACH_SIZE, SIZES, use
 
 LEAVES = {"quit", "background"}
@@ -25,7 +26,7 @@ def bindings(pane: str) -> list[Binding]:
     EACH_SIZE,
     ids=lambda size: "x".join(map(str, size)),
 )
-@pytest.mark.parametrize("pane", PANES)
+@pytest.mark.parametrize("pane", one_in(2, PANES))
 def test_every_key_reaches_its_action(lab, pane, size, monkeypatch):
     done: list[str] = []
     original = LabApp.run_action
