@@ -10,6 +10,7 @@ What is held out of training comes from distributions that no trial needs, and t
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import os
 import re
@@ -116,14 +117,21 @@ def hidden_paths() -> tuple[str, ...]:
     found: set[Path] = set()
     wheels: set[Path] = set()
     for root in {Path(path).resolve() for path in system_paths()}:
-        for name, inner, files in os.walk(root):
-            wheels |= {Path(name, file) for file in files if file.endswith(".whl")}
-            if name.endswith("-packages"):
-                folder = Path(name)
+        left = [str(root)]
+        while left:  # os.walk takes three times as long
+            folder, inner = Path(left.pop()), []
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".whl"):
+                        wheels.add(Path(entry.path))
+                    elif entry.is_dir(follow_symlinks=False):
+                        inner.append(entry.path)
+            if folder.name.endswith("-packages"):
                 for place in (folder, *folder.glob("*/_vendor")):
                     found |= {place / package for package in HIDDEN_PACKAGES}
                 found |= {copy for copy in folder.glob("*/_*") if copy.name[1:] in HIDDEN_PACKAGES}
-                inner.clear()
+            else:
+                left += inner
     packages = {path.resolve() for path in found if (path / "__init__.py").is_file()}
     return tuple(sorted(map(str, packages | {wheel.resolve() for wheel in wheels})))
 
