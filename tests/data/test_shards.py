@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asi_lab.data.prepare import prepare
@@ -27,7 +27,6 @@ def windows_of(tokens: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 @given(size=st.integers(1, 3_000), key=st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 1000)))
-@settings(deadline=None)
 def test_permute_is_a_permutation(size, key):
     assert sorted(permute(np.arange(size), size, key).tolist()) == list(range(size))
 

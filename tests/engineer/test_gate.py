@@ -325,7 +325,7 @@ def hear(case: tuple[TrialJob, int, list[Report]]) -> None:
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=FAST, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=FAST, suppress_health_check=QUIET)
 @given(sequences())
 def test_no_sequence_of_reports_gets_anything_past_it(case):
     hear(case)
@@ -333,7 +333,7 @@ def test_no_sequence_of_reports_gets_anything_past_it(case):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@settings(max_examples=ALL, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=ALL, suppress_health_check=QUIET)
 @given(sequences())
 def test_none_of_a_hundred_thousand_sequences_does(case):
     hear(case)

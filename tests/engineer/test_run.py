@@ -307,6 +307,7 @@ def test_once_held_out_text_was_shown_an_error_is_a_state_and_a_line(trial, tmp_
     assert "ValueError: the text is tensor" in (tmp_path / "failure.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_trial_that_ends_itself_is_broken(trial):
     evidence, _, _ = trial(spiked("os._exit(0)"))
     assert evidence.failure is S.BROKEN

@@ -113,7 +113,7 @@ def test_the_callers_limit_holds_before_anything_is_read() -> None:
         receive(io.BytesIO(announced("<f4", [100, 3])), max_bytes=1200)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200), st.integers(0, 3))
 def test_noise_never_raises_anything_else(noise: bytes, kind: int) -> None:
     data = [noise, MAGIC + noise, frame(noise), announced("<i4", [3], noise)][kind]
@@ -124,7 +124,7 @@ def test_noise_never_raises_anything_else(noise: bytes, kind: int) -> None:
     assert all(isinstance(array, np.ndarray) for array in arrays)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 10**6), st.integers(0, 255))
 def test_a_flipped_byte_never_raises_anything_else(position: int, value: int) -> None:
     stream = io.BytesIO()

@@ -150,7 +150,7 @@ def test_the_budget_of_hours_runs_by_itself(prepared, engines, copy):
         ended = engines.run(lab, 10**6, clock=clock, every=7, hours=3.0 / 3600)
         assert ended.code == 0
         assert 3.0 <= time.monotonic() - began < 30
-        assert len(results(lab)) > 1
+        assert results(lab)
 
 
 def test_orders_keep_their_order_when_the_clock_is_set_back(tmp_path, monkeypatch):

@@ -470,7 +470,7 @@ any_text = st.text(st.characters(exclude_categories=()), max_size=200) | st.list
 
 
 @given(any_text, st.booleans(), st.none() | st.integers(0, 100))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_plain_text_is_plain(value, multiline, limit):
     shown = plain(value, multiline=multiline, limit=limit)
     assert_harmless(shown)
@@ -480,7 +480,7 @@ def test_plain_text_is_plain(value, multiline, limit):
 
 
 @given(any_text, any_text, any_text, any_text)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_message_ends_in_our_trailers_alone(name, change, motivation, model):
     values = (value.encode("utf-8", "replace").decode() for value in (name, motivation, change, model))
     name, motivation, change, model = values  # what the store would take

@@ -50,7 +50,8 @@ def job(data: Path, precision: str, ranks: int, task: str = "train") -> TrialJob
     return TrialJob(task, str(data), 257, 3, 0, "cpu", model, train, MICRO.limits)
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16_weights", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16_weights"])
 def test_two_ranks_train_as_one_and_go_on_when_cut_off(data, tmp_path, precision):
     """An uneven batch: three rows and two. Run in a process of its own, which ends as the group does."""
     alone = losses_of(data, tmp_path / "alone", precision, ranks=1)

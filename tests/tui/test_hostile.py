@@ -113,7 +113,7 @@ def searched() -> Lab:
     return LAB
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=BATCH, wide=st.booleans())
 @example(texts=[HOSTILE] * 6, wide=False)
 @example(texts=[HOSTILE] * 6, wide=True)

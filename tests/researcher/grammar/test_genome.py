@@ -1,6 +1,6 @@
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asi_lab.researcher.grammar.genome import (
@@ -45,7 +45,6 @@ def test_every_gene_is_in_exactly_one_independent_block():
     assert sorted(genes) == sorted(GENES)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(any_genome, any_genome)
 def test_soundness_is_decided_block_by_block(base, other):
     """What `count_valid` rests on: swapping blocks between sound genomes gives sound genomes."""
