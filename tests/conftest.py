@@ -95,3 +95,10 @@ def make_candidate() -> MakeCandidate:
         )
 
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A slow test hangs only after half an hour: on two busy cores some take ten minutes."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1800))

@@ -171,7 +171,7 @@ def run(level: Level, code: str, folder, *arguments: str, **rules) -> subprocess
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=900,
     )
 
 
