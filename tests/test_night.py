@@ -28,7 +28,7 @@ def test_ten_candidates_with_honest_mistakes(tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            timeout=280,
+            timeout=1500,
             env=os.environ | {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url},
         )
     assert done.returncode == 0, done.stderr

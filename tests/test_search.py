@@ -48,6 +48,8 @@ max_seeds = 2
 timing = false
 """
 
+pytestmark = pytest.mark.timeout(1500)
+
 
 def make_lab(folder: Path) -> Lab:
     rng = random.Random(0)
@@ -92,7 +94,7 @@ def results(lab: Lab) -> list[tuple]:
 def searched(tmp_path_factory) -> tuple[Lab, str, str]:
     lab = make_lab(tmp_path_factory.mktemp("searched"))
     engine = start(lab, 3)
-    out, err = engine.communicate(timeout=250)
+    out, err = engine.communicate(timeout=800)
     assert engine.returncode == 0, err
     return lab, out, err
 
@@ -129,7 +131,6 @@ def test_the_lineage_reads_with_plain_git(searched):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
 def test_killed_twenty_times_a_real_search_ends_the_same(searched, tmp_path):
     """SIGKILL at random moments: in training, scoring, committing. Same weights, same scores in the end."""
     lab = make_lab(tmp_path)
@@ -140,7 +141,7 @@ def test_killed_twenty_times_a_real_search_ends_the_same(searched, tmp_path):
         engine.send_signal(signal.SIGKILL)
         engine.communicate(timeout=60)
     engine = start(lab, 3)
-    _, err = engine.communicate(timeout=300)
+    _, err = engine.communicate(timeout=800)
     assert engine.returncode == 0, err
     assert results(lab) == results(searched[0])
     with Store.open(lab.store) as store:
@@ -148,7 +149,6 @@ def test_killed_twenty_times_a_real_search_ends_the_same(searched, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_two_real_trials_at_the_same_time_and_killed_together(tmp_path):
     """SIGKILL while two trials run: both go on, no process stays, and the results are the same in the end."""
     (tmp_path / "other").mkdir()
@@ -156,7 +156,7 @@ def test_two_real_trials_at_the_same_time_and_killed_together(tmp_path):
     for one in (undisturbed, lab):
         one.config.write_text(one.config.read_text().replace("[search]", "[search]\nslots = 2"))
     engine = start(undisturbed, 4)
-    _, err = engine.communicate(timeout=400)
+    _, err = engine.communicate(timeout=800)
     assert engine.returncode == 0, err
     assert "2 trials at the same time" in err
 
@@ -175,7 +175,7 @@ def test_two_real_trials_at_the_same_time_and_killed_together(tmp_path):
         kills += 1
     assert len(_unfinished(lab)) in (1, 2)
     engine = start(lab, 4)
-    _, err = engine.communicate(timeout=400)
+    _, err = engine.communicate(timeout=800)
     assert engine.returncode == 0, err
     assert results(lab) == results(undisturbed)
     with Store.open(lab.store) as store:
