@@ -260,6 +260,7 @@ _ENGINE = """
 """
 
 
+@pytest.mark.slow
 def test_an_engine_killed_at_random_moments_publishes_the_same_lineage(tmp_path):
     script = tmp_path / "engine.py"
     script.write_text(textwrap.dedent(_ENGINE))

@@ -19,6 +19,7 @@ from asi_lab.errors import StoreError
 from asi_lab.lab import Lab
 from asi_lab.store import Store
 
+EXPERIMENTS = 2
 LAB = """preset = "micro"
 [search]
 max_starts = 1000
@@ -93,7 +94,7 @@ def results(lab: Lab) -> list[tuple]:
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory) -> tuple[Lab, str, str]:
     lab = make_lab(tmp_path_factory.mktemp("searched"))
-    engine = start(lab, 3)
+    engine = start(lab, EXPERIMENTS)
     out, err = engine.communicate(timeout=800)
     assert engine.returncode == 0, err
     return lab, out, err
@@ -102,7 +103,7 @@ def searched(tmp_path_factory) -> tuple[Lab, str, str]:
 def test_a_search_goes_from_nothing_to_a_lineage(searched):
     lab, out, err = searched
     found = results(lab)
-    assert [row[0] for row in found] == [0, 1, 2, 3]
+    assert [row[0] for row in found] == list(range(EXPERIMENTS + 1))
     assert all(row[1].is_terminal for row in found)
     assert "baseline delta_net seed 1" in err
     assert "git -C" in out
@@ -136,11 +137,11 @@ def test_killed_twenty_times_a_real_search_ends_the_same(searched, tmp_path):
     lab = make_lab(tmp_path)
     rng = random.Random(1)
     for _ in range(20):
-        engine = start(lab, 3)
+        engine = start(lab, EXPERIMENTS)
         time.sleep(rng.uniform(1.0, 12.0))
         engine.send_signal(signal.SIGKILL)
         engine.communicate(timeout=60)
-    engine = start(lab, 3)
+    engine = start(lab, EXPERIMENTS)
     _, err = engine.communicate(timeout=800)
     assert engine.returncode == 0, err
     assert results(lab) == results(searched[0])

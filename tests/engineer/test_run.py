@@ -227,6 +227,7 @@ def test_a_leak_that_opens_after_the_checks_is_caught_on_the_trained_model(trial
     assert not any(isinstance(report, protocol.Trained) for report in reports)
 
 
+@pytest.mark.slow
 def test_a_leak_that_hides_from_the_trial_is_caught_by_the_scorer(trial):
     """Candidate code that knows when it is checked can deceive the trial, not what bare prefixes give."""
     code = GOOD.replace(
@@ -321,6 +322,7 @@ def test_endless_work_is_timed_out_and_killed(trial):
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.slow
 def test_silence_is_timed_out(trial):
     evidence, _, _ = trial(spiked("time.sleep(1000)"), stall_seconds=6.0)
     assert evidence.failure is S.TIMED_OUT
@@ -425,6 +427,7 @@ def test_a_liar_that_remembers_what_it_said_is_caught_by_a_process_that_never_he
     assert any(isinstance(report, protocol.Answered) for report in reports)
 
 
+@pytest.mark.slow
 def test_no_secret_reaches_the_trial(trial):
     evidence, _, log = trial(spiked("print(sorted(os.environ.items()), flush=True); os._exit(1)"))
     assert evidence.failure is S.BROKEN
@@ -507,6 +510,7 @@ def test_killed_in_training_it_goes_on_from_its_checkpoint_to_the_same_end(trial
     assert list(tmp_path.glob("resume*")) == []
 
 
+@pytest.mark.slow
 def test_a_claim_of_a_checkpoint_that_is_none_is_forged(trial):
     forged = """os.write(int(sys.argv[2]), b'{"type": "saved", "step": 1}' + bytes([10]))"""
     evidence, _, _ = trial(spiked(f"x.shape[:2] == (4, 56) and {forged}"), save_minutes=1.0)

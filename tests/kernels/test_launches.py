@@ -49,6 +49,7 @@ def test_launches_of_a_layer(name, as_on_a_gpu, launches):
     assert len(names) == LAUNCHES[name], names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLA)
 def test_fla_s_own_layers_launch_more(name, interpreter, launches):
     ours, expected, sizes = FLA[name]

@@ -94,6 +94,7 @@ def test_triton_equals_the_reference(T, W, bias, activation, dtype, tolerance, a
     assert_same(run("triton", **options), run("naive", **options), inputs, tolerance, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cu_seqlens", [None, CU_SEQLENS])
 def test_triton_over_several_tiles(cu_seqlens, assert_same, monkeypatch):
     from asi_lab.kernels.short_convolution import triton as kernels

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -113,6 +114,7 @@ def searched() -> Lab:
     return LAB
 
 
+@pytest.mark.slow
 @settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=BATCH, wide=st.booleans())
 @example(texts=[HOSTILE] * 6, wide=False)
