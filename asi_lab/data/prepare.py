@@ -1,9 +1,7 @@
-"""From text to a data directory: split, tokenize, write. Also `python -m asi_lab.data.prepare`.
+"""A data directory, made once and then used again. Also `python -m asi_lab.data.prepare`.
 
-    DIRECTORY/  manifest.json  tokenizer_manifest.json  tokenizer.json (but for byte)
-                train.bin  marks.bin  validation.bin  evaluation.jsonl  claims.bin  claims.jsonl
-
-A document's part depends on its text alone, so the same text is never in two parts.
+DIRECTORY/  manifest.json  tokenizer_manifest.json  tokenizer.json (but for byte)
+            train.bin  marks.bin  validation.bin  evaluation.jsonl  claims.bin  claims.jsonl
 """
 
 from __future__ import annotations
@@ -14,26 +12,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 
 import msgspec
 
 from asi_lab import disk
-from asi_lab.data.corpus import documents
-from asi_lab.data.manifest import (
-    FILES,
-    FORMAT,
-    MANIFEST_FILE,
-    File,
-    Manifest,
-    file_sha256,
-    fingerprint,
-    load_manifest,
-)
-from asi_lab.data.splits import Assigned, part_of, read_head, with_all_parts, without_repetition
-from asi_lab.data.tokenizer import check_kind, train_tokenizer
-from asi_lab.data.writer import Writer
+from asi_lab.data.manifest import FORMAT, Manifest, load_manifest
 from asi_lab.errors import DataError, LabError, UsageError
 from asi_lab.settings import Data
 
@@ -81,60 +65,18 @@ def _reuse(data: Data, directory: Path, say: Say) -> Manifest:
 
 def _make(data: Data, directory: Path, say: Say) -> Manifest:
     """Build next to `directory`, then rename."""
+    from asi_lab.data.build import build  # takes longer to import than a look at what is there
+
     partial = directory.parent / f".{directory.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
     try:
         partial.mkdir()
-        manifest = _build(data, partial, say)
+        manifest = build(data, partial, say)
         partial.replace(directory)
         disk.sync(directory.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     say(f"{manifest.train.tokens:,} training tokens, fingerprint {manifest.fingerprint[:12]}")
-    return manifest
-
-
-def _build(data: Data, directory: Path, say: Say) -> Manifest:
-    """Fill the empty `directory`; the manifest is written last."""
-    check_kind(data.tokenizer)
-    say(f"reading text from {data.source}")
-    stream = without_repetition(documents(data.source))
-    head, ended = read_head(stream)
-    if ended:
-        head = with_all_parts(head, data.source)
-    say(f"making the tokenizer {data.tokenizer}")
-    tokenizer = train_tokenizer(data.tokenizer, (document.text for part, document in head if part == "train"))
-    tokenizer.save(directory)
-    say("writing tokens")
-    rest = (Assigned(part_of(document), document) for document in stream)
-    with Writer(directory, tokenizer, data.max_tokens) as writer:
-        for assigned in chain(head, rest):
-            writer.add(assigned)
-            if writer.enough:
-                break
-    counts = writer.counts()
-    for part, count in counts.items():
-        if count.documents == 0:
-            raise DataError(f"The text of {data.source} left nothing for {FILES[part]}. Give more documents.")
-    names = sorted(path.name for path in directory.iterdir())
-    files = tuple(
-        File(name, (directory / name).stat().st_size, file_sha256(directory / name)) for name in names
-    )
-    manifest = Manifest(
-        format=FORMAT,
-        source=data.source,
-        tokenizer=data.tokenizer,
-        max_tokens=data.max_tokens,
-        vocab_size=tokenizer.vocab_size,
-        eot=tokenizer.eot,
-        dtype=writer.dtype,
-        files=files,
-        fingerprint=fingerprint(files),
-        **counts,
-    )
-    (directory / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-    for path in (*directory.iterdir(), directory):
-        disk.sync(path)
     return manifest
 
 

@@ -178,7 +178,7 @@ def test_evaluation_text_is_capped(source, tmp_path, monkeypatch):
 
 def test_large_vocabulary_is_written_in_32_bits(source, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "asi_lab.data.prepare.train_tokenizer", lambda kind, texts: Tokenizer("byte", 70_000, 69_999)
+        "asi_lab.data.build.train_tokenizer", lambda kind, texts: Tokenizer("byte", 70_000, 69_999)
     )
     manifest = prepare(settings(source, tokenizer="byte"), tmp_path / "data")
     assert manifest.dtype == "uint32"

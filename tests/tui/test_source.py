@@ -177,6 +177,8 @@ def test_a_recording_is_played_held_and_moved(lab, size):
         assert "recording" in seen(app)
         assert "a real search" in seen(app)
         await pilot.press("p")
+        assert not clock.held
+        await pilot.press("p")
         assert clock.held
         at = clock.position
         await pilot.press("ctrl+right")
@@ -197,7 +199,9 @@ def test_a_recording_is_played_held_and_moved(lab, size):
         await pilot.press("x", "R")
         assert any("cannot be steered" in words for words in told(app))
 
-    use(lab, size, script, recording=Recording(lab), title="a real search")
+    played = Recording(lab)
+    played.clock.hold()
+    use(lab, size, script, recording=played, title="a real search")
 
 
 def test_a_recording_begins_with_nothing(lab):
