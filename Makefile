@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Five tests at a time on two cores, since many wait for processes; who is done early takes over from the others.
-PYTEST := $(BIN)/python -m pytest -q --numprocesses 5 --dist worksteal
+# Three tests at a time on two cores, since many wait for processes; who is done early takes over from the others.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses 3 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: run test test-all check lint bench clean
