@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from asi_lab import disk
+from asi_lab import disk, scratch
 from asi_lab.commits import (
     ARCHITECTURES,
     BEST,
@@ -37,7 +37,7 @@ from asi_lab.commits import (
 )
 from asi_lab.errors import LineageError
 from asi_lab.records import SEED_ID, Candidate, Proposal
-from asi_lab.repository import SHA, Repository, sweep
+from asi_lab.repository import FOLDER, SHA, Repository
 from asi_lab.text import plain
 
 FILES = ("architecture.py", "motivation.md", "analysis.md", "metrics.json", "config.toml", "error.txt")
@@ -211,7 +211,7 @@ class Lineage:
     def recover(self) -> list[str]:
         """Remove what a killed git left behind (locks, files it was writing) and refs that a power cut left
         without a commit id; returns their names. Call it only while holding the lab's lock."""
-        sweep()
+        scratch.sweep(FOLDER)
         folder = self._repository.folder
         left = {file for place in _LEFT_BEHIND for file in folder.glob(place) if file.is_file()}
         loose = {ref for ref in folder.glob("refs/**/*") if ref.is_file()} - left

@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asi_lab import disk, trust
+from asi_lab import disk, scratch, trust
 from asi_lab.errors import LineageError
 from asi_lab.text import plain
 
@@ -46,9 +44,8 @@ _ENVIRONMENT = {
     "XDG_CONFIG_HOME": os.devnull,
     "LC_ALL": "C",
 }
-_PREFIX = "asi-lab-git-"
-_LEFT_SECONDS = 3600.0
-"""A directory of ours that is older was left by a process that was killed."""
+FOLDER = "asi-lab-git-"
+"""How directories of ours begin."""
 _ALTERNATES = ("objects/info/alternates", "objects/info/http-alternates")
 
 
@@ -193,8 +190,7 @@ class Repository:
     def _directory(self) -> Iterator[Path]:
         head = self._head_text()
         try:
-            with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
-                ours = Path(name)
+            with scratch.held(FOLDER) as ours:
                 (ours / "config").write_bytes(_as_text({**self.settings, "core.bare": "true"}))
                 (ours / "HEAD").write_text(f"{head}\n")
                 for part in ("objects", "refs", "packed-refs"):
@@ -228,17 +224,6 @@ class Repository:
             )
         except GitCommandNotFound as error:
             raise _no_git() from error
-
-
-def sweep() -> None:
-    """Remove directories of ours that killed processes left behind."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            found = folder.lstat()
-            if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _LEFT_SECONDS:
-                shutil.rmtree(folder)
-        except OSError:
-            continue  # it was another's, or another removed it
 
 
 def _as_text(settings: Mapping[str, str]) -> bytes:

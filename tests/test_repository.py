@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab import repository, trust
+from asi_lab import trust
 from asi_lab.errors import ConsentError, LineageError
 from asi_lab.lineage import Lineage
 
@@ -218,15 +218,3 @@ def test_root_owns_what_the_user_of_sudo_owns(tmp_path, monkeypatch):
     assert trust.is_own(tmp_path)
     monkeypatch.setenv("SUDO_UID", str(owner + 1))
     assert trust.is_own(tmp_path) == (owner == 0)
-
-
-def test_directories_of_the_killed_are_swept(tmp_path, monkeypatch):
-    monkeypatch.setattr(repository.tempfile, "gettempdir", lambda: str(tmp_path))
-    old, new, other = (tmp_path / name for name in ("asi-lab-git-old", "asi-lab-git-new", "mine"))
-    for folder in (old, new, other):
-        folder.mkdir()
-        (folder / "objects").symlink_to(tmp_path)
-    os.utime(old, (0, 0))
-    os.utime(other, (0, 0))
-    repository.sweep()
-    assert [old.exists(), new.exists(), other.exists(), tmp_path.exists()] == [False, True, True, True]

@@ -9,14 +9,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
+from asi_lab import scratch
 from asi_lab.errors import ConfigError
 from asi_lab.sandbox import bubblewrap, landlock, seccomp
 from asi_lab.sandbox.command import Sandbox, can_leave_root
@@ -218,22 +217,12 @@ def _try(level: Level) -> str:
     return f"it leaves open: {', '.join(escaped)}" if escaped else ""
 
 
-def _sweep() -> None:
-    """Delete the folders of probes that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PROBE_FOLDER}[0-9]*-*"):
-        pid = folder.name.removeprefix(PROBE_FOLDER).split("-")[0]
-        with contextlib.suppress(OSError):
-            ours = pid.isdecimal() and folder.lstat().st_uid == os.geteuid()
-            if ours and not psutil.pid_exists(int(pid)):
-                shutil.rmtree(folder)
-
-
 @contextlib.contextmanager
 def _traps() -> Iterator[tuple[Path, Path, list[str]]]:
     """A workspace, a path outside of it, and what the canaries must not reach: files, sockets, this one."""
-    _sweep()
+    scratch.sweep(PROBE_FOLDER)
     with (
-        tempfile.TemporaryDirectory(prefix=f"{PROBE_FOLDER}{os.getpid()}-") as folder,
+        scratch.held(PROBE_FOLDER) as folder,
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.socket(socket.AF_UNIX) as local,
     ):
