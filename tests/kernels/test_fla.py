@@ -18,8 +18,6 @@ from asi_lab.kernels.recurrence import Forms, pick_form
 from asi_lab.kernels.retention import retention
 from asi_lab.kernels.ssd import ssd
 
-pytest.importorskip("fla.ops", exc_type=ImportError)
-
 B, T, H, K, V = 2, 9, 2, 8, 6
 
 # Of each operation: the module of fla, the end of its functions' names, our reference, the gates.
@@ -40,6 +38,12 @@ def make_inputs(op, T=T, B=B, N=None):
         inputs[name] = -torch.rand(B, T, H, *width) if name == "g" else torch.rand(B, T, H, *width)
     inputs["initial_state"] = torch.randn(N or B, H, K, V)
     return {name: x.bfloat16() for name, x in inputs.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    """Imported by whoever runs these tests, not by whoever collects them: that takes seconds."""
+    pytest.importorskip("fla.ops", exc_type=ImportError)
 
 
 @pytest.fixture
