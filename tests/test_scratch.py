@@ -45,8 +45,10 @@ def test_one_of_another_process_goes_once_that_is_killed(place):
         assert (folder / "file").exists()
         holder.kill()
     assert folder.exists()
+    (folder / "objects").symlink_to(place / "mine")
+    (place / "mine").mkdir()
     scratch.sweep(PREFIX)
-    assert not folder.exists()
+    assert list(place.iterdir()) == [place / "mine"]  # what it links to is not its own
 
 
 def test_links_and_what_others_named_are_left_alone(place):

@@ -19,7 +19,7 @@ from asi_lab.errors import StoreError
 from asi_lab.lab import Lab
 from asi_lab.store import Store
 
-EXPERIMENTS = 2
+EXPERIMENTS = 3
 LAB = """preset = "micro"
 [search]
 max_starts = 1000

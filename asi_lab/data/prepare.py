@@ -1,7 +1,9 @@
 """A data directory, made once and then used again. Also `python -m asi_lab.data.prepare`.
 
-DIRECTORY/  manifest.json  tokenizer_manifest.json  tokenizer.json (but for byte)
-            train.bin  marks.bin  validation.bin  evaluation.jsonl  claims.bin  claims.jsonl
+    DIRECTORY/  manifest.json  tokenizer_manifest.json  tokenizer.json (but for byte)
+                train.bin  marks.bin  validation.bin  evaluation.jsonl  claims.bin  claims.jsonl
+
+It appears under its name only when it is whole.
 """
 
 from __future__ import annotations

@@ -427,7 +427,6 @@ def test_a_liar_that_remembers_what_it_said_is_caught_by_a_process_that_never_he
     assert any(isinstance(report, protocol.Answered) for report in reports)
 
 
-@pytest.mark.slow
 def test_no_secret_reaches_the_trial(trial):
     evidence, _, log = trial(spiked("print(sorted(os.environ.items()), flush=True); os._exit(1)"))
     assert evidence.failure is S.BROKEN

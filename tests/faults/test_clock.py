@@ -147,10 +147,10 @@ def test_the_budget_of_hours_runs_by_itself(prepared, engines, copy):
     """A clock that leaps years ahead does not end the search, one that is set back does not prolong it."""
     for clock in ([NOW, NOW + 20 * YEAR], [NOW, NOW - 20 * YEAR]):
         lab, began = copy(prepared), time.monotonic()
-        ended = engines.run(lab, 10**6, clock=clock, every=7, hours=3.0 / 3600)
+        ended = engines.run(lab, 10**6, clock=clock, every=7, hours=6.0 / 3600)
         assert ended.code == 0
-        assert 3.0 <= time.monotonic() - began < 30
-        assert results(lab)
+        assert 6.0 <= time.monotonic() - began < 30
+        assert len(results(lab)) > 1
 
 
 def test_orders_keep_their_order_when_the_clock_is_set_back(tmp_path, monkeypatch):
