@@ -1,9 +1,12 @@
-"""Small files that survive a power cut, and what to say when the disk refuses."""
+"""Small files that survive a power cut, folders held by one process, what to say when the disk refuses."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -33,6 +36,22 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool = True, follow: bool = True) -> Iterator[int]:
+    """Hold the lock of a folder, which ends with this process at the latest; gives its descriptor.
+
+    Raises:
+        OSError: another holds it (`BlockingIOError`, only without `wait`), or it is no folder; also where it
+            is a link that is not to be followed.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW))
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield descriptor
     finally:
         os.close(descriptor)
 

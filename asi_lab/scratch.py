@@ -6,44 +6,38 @@ and whichever namespace the process lives in.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+from asi_lab import disk
 
 
-@contextlib.contextmanager
+@contextmanager
 def held(prefix: str) -> Iterator[Path]:
     """A new temporary folder, which `sweep` leaves alone until it is given up, and then is gone."""
     while True:
-        with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+        with (
+            tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name,
+            ExitStack() as lock,
+        ):
             try:
-                folder = os.open(name, _FOLDER)
+                folder = lock.enter_context(disk.locked(Path(name), follow=False))
             except FileNotFoundError:
                 continue  # swept before it could be locked
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX)
-                if os.fstat(folder).st_nlink:  # not swept meanwhile either
-                    yield Path(name)
-                    return
-            finally:
-                os.close(folder)
+            if os.fstat(folder).st_nlink:  # not swept meanwhile either
+                yield Path(name)
+                return
 
 
 def sweep(prefix: str) -> None:
     """Remove the folders of this user that begin so and that nobody holds."""
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         # It may be a link, another user's, held, or already gone.
-        with contextlib.suppress(OSError):
-            folder = os.open(path, _FOLDER)
-            try:
-                if os.fstat(folder).st_uid == os.geteuid():
-                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError):
+            if path.lstat().st_uid == os.geteuid():
+                with disk.locked(path, wait=False, follow=False):
                     shutil.rmtree(path)
-            finally:
-                os.close(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab import scratch
+from asi_lab import disk, scratch
 
 PREFIX = "asi-lab-some-"
 HOLD = f"""
@@ -61,7 +61,7 @@ def test_links_and_what_others_named_are_left_alone(place):
 
 
 def test_one_that_is_swept_before_it_is_locked_is_made_again(place, monkeypatch):
-    flock, calls = scratch.fcntl.flock, []
+    flock, calls = disk.fcntl.flock, []
 
     def late(folder: int, how: int) -> None:
         calls.append(folder)
@@ -69,7 +69,7 @@ def test_one_that_is_swept_before_it_is_locked_is_made_again(place, monkeypatch)
             scratch.sweep(PREFIX)
         flock(folder, how)
 
-    monkeypatch.setattr(scratch.fcntl, "flock", late)
+    monkeypatch.setattr(disk.fcntl, "flock", late)
     with scratch.held(PREFIX) as folder:
         assert folder.is_dir()
         assert list(place.iterdir()) == [folder]

@@ -8,12 +8,10 @@ It appears under its name only when it is whole.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -35,7 +33,7 @@ def prepare(data: Data, directory: Path, say: Say = lambda message: None) -> Man
     """
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(directory.parent):
+        with disk.locked(directory.parent):  # two processes do not prepare the same data
             if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
                 return _reuse(data, directory, say)
             return _make(data, directory, say)
@@ -80,17 +78,6 @@ def _make(data: Data, directory: Path, say: Say) -> Manifest:
         shutil.rmtree(partial, ignore_errors=True)
     say(f"{manifest.train.tokens:,} training tokens, fingerprint {manifest.fingerprint[:12]}")
     return manifest
-
-
-@contextmanager
-def _only_one(parent: Path) -> Iterator[None]:
-    """Hold a lock on the folder itself, so that two processes do not prepare the same data."""
-    descriptor = os.open(parent, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def main(arguments: list[str]) -> int:
