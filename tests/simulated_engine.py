@@ -8,12 +8,17 @@ function of its label and seed alone, not of how the code is written; some candi
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import os
 import random
+import shutil
 import signal
 import struct
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +33,7 @@ from asi_lab.errors import LabError
 from asi_lab.lab import Lab
 from asi_lab.protocol import Command, Progress, Report, ScoreJob, ServeJob, TrialJob
 from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, TaskResult, Training
+from asi_lab.settings import Data
 
 S = CandidateState
 
@@ -39,24 +45,47 @@ and in one of seed 1 the first four pass and one of the next two fails."""
 WORDS = ("linear", "attention", "keeps", "a", "matrix", "of", "fast", "weights", "by", "the", "delta", "rule")
 
 
-def make_lab(folder: Path, settings: str, seed: int = 0) -> Lab:
-    """A lab with its own small text, ready for an engine; `settings` are the tables beside those of data and
-    evaluation."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng, text, lab = random.Random(0), folder / "text.txt", Lab(folder / "lab")
-    text.write_text("\n\n".join(" ".join(rng.choice(WORDS) for _ in range(400)) + "." for _ in range(60)))
-    lab.path.mkdir()
+def make_lab(folder: Path, settings: str, seed: int = 0, prepared: bool = True) -> Lab:
+    """A lab of a small text, ready for an engine, with its data made unless they are to be its engine's work;
+    `settings` are the tables beside those of data and evaluation."""
+    lab = Lab(folder / "lab")
+    lab.path.mkdir(parents=True)
     table = {
         "preset": "micro",
         "seed": seed,
-        "data": {"source": f"text:{text}", "tokenizer": "byte"},
+        "data": {"source": f"text:{_shared() / 'text.txt'}", "tokenizer": "byte"},
         "train": {"steps": 3, "warmup_steps": 1},
         "evaluate": {"tasks": ["asi_recall", "asi_copy"], "limit": 4, "marks": [0.5]},
     }
     for name, section in tomlkit.parse(settings).unwrap().items():
         table[name] = table.get(name, {}) | section
     lab.config.write_text(tomlkit.dumps(table))
+    if prepared:
+        made = lab.settings()
+        shutil.copytree(_data(made.data, made.seed, made.evaluate.limit), lab.data)
     return lab
+
+
+@functools.cache
+def _shared() -> Path:
+    """A folder of this process, with a text."""
+    rng, folder = random.Random(0), Path(tempfile.mkdtemp(prefix="simulated-"))
+    atexit.register(shutil.rmtree, folder)
+    paragraphs = (" ".join(rng.choice(WORDS) for _ in range(400)) + "." for _ in range(60))
+    (folder / "text.txt").write_text("\n\n".join(paragraphs))
+    return folder
+
+
+@functools.cache
+def _data(data: Data, seed: int, limit: int) -> Path:
+    """Data and tasks as an engine would make them, made once."""
+    folder = _shared() / f"data{len(list(_shared().iterdir()))}"
+    made = {"asi_lab.data.prepare": [msgspec.json.encode(data).decode()]}
+    made["asi_lab.evaluate.tasks"] = [str(seed), str(limit)]
+    for helper, arguments in made.items():
+        command = [sys.executable, "-m", helper, str(folder), *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+    return folder
 
 
 def weights(content: bytes, params: int) -> bytes:

@@ -141,11 +141,13 @@ def test_the_git_tree_mirrors_the_draws(undisturbed):
         assert parents == known[candidate.parent].commit
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_killed_at_random_moments_it_ends_the_same(undisturbed, tmp_path, seed):
     """SIGKILL at ten random moments a run, twenty in all: same candidates, nothing lost or doubled."""
-    lab = make_lab(tmp_path / "killed")
-    # the same text lies elsewhere; results must not depend on where
+    text = shutil.copy(undisturbed.settings().data.source.removeprefix("text:"), tmp_path)
+    elsewhere = f'data.source = "text:{text}"\n'  # results must not depend on where it lies
+    lab = simulated_engine.make_lab(tmp_path / "killed", elsewhere + SETTINGS, prepared=False)
     rng = random.Random(seed)
     kills = 0
     while kills < 10:
@@ -331,8 +333,7 @@ def test_settings_that_results_depend_on_cannot_change(tmp_path):
 
 
 def test_missing_text_is_told_before_anything_runs(tmp_path):
-    lab = make_lab(tmp_path)
-    (tmp_path / "text.txt").unlink()
+    lab = simulated_engine.make_lab(tmp_path, f'data.source = "text:{tmp_path}/text.txt"', prepared=False)
     code, err = finish(start(lab, 2))
     assert code == 1
     assert "text.txt" in err

@@ -83,7 +83,7 @@ def copied(searched: Lab, tmp_path: Path) -> Lab:
 @pytest.fixture
 def fresh(tmp_path: Path) -> Lab:
     """A lab on which no engine has worked."""
-    return make_lab(tmp_path, SETTINGS, seed=1)
+    return make_lab(tmp_path, SETTINGS, seed=1, prepared=False)
 
 
 @pytest.fixture

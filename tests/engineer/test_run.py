@@ -315,6 +315,7 @@ def test_a_trial_that_ends_itself_is_broken(trial):
     assert "exit status 0" in evidence.error
 
 
+@pytest.mark.slow
 def test_endless_work_is_timed_out_and_killed(trial):
     started = time.monotonic()
     evidence, _, _ = trial(spiked("time.sleep(1000)"), trial_seconds=8.0)
@@ -336,6 +337,7 @@ def test_too_much_memory_is_out_of_memory(trial):
     assert "limit 1.5 GB" in evidence.error
 
 
+@pytest.mark.slow
 def test_flooding_the_log_is_broken(trial):
     evidence, _, _ = trial(spiked("print('x' * 2**21, flush=True); time.sleep(30)"))
     assert evidence.failure is S.BROKEN

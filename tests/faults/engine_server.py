@@ -42,11 +42,13 @@ import git  # noqa: F401  # what is imported where it is needed is imported once
 import scipy.special  # noqa: F401
 import simulated_engine
 
-from asi_lab import cli, engine
+from asi_lab import cli, engine, prompting
 from asi_lab.engineer import clock
+from asi_lab.knowledge import rank
 from asi_lab.lineage import Lineage
 from asi_lab.records import Candidate
 from asi_lab.repository import Repository
+from asi_lab.settings import Agents
 from asi_lab.store import Store
 from asi_lab.view import leaderboard, page, remote, tables  # noqa: F401
 
@@ -173,6 +175,8 @@ def _watched(child: int, request: dict[str, Any]) -> int:
 
 def main() -> None:
     """Answer until there are no more lines."""
+    prompting.load_all()  # what engines keep in memory is read once, before the forks
+    rank.adviser(Agents(), Path())
     with tempfile.TemporaryDirectory() as folder:
         for line in sys.stdin:
             print(json.dumps(_answer(json.loads(line), Path(folder))), flush=True)

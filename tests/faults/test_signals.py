@@ -160,6 +160,7 @@ def test_during_data_preparation(unprepared, sent, code):
     assert not unprepared.store.exists()
 
 
+@pytest.mark.slow
 def test_a_kill_during_data_preparation_leaves_no_child_and_the_same_data(unprepared, tmp_path):
     engine = Engine(unprepared)
     engine.wait_for((unprepared.path / ".data.partial").exists)

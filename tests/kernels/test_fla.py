@@ -17,6 +17,7 @@ from asi_lab.kernels.linear_attention import linear_attention
 from asi_lab.kernels.recurrence import Forms, pick_form
 from asi_lab.kernels.retention import retention
 from asi_lab.kernels.ssd import ssd
+from tests.thinning import one_in
 
 B, T, H, K, V = 2, 9, 2, 8, 6
 
@@ -199,7 +200,7 @@ def test_without_a_gpu_fla_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("bounds", [None, [0, 3, 3, T]])
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", one_in(2, OPS))
 def test_fla_s_kernels_agree_with_our_reference(op, bounds, interpreter, make_keys):
     inputs = {n: x.half() for n, x in make_inputs(op, B=1, N=None if bounds is None else 3).items()}
     inputs |= {n: make_keys((1, T, H, K), 0.5).half() for n in ("q", "k")}
@@ -219,7 +220,7 @@ def test_fla_s_kernels_agree_with_our_reference(op, bounds, interpreter, make_ke
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")  # in pairs that are masked after
-@pytest.mark.parametrize("op", ["gated", "kda", "decaying", "gla"])
+@pytest.mark.parametrize("op", one_in(2, ["gated", "kda", "decaying", "gla"]))
 def test_fla_s_kernels_forget_all_at_infinite_decay(op, interpreter, make_keys):
     inputs = {n: x.half() for n, x in make_inputs(op, B=1).items()}
     inputs |= {n: make_keys((1, T, H, K), 0.5).half() for n in ("q", "k")}

@@ -157,6 +157,7 @@ def test_what_does_not_fit_is_named(change, message):
         gated_rms_norm(**(arguments | change))
 
 
+@pytest.mark.slow
 def test_kernels_compile_without_spills(tmp_path):
     code = """
 from asi_lab.kernels.norms.triton import triton_norm

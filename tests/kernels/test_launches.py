@@ -31,7 +31,7 @@ def as_on_a_gpu(interpreter, monkeypatch) -> None:
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda x: True))
 
 
-FAST = ("delta_net", "gated_delta_net", "mamba2")
+FAST = ("gated_delta_net", "mamba2")
 
 
 @pytest.mark.parametrize(
