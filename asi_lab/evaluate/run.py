@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import msgspec
+import pyarrow
 import yaml
 from lm_eval import evaluator
 from lm_eval.api.task import Task
@@ -22,10 +25,12 @@ from asi_lab.errors import DataError
 from asi_lab.evaluate.fault import CandidateFault
 from asi_lab.evaluate.lm import RemoteLM
 from asi_lab.evaluate.scores import TaskScore
-from asi_lab.evaluate.tasks import TASK_NAMES, task_yaml
+from asi_lab.evaluate.tasks import TASK_NAMES, task_of
 from asi_lab.records import CandidateState
 
 OFFLINE_PREFIX = "asi_"
+PATTERN = re.compile(r"[*?\[\]{}]|::|://")
+"""What makes a path a pattern or an address to `datasets`."""
 
 
 def load(names: Sequence[str], tasks_dir: Path, consented: Sequence[str] = ()) -> list[Task]:
@@ -51,8 +56,9 @@ def load(names: Sequence[str], tasks_dir: Path, consented: Sequence[str] = ()) -
             folder = Path(name).expanduser().absolute()
             taskcode.check(folder, consented)
             manager = _folder_manager(folder)
-            for found in manager.all_subtasks:
-                tasks += _load(manager, found, folder)
+            with _literal(folder) as place:
+                for found in manager.all_subtasks:
+                    tasks += _load(manager, found, place)
         else:
             included = included or TaskManager()
             with tempfile.TemporaryDirectory(prefix="asi-lab-") as empty:
@@ -112,15 +118,21 @@ def evaluate(lm: RemoteLM, tasks: Sequence[Task], limit: int, seed: int) -> list
 
 
 def _load_offline(name: str, tasks_dir: Path) -> list[Task]:
-    """The folder's own YAML is for its reader: what is loaded is what we would write there."""
-    if name not in TASK_NAMES or not (tasks_dir / f"{name}.jsonl").is_file():
+    """The folder's own YAML is for its reader: what is loaded is what we would write there. The samples are
+    read here, since `datasets` would take brackets or colons in the lab's path for a pattern."""
+    file = tasks_dir / f"{name}.jsonl"
+    if name not in TASK_NAMES or not file.is_file():
         raise DataError(
-            f"expected {tasks_dir / name}.jsonl for {name!r} in evaluate.tasks, found no file; "
+            f"expected {file} for {name!r} in evaluate.tasks, found no file; "
             f"the offline tasks are {', '.join(TASK_NAMES)}, made by python -m asi_lab.evaluate.tasks"
         )
-    with tempfile.TemporaryDirectory(prefix="asi-lab-") as ours, _no_dataset_cache():
-        (Path(ours) / f"{name}.yaml").write_text(task_yaml(name), encoding="utf-8")
-        return _load(TaskManager(include_path=ours, include_defaults=False), name, tasks_dir)
+    try:
+        rows = [msgspec.json.decode(line) for line in file.read_bytes().splitlines()]
+        samples = datasets.Dataset.from_list(rows)
+    except (msgspec.DecodeError, pyarrow.ArrowException) as error:
+        raise DataError(f"expected a sample on each line of {file}, found: {error}") from error
+    task = task_of(name) | {"custom_dataset": lambda **_: datasets.DatasetDict(test=samples)}
+    return list(TaskManager(include_defaults=False).load([task])["tasks"].values())
 
 
 def _load(manager: TaskManager, name: str, folder: Path) -> list[Task]:
@@ -152,18 +164,26 @@ def _folder_manager(folder: Path) -> TaskManager:
 
 
 @contextlib.contextmanager
-def _no_dataset_cache() -> Iterator[None]:
-    """Let `datasets` convert small local files in a folder of their own that is removed at once.
-
-    The tables stay readable, since they are mapped into memory.
-    """
-    before = datasets.config.HF_DATASETS_CACHE
-    with tempfile.TemporaryDirectory(prefix="asi-lab-") as folder:
-        datasets.config.HF_DATASETS_CACHE = Path(folder)
+def _literal(folder: Path) -> Iterator[Path]:
+    """A folder, or where `datasets` would take its path for a pattern, one of our own with a link to each of
+    its files; then what is made of them is not kept."""
+    if not PATTERN.search(str(folder)):
+        yield folder
+        return
+    kept = datasets.config.HF_DATASETS_CACHE
+    with tempfile.TemporaryDirectory(prefix="asi-lab-") as ours:
+        links, datasets.config.HF_DATASETS_CACHE = Path(ours, "tasks"), Path(ours, "cache")
+        links.mkdir()
+        for path in sorted(folder.rglob("*")):
+            link = links / path.relative_to(folder)
+            if path.is_dir():
+                link.mkdir()
+            else:
+                link.symlink_to(path)
         try:
-            yield
+            yield links
         finally:
-            datasets.config.HF_DATASETS_CACHE = before
+            datasets.config.HF_DATASETS_CACHE = kept
 
 
 @contextlib.contextmanager

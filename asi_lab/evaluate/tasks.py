@@ -148,17 +148,15 @@ def build_tasks(data_dir: Path, tasks_dir: Path, seed: int, limit: int, tokenize
     return replaced
 
 
+def task_of(name: str) -> dict[str, Any]:
+    """The configuration of an offline task, without where its samples lie."""
+    return {"task": name, "test_split": "test", **_TASKS[name][0], "metadata": {"version": VERSION}}
+
+
 def task_yaml(name: str) -> str:
     """The YAML of an offline task, from which lm-eval loads it wherever its samples lie."""
-    task = {
-        "task": name,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}},
-        "test_split": "test",
-        **_TASKS[name][0],
-        "metadata": {"version": VERSION},
-    }
-    return yaml.safe_dump(task, sort_keys=False)
+    samples = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}}}
+    return yaml.safe_dump({"task": name} | samples | task_of(name), sort_keys=False)
 
 
 def _write_task(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> None:

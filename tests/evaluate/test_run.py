@@ -20,6 +20,14 @@ from asi_lab.records import CandidateState, TaskResult
 
 PIQA = Path(__file__).parents[3] / "shared" / "data" / "piqa" / "validation.jsonl"
 CHOICE_TASKS = [name for name in TASK_NAMES if name not in ("asi_perplexity", "asi_last_word")]
+HOSTILE_NAMES = ["a [1-2]", "*?", "{a,b}", "a::b", "file:", "%20#", "-rf", "naïve\u202e", "a\nb", "~"]
+CHOICE = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "context",
+    "doc_to_choice": "choices",
+    "doc_to_target": "label",
+    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+}
 MakeLM = Callable[..., RemoteLM]
 
 
@@ -234,6 +242,19 @@ def test_a_lab_can_be_moved_and_leaves_no_trace(
     (result,) = evaluate(lm, run.load(["asi_recall"], moved), 5, 0)
     assert result.samples == 5
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_paths_are_no_patterns(lm: RemoteLM, tasks_dir: Path, tmp_path: Path, name: str) -> None:
+    ours = tmp_path / name / "lab" / "tasks"
+    shutil.copytree(tasks_dir, ours)
+    folder = tmp_path / name / "mine"
+    samples = [{"context": "it is", "choices": ["so", "not"], "label": 0}] * 8
+    write_task(folder, "mine", samples, **CHOICE)
+    loaded = run.load(["asi_recall", str(folder)], ours)
+    found = evaluate(lm, loaded, limit=8, seed=0)
+    assert [task.task for task in found] == ["asi_recall", "mine"]
+    assert found[0] == evaluate(lm, run.load(["asi_recall"], tasks_dir), limit=8, seed=0)[0]
 
 
 def test_the_limit_and_nothing_else_decides_the_samples(lm: RemoteLM, tasks_dir: Path) -> None:
