@@ -94,7 +94,7 @@ def asked(lab: Lab, settings: Settings) -> Asked:
     hosts = [host for host in key_hosts(settings.agents) if not host.is_granted]
     return Asked(
         lab=str(lab.path.resolve()),
-        owner=strange[0].lstat().st_uid if strange and str(lab.path.resolve()) not in granted.labs else None,
+        owner=strange[0].stat().st_uid if strange and str(lab.path.resolve()) not in granted.labs else None,
         unconfined=_is_unconfined(lab, settings, granted),
         tasks=tuple(code for code in codes if code.digest not in granted.tasks),
         keys=tuple(KeyWanted(host.variable, trust.origin(host.address)) for host in hosts),

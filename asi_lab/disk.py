@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,19 @@ def write(path: Path, content: bytes, mode: int = 0o666) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def read_plain(path: Path, most: int = 1 << 24) -> bytes:
+    """The bytes of a file that may be a stranger's, at most so many. Raises OSError, also where it is a link,
+    which may lead anywhere, no plain file, or larger."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        if found.st_size > most:
+            raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+        return file.read(most)
 
 
 def sync(path: Path) -> None:

@@ -20,6 +20,7 @@ Templates are read strictly, since a placeholder that stays empty is an error no
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from bisect import bisect
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from asi_lab import disk
 from asi_lab.errors import ConfigError
 
 _SHARED = re.compile(r"^\{\{> ([a-z_]+)\}\}$", re.MULTILINE)
@@ -153,6 +155,8 @@ def load_all(override: Path | None = None) -> dict[str, Prompt]:
         ConfigError: as `load`; or `override` is no folder, or holds what is not named like a prompt, which
             is most likely a misspelt override. Hidden files do not count.
     """
+    if override is not None and override.is_symlink():
+        raise ConfigError(f"{override}: expected a folder of prompts; found a link. Copy the folder there.")
     if override is not None and override.exists():
         folder = resources.files("asi_lab.prompts")
         known = {item.name for item in folder.iterdir() if item.name.endswith(".md")}
@@ -176,10 +180,10 @@ def _packaged(name: str) -> Prompt:
 def _read(file: str, override: Path | None) -> tuple[str, str]:
     """The text of a file and where it stands: in `override` where that has it, else in the package."""
     path = override / file if override else None
-    if path is None or not path.exists():
+    if path is None or not os.path.lexists(path):
         return (resources.files("asi_lab.prompts") / file).read_text(encoding="utf-8"), file
     try:
-        return path.read_bytes().decode("utf-8").replace("\r\n", "\n"), str(path)
+        return disk.read_plain(path).decode("utf-8").replace("\r\n", "\n"), str(path)
     except OSError as error:
         raise ConfigError(f"{path}: expected a readable file; found {error}.") from None
     except UnicodeDecodeError as error:
@@ -228,9 +232,9 @@ def _front_matter(text: str, where: str) -> _FrontMatter:
     try:
         table = yaml.safe_load(text)
         head = msgspec.convert(table, _FrontMatter)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{where}: expected YAML in the front matter; found {error}.") from None
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(f"{where}: front matter: expected the keys {wanted}; found: {error}.") from None
     twice = {variable for variable in head.variables if head.variables.count(variable) > 1}
     if twice:

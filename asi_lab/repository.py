@@ -17,7 +17,6 @@ import os
 import re
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,7 +196,7 @@ class Repository:
                     (ours / part).symlink_to(self.folder / part)
                 yield ours
         except OSError as error:
-            raise LineageError(disk.explain(error, Path(tempfile.gettempdir()))) from None
+            raise LineageError(disk.explain(error, Path("the folder for temporary files"))) from None
 
     def _command(
         self, directory: Path, args: Sequence[str], work_tree: bool

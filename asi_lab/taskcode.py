@@ -90,7 +90,7 @@ def files(folder: Path) -> dict[str, str]:
                 raise DataError(
                     f"{path}: expected plain files in a folder of tasks; found a link or a device"
                 )
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file():
                 found[str(path.relative_to(folder))] = file_sha256(path)
             if len(found) > _MOST_FILES:
                 raise DataError(
@@ -120,7 +120,10 @@ def reasons(folder: Path) -> list[str]:
         path = waiting.pop(0)
         content = _read(path)
         name = plain(os.path.relpath(path, folder), limit=100)
-        found += [f"{name}: {reason}" for reason in _reasons(content, folder)]
+        try:
+            found += [f"{name}: {reason}" for reason in _reasons(content, folder)]
+        except RecursionError:
+            raise DataError(f"expected a task of lm-eval in {path}, found one that holds itself") from None
         for included in _included(content, path):
             if not included.resolve().is_relative_to(folder.resolve()) or included.is_symlink():
                 raise _outside(path, f"include: {included}")
@@ -157,14 +160,16 @@ def _included(content: Any, path: Path) -> list[Path]:
 def _code_in(value: Any) -> Iterator[_Code]:
     if isinstance(value, _Code):
         yield value
-    elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, dict):
+        yield from _code_in([*value, *value.values()])
+    elif isinstance(value, list | tuple | set):
+        for one in value:
             yield from _code_in(one)
 
 
 def _reasons(content: Any, folder: Path) -> list[str]:
     if not isinstance(content, dict):
-        return []  # lm-eval refuses it
+        return ["no table"]
     found = []
     for key, value in content.items():
         if key in _NAMES:
@@ -174,7 +179,7 @@ def _reasons(content: Any, folder: Path) -> list[str]:
         elif key in _TEMPLATES:
             fits = all(map(_is_template, value)) if isinstance(value, list) else _is_template(value)
         elif key == "dataset_path":
-            fits = value in _DATA
+            fits = isinstance(value, str) and value in _DATA
         elif key == "dataset_kwargs":
             fits = _are_own_files(value, folder)
         elif key == "metric_list":
@@ -213,9 +218,9 @@ def _is_metric(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and set(value) <= _METRIC_KEYS
+        and all(_is_scalar(one) for one in value.values())
         and value.get("metric") in _METRICS
         and value.get("aggregation", "mean") in _AGGREGATIONS
-        and all(_is_plain(one) for one in value.values())
     )
 
 

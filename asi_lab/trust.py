@@ -94,11 +94,12 @@ def command(lab: Path) -> str:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file is this user's, as git judges it: root also owns what belongs to the user of `sudo`."""
+    """Whether a file is this user's, as git judges it: root also owns what belongs to the user of `sudo`. Of
+    a link, so must be what it leads to."""
     own = {str(os.geteuid())}
     if os.geteuid() == 0:
         own.add(os.environ.get("SUDO_UID", "0"))
-    return str(path.lstat().st_uid) in own
+    return {str(path.lstat().st_uid), str(path.stat().st_uid)} <= own
 
 
 def check_owner(path: Path, lab: Path) -> None:
@@ -113,7 +114,7 @@ def check_owner(path: Path, lab: Path) -> None:
     if not granted().labs.isdisjoint(map(str, (folder, folder.parent))):
         return
     raise ConsentError(
-        f"{path}: expected a file of yours; it belongs to user {path.lstat().st_uid}. If you trust them, say "
+        f"{path}: expected a file of yours; it belongs to user {path.stat().st_uid}. If you trust them, say "
         f"so: {command(folder.parent if path.name == '.git' else folder)}"
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -39,10 +39,13 @@ class BadWeights(Exception):
     the file: language models read it."""
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+
+
 class _Tensor(msgspec.Struct, frozen=True):
     dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
+    shape: tuple[_Count, ...]
+    data_offsets: tuple[_Count, _Count]
 
 
 class Weights:
@@ -64,8 +67,7 @@ class Weights:
         for tensor in sorted(self._tensors.values(), key=lambda tensor: tensor.data_offsets):
             begin, end_of_this = tensor.data_offsets
             wanted = ITEM_BYTES.get(tensor.dtype, 0) * math.prod(tensor.shape)
-            is_known = tensor.dtype in ITEM_BYTES and min(tensor.shape, default=0) >= 0
-            if not is_known or begin != end or end_of_this - begin != wanted:
+            if tensor.dtype not in ITEM_BYTES or begin != end or end_of_this - begin != wanted:
                 raise BadWeights("a tensor does not lie where its type and shape say")
             end = end_of_this
         if self._start + end != size:

@@ -1,6 +1,7 @@
 """Prompt templates: strict reading, literal rendering, overrides, and what the packaged ones must say."""
 
 import inspect
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -445,6 +446,31 @@ def test_a_file_in_place_of_the_folder_and_a_folder_in_place_of_a_file_are_refus
     (tmp_path / "prompts" / "judge.md").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"judge.md: expected a readable file; found"):
         prompting.load_all(tmp_path / "prompts")
+
+
+@pytest.mark.parametrize("name", ["_contract.md", "judge.md"])
+@pytest.mark.parametrize("leads", ["to a file", "nowhere", "to a pipe"])
+def test_links_among_the_overrides_are_refused(tmp_path, name, leads):
+    """They would send whatever they lead to to the model's server."""
+    folder, secret = tmp_path / "prompts", tmp_path / "secret"
+    folder.mkdir()
+    if leads == "to a file":
+        secret.write_text(whole(), encoding="utf-8")
+    if leads == "to a pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to(secret)
+    with pytest.raises(ConfigError, match=rf"{name}: expected a readable file; found"):
+        prompting.load_all(folder)
+    (tmp_path / "linked").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="expected a folder of prompts; found a link"):
+        prompting.load_all(tmp_path / "linked")
+
+
+@pytest.mark.parametrize("value", ["2024-13-45", "0x_", "[" * 5000])
+def test_yaml_that_cannot_be_read_is_told(load_text, value):
+    with pytest.raises(ConfigError, match="front matter"):
+        load_text(whole().replace("temperature:", f"x: {value}\ntemperature:", 1))
 
 
 def test_an_override_takes_the_same_variables(load_text):

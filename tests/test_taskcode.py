@@ -63,6 +63,7 @@ def test_data_needs_no_consent(tmp_path):
         ("dataset_path", "pandas"),
         ("dataset_path", "./loader.py"),
         ("dataset_path", "somebody/set"),
+        ("dataset_path", ["json"]),
         ("dataset_kwargs", {"trust_remote_code": True}),
         ("dataset_kwargs", {"data_files": "x.jsonl", "trust_remote_code": True}),
         ("dataset_kwargs", {"data_files": {"test": "../outside.jsonl"}}),
@@ -71,6 +72,7 @@ def test_data_needs_no_consent(tmp_path):
         ("metric_list", [{"metric": "./metric.py", "hf_evaluate": True}]),
         ("metric_list", [{"metric": "./metric.py"}]),
         ("metric_list", [{"metric": "acc", "aggregation": "./x"}]),
+        ("metric_list", [{"metric": ["acc"]}]),
         ("filter_list", [{"name": "x", "filter": [{"function": "custom"}]}]),
         ("use_prompt", "promptsource:x"),
         ("unsafe_code", True),
@@ -118,6 +120,8 @@ def test_a_tag_is_seen_however_deep(tmp_path):
         "process_docs: !function ../evil.f",
         "process_docs: !function [a, b]",
         "metadata: !!python/object/apply:os.system [id]",
+        "metadata: {? !function /tmp/evil.f : 1}",
+        "metadata: !!set {? !function /tmp/evil.f}",
         "include: ../other.yaml",
         "include: /etc/other.yaml",
         "include: [inner.txt]",
@@ -129,6 +133,30 @@ def test_what_lies_outside_of_the_folder_cannot_be_granted(tmp_path, text):
     (tmp_path / "other.yaml").write_text("process_docs: !function utils.f\n")
     with pytest.raises(DataError, match="of its own folder"):
         taskcode.reasons(folder)
+
+
+@pytest.mark.parametrize("text", ["metadata: &a [*a]", "metadata: &a {b: *a}", "metadata: " + "[" * 5000])
+def test_what_never_ends_is_told(tmp_path, text):
+    with pytest.raises(DataError, match=r"mine\.yaml"):
+        taskcode.reasons(folder_of(tmp_path, f"task: mine\n{text}\n"))
+
+
+def test_what_is_no_table_needs_consent(tmp_path):
+    assert taskcode.reasons(folder_of(tmp_path, '\ufeff\ufeff{"task":"mine"}')) == ["mine.yaml: no table"]
+
+
+@pytest.mark.parametrize("place", ["", "__pycache__"])
+def test_compiled_code_is_code(tmp_path, place):
+    """Where it says that it is not to be compared with its source, Python runs it instead."""
+    (tmp_path / place).mkdir(exist_ok=True)
+    folder = folder_of(tmp_path / place, "task: mine\nprocess_docs: !function utils.f\n")
+    (folder / "utils.py").write_text("def f(docs): return docs\n")
+    given = {taskcode.digest(folder, taskcode.files(folder))}
+    taskcode.check(folder, given)
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "utils.cpython-311.pyc").write_bytes(b"other code")
+    with pytest.raises(ConsentError, match="has changed since"):
+        taskcode.check(folder, given)
 
 
 def test_a_link_in_a_folder_is_refused(tmp_path):

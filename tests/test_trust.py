@@ -161,6 +161,20 @@ def test_another_users_lab_is_granted_by_its_place(tmp_path, monkeypatch):
     assert consent.asked(lab, lab.settings()).nothing
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_a_link_of_ones_own_to_another_users_lab_is_not_ones_own(tmp_path):
+    lab, link = lab_with(tmp_path), tmp_path / "link"
+    link.symlink_to(lab.path)
+    consent.check(Lab(link), lab.settings())
+    os.chown(lab.path, 12345, 12345)
+    with pytest.raises(ConsentError, match="belongs to user 12345"):
+        consent.check(Lab(link), lab.settings())
+    asked = consent.asked(Lab(link), lab.settings())
+    assert asked.owner == 12345
+    consent.grant(asked)
+    consent.check(Lab(link), lab.settings())
+
+
 def test_a_lab_that_wants_no_sandbox_is_granted_by_its_place(tmp_path):
     lab = lab_with(tmp_path)
     text = lab.config.read_text()

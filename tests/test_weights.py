@@ -132,6 +132,7 @@ BAD = {
     "no text": b'{"\xff": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
     "a size below nothing": {"a": entry([-1], 0, 4)},
     "sizes that overflow": {"a": entry([2**62, 4], 0, 0)},
+    "numbers too long to be written": {"a": entry([10**4299], 0, 10**4299, "U8")},
     "bytes too few": {"a": entry([2], 0, 8)},
     "bytes too many": {"a": entry([], 0, 4), "b": entry([0], 4, 4)},
     "a hole": {"a": entry([1], 4, 8)},

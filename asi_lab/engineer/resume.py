@@ -75,6 +75,6 @@ def forget(directory: Path) -> None:
 
 
 def _remove_files(directory: Path, keep: str = "") -> None:
-    for path in directory.glob("resume-*.pt"):
+    for path in (*directory.glob("resume-*.pt"), *directory.glob(".incoming-resume-*.pt")):
         if path.name != keep:
             path.unlink(missing_ok=True)

@@ -124,7 +124,7 @@ def run(
                 ready=followed.is_ready, quoted=followed.is_quotable, earlier_cpu=followed.earlier.cpu_seconds
             )
     except Ended as end:
-        blame_a_full_disk(directory, end)
+        blame_a_full_disk(directory, end, lambda: trio.health().written_bytes)
         if end.state is not S.INTERRUPTED:
             resume.forget(directory)
         checks = followed.evidence.checks + ((end.check,) if end.check else ())

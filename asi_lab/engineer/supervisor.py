@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from asi_lab import protocol
@@ -126,14 +127,15 @@ class Supervisor:
         return S.INTERRUPTED if code == -signal.SIGTERM else S.BROKEN
 
 
-def blame_a_full_disk(directory: Path, end: Ended) -> None:
-    """A candidate that ends while the disk is full has most likely only failed to write its checkpoint.
+def blame_a_full_disk(directory: Path, end: Ended, written: Callable[[], float]) -> None:
+    """A candidate that ends while the disk is full has most likely only failed to write its checkpoint,
+    unless it was the one that filled it, with the bytes that it has `written`.
 
     Raises:
         TrialError: the disk is full.
     """
     free = shutil.disk_usage(directory).free
-    if free < LEAST_FREE_BYTES:
+    if free < LEAST_FREE_BYTES and free + written() < LEAST_FREE_BYTES:
         raise TrialError(
             f"{directory}: expected room on the disk, found {free / 2**20:.0f} MB free when the trial ended "
             f"with: {end}\nThe candidate was not judged. Free some space and start the search again: it goes "

@@ -71,6 +71,9 @@ class Workspace:
             if found.st_size > self._most_bytes:
                 raise Tampered(f"left {found.st_size:,} bytes as {name}, limit {self._most_bytes:,}")
             _copy(descriptor, incoming, found.st_size, pulse)
+        except BaseException:
+            incoming.unlink(missing_ok=True)
+            raise
         finally:
             os.close(descriptor)
         incoming.replace(destination)
@@ -83,7 +86,12 @@ class Workspace:
         with _compiled_lock:
             if not compiled.is_dir():
                 return
-            shutil.copytree(compiled, cache, symlinks=True, dirs_exist_ok=True)
+            try:
+                shutil.copytree(compiled, cache, symlinks=True, dirs_exist_ok=True)
+            except OSError:  # a full disk, most likely: it compiles for itself
+                for name in COMPILED:
+                    remove_tree(cache / name)
+                return
         if os.geteuid() == 0:
             owner = cache.stat()
             for folder, names, files in os.walk(cache):
@@ -97,13 +105,16 @@ class Workspace:
             return
         fresh = compiled.with_name(f".incoming-{compiled.name}")
         with _compiled_lock:
-            remove_tree(fresh)
-            if compiled.is_dir():
-                shutil.copytree(compiled, fresh, symlinks=True)
-            for folder in found:
-                shutil.copytree(folder, fresh / folder.name, symlinks=True, dirs_exist_ok=True)
-            remove_tree(compiled)
-            fresh.rename(compiled)
+            try:
+                remove_tree(fresh)
+                if compiled.is_dir():
+                    shutil.copytree(compiled, fresh, symlinks=True)
+                for folder in found:
+                    shutil.copytree(folder, fresh / folder.name, symlinks=True, dirs_exist_ok=True)
+                remove_tree(compiled)
+                fresh.rename(compiled)
+            except OSError:  # a full disk, most likely: later trials compile again
+                remove_tree(fresh)
 
     def used_bytes(self) -> float:
         """Bytes on disk of all that lies in it; infinite where that cannot be told in reasonable time.

@@ -13,12 +13,10 @@ from typing import Any
 
 import datasets
 import msgspec
-import pyarrow
 import yaml
 from lm_eval import evaluator
 from lm_eval.api.task import Task
-from lm_eval.tasks import TaskManager
-from lm_eval.tasks._yaml_loader import load_yaml
+from lm_eval.tasks import TaskManager, _yaml_loader
 
 from asi_lab import taskcode
 from asi_lab.errors import DataError
@@ -55,8 +53,8 @@ def load(names: Sequence[str], tasks_dir: Path, consented: Sequence[str] = ()) -
         elif taskcode.is_folder(name):
             folder = Path(name).expanduser().absolute()
             taskcode.check(folder, consented)
-            manager = _folder_manager(folder)
-            with _literal(folder) as place:
+            with _parsed_as_checked(), _literal(folder) as place:
+                manager = _folder_manager(folder)
                 for found in manager.all_subtasks:
                     tasks += _load(manager, found, place)
         else:
@@ -129,7 +127,7 @@ def _load_offline(name: str, tasks_dir: Path) -> list[Task]:
     try:
         rows = [msgspec.json.decode(line) for line in file.read_bytes().splitlines()]
         samples = datasets.Dataset.from_list(rows)
-    except (msgspec.DecodeError, pyarrow.ArrowException) as error:
+    except (msgspec.DecodeError, TypeError, ValueError) as error:
         raise DataError(f"expected a sample on each line of {file}, found: {error}") from error
     task = task_of(name) | {"custom_dataset": lambda **_: datasets.DatasetDict(test=samples)}
     return list(TaskManager(include_defaults=False).load([task])["tasks"].values())
@@ -154,13 +152,25 @@ def _folder_manager(folder: Path) -> TaskManager:
     """The tasks of a folder. lm-eval passes over files it cannot read; here they are errors."""
     for path in sorted(folder.rglob("*.yaml")):
         try:
-            load_yaml(path, resolve_func=False)
+            _yaml_loader.load_yaml(path, resolve_func=False)
         except (yaml.YAMLError, ValueError, OSError) as error:
             raise DataError(f"expected a task of lm-eval in {path}, found: {error}") from error
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     if not manager.all_subtasks:
         raise DataError(f"expected a folder with task YAML at {folder} (evaluate.tasks), found none")
     return manager
+
+
+@contextlib.contextmanager
+def _parsed_as_checked() -> Iterator[None]:
+    """lm-eval reads YAML with libyaml, `taskcode` with PyYAML's own parser: around a byte order mark they
+    disagree about what is text and what is code."""
+    usual = _yaml_loader._Base
+    _yaml_loader._Base = yaml.SafeLoader
+    try:
+        yield
+    finally:
+        _yaml_loader._Base = usual
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from asi_lab import disk
 from asi_lab.errors import KnowledgeError
 from asi_lab.knowledge.entry import Entry, Insight, parse
 
@@ -72,7 +73,7 @@ def _packaged() -> dict[str, Entry]:
 def _own(folder: Path) -> Iterator[Entry]:
     for file in sorted(folder.glob("*.md")) if folder.is_dir() else ():
         try:
-            text = file.read_text(encoding="utf-8")
+            text = disk.read_plain(file).decode("utf-8").replace("\r\n", "\n")
         except (OSError, UnicodeDecodeError) as error:
             raise KnowledgeError(f"{file}: expected an entry of the cognition base; found {error}.") from None
         yield parse(text, str(file))

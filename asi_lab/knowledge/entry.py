@@ -172,7 +172,7 @@ def _split(text: str, level: int) -> list[tuple[str, str]]:
 def _yaml(text: str, kind: type[Any], where: str, loader: Loader) -> Any:
     try:
         return msgspec.convert(yaml.load(text, loader) or {}, kind)
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
+    except (yaml.YAMLError, msgspec.ValidationError, ValueError, RecursionError) as error:
         raise KnowledgeError(
             f"{where}: expected {kind.__name__.strip('_').lower()} fields; found {error}."
         ) from None

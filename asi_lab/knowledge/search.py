@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
@@ -144,14 +145,15 @@ def _weighted(counts: Mapping[str, Counter[str]], means: Mapping[str, float]) ->
     return dict(found)
 
 
-@cache
-def _stemmer() -> snowballstemmer.stemmer:
-    return snowballstemmer.stemmer("english")
+_stemmer = snowballstemmer.stemmer("english")
+_stemming = threading.Lock()
+"""Held while the stemmer is at work, which keeps the word in itself."""
 
 
 @cache
 def _stem(word: str) -> str:
-    return str(_stemmer().stemWord(word))
+    with _stemming:
+        return str(_stemmer.stemWord(word))
 
 
 @cache

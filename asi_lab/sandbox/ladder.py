@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,14 @@ def _landlock() -> Finding:
 
 def _try(level: Level) -> str:
     """Run the canaries at a level; returns what is wrong with it, empty when it holds."""
+    try:
+        return _tried(level)
+    except OSError as error:
+        place = error.filename or tempfile.gettempdir()
+        return f"it cannot be tried in {place}: {error}; set TMPDIR to a folder with room and a short path"
+
+
+def _tried(level: Level) -> str:
     with _traps() as (workspace, outside, arguments):
         command = Sandbox(level).command(
             Policy(str(workspace)),

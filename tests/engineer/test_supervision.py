@@ -446,3 +446,10 @@ def test_a_full_disk_is_not_blamed_on_the_candidate(supervise, monkeypatch):
     monkeypatch.setattr(supervisor, "LEAST_FREE_BYTES", 2**62)
     with pytest.raises(TrialError, match="Free some space"):
         supervise([READY, ("trial", Failed(S.BROKEN, "no space left"))])
+
+
+def test_who_filled_the_disk_is_to_blame(supervise, monkeypatch):
+    monkeypatch.setattr(supervisor, "LEAST_FREE_BYTES", 2**62)
+    greedy = Health("trial", None, None, written_bytes=2**62)
+    monkeypatch.setattr(supervisor.Supervisor, "enforce", lambda *_, **__: None)  # its limit is larger still
+    assert supervise([READY, ("trial", Failed(S.BROKEN, "no space left"))], greedy).failure is S.BROKEN

@@ -1,5 +1,6 @@
 """What is taken out is a copy of a plain file; what trusted trials compiled is handed on, nothing half."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -80,6 +81,23 @@ def test_a_file_that_shrinks_while_it_is_copied_ends_the_copy(tmp_path, monkeypa
     (workspace.path / "weights").write_text("honest words")
     workspace.take("weights", taken, lambda: os.truncate(workspace.path / "weights", 6))
     assert taken.read_text() == "honest"
+
+
+def test_what_a_full_disk_cut_off_is_not_left(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    workspace, taken, shelf = Workspace(tmp_path / "work"), tmp_path / "taken", tmp_path / "shelf"
+    (workspace.path / "weights").write_text("words")
+    with pytest.raises(OSError, match="no space"):
+        workspace.take("weights", taken, full)
+    compiled_by(workspace, "a.so")
+    monkeypatch.setattr(module.shutil, "copytree", lambda *_, **__: full())
+    workspace.keep_compiled(shelf)
+    shelf.mkdir()
+    workspace.warm(shelf)
+    assert {path.name for path in tmp_path.iterdir()} == {"work", "shelf"}
+    assert not (workspace.path / "cache" / "inductor").exists()
 
 
 @pytest.mark.parametrize("kind", ["nothing", "link", "folder", "pipe", "second name", "too large"])

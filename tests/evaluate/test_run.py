@@ -334,6 +334,23 @@ def test_yaml_planted_beside_the_samples_is_not_read(tasks_dir: Path, tmp_path: 
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '\ufeff\ufeff{"task": "lines", "process_docs": !function utils.f}',
+        '{"task": "lines", "doc_to_text":\n\ufeff!function utils.f}',
+    ],
+)
+def test_code_behind_a_byte_order_mark_is_not_run(tmp_path: Path, text: str) -> None:
+    """PyYAML's two parsers read it differently."""
+    folder = write_task(tmp_path / "mine", "lines", [{"q": "a"}], output_type="loglikelihood_rolling")
+    planted(folder, tmp_path / "sprung")
+    (folder / "lines.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises((ConsentError, DataError)):
+        run.load([str(folder)], tmp_path)
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_code_of_a_folder_waits_for_consent(tmp_path: Path) -> None:
     folder = write_task(tmp_path / "mine", "lines", [{"q": "a"}], output_type="loglikelihood_rolling")
     text = (folder / "lines.yaml").read_text() + "doc_to_text: ''\ndoc_to_target: q\n"

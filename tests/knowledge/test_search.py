@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ from asi_lab.errors import ConfigError, DiskError
 from asi_lab.knowledge import rank
 from asi_lab.knowledge.advice import COUNT, Adviser
 from asi_lab.knowledge.base import Base, load
-from asi_lab.knowledge.search import Lexical, terms
+from asi_lab.knowledge.search import Lexical, _stem, terms
 from asi_lab.knowledge.semantic import Semantic
 from asi_lab.knowledge.standing import standings
 from asi_lab.llm.model import ModelError
@@ -37,6 +39,21 @@ def test_the_queries_are_sound():
     assert len(QUERIES) == 60
     assert len({query["query"] for query in QUERIES}) == 60
     assert all(query["accept"] and set(query["accept"]) <= BASE.entries.keys() for query in QUERIES)
+
+
+def test_threads_that_search_at_once_find_the_same_stems():
+    words = sorted({word for query in QUERIES for word in query["query"].lower().split()})
+    expected = {word: terms(word) for word in words}
+    _stem.cache_clear()
+    terms.cache_clear()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda turn: {w: terms(w) for w in words[turn:] + words[:turn]}, range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    assert found == [expected] * 4
 
 
 def test_words_find_an_acceptable_entry_for_four_of_five_queries():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,15 @@ def test_the_probe_is_quick_to_tell_what_holds_and_leaves_nothing(folder, monkey
     assert found[-1].holds
     assert all(bool(finding.reason) == bool(finding.fix) == (not finding.holds) for finding in found)
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "gone/folder"])
+def test_a_place_where_nothing_can_be_tried_is_told(folder, monkeypatch, name):
+    place = folder / name
+    if name != "gone/folder":
+        place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    assert re.search("it cannot be tried in .*set TMPDIR", ladder._try(LAST))
 
 
 def test_folders_of_probes_that_were_killed_go_with_the_next_one(folder, monkeypatch):
