@@ -6,11 +6,9 @@ lines with a time stamp.
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -20,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from asi_lab import races
+from asi_lab import races, streams
 from asi_lab.baselines import due, missing
 from asi_lab.engine import Engine
 from asi_lab.events import Event
@@ -41,14 +39,16 @@ _SILENT = ("index", "candidate_state", "commit")
 
 
 @contextmanager
-def for_whoever_is_there(console: Console) -> Iterator[None]:
-    """Print to a terminal that may be gone: then nothing is printed any more, and that is no error."""
+def for_whoever_is_there(console: Console, tell: Callable[[str], None] = lambda why: None) -> Iterator[None]:
+    """Print where nobody may read, or nothing more fits: then nothing is printed any more, which is no error,
+    and `tell` is told why."""
     try:
         yield
     except OSError as error:
-        if error.errno != errno.EIO:
+        if not streams.is_of_output(error):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), console.file.fileno())
+        streams.mute(console.file)
+        tell(error.strerror)
 
 
 class ConsoleView:
@@ -80,6 +80,7 @@ class ConsoleView:
         self._trials: dict[str, TaskID] = {}
         self._waiting: deque[tuple[float, Text]] = deque()
         self._printing = False
+        self._lost: list[str] = []
         self._seen: int | None = None
         self._drawn = 0.0
         self._lined: dict[str, float] = {}
@@ -114,6 +115,9 @@ class ConsoleView:
         if news:
             self._count(store)
         self._show()
+        while self._lost:
+            why = self._lost.pop()
+            store.append_events(("warning", f"nothing is printed any more: {why}; the search goes on", {}))
 
     def working(self, label: str, stage: str, progress: TrainingProgress | None) -> None:
         """Show a trial at work, until it has no stage any more."""
@@ -204,7 +208,7 @@ class ConsoleView:
             return
         self._printing = True
         try:
-            with for_whoever_is_there(self.console):
+            with for_whoever_is_there(self.console, self._lost.append):
                 self._draw()
         finally:
             self._printing = False

@@ -6,15 +6,14 @@ needs, so that the program starts at once.
 
 from __future__ import annotations
 
-import io
+import contextlib
 import math
-import os
 import sys
 from typing import Any, NoReturn
 
 import click
 
-from asi_lab import __version__
+from asi_lab import __version__, streams
 from asi_lab.cli import calibrate, care, check, cognition, demo, look, money, race, steer, trust
 from asi_lab.cli.shared import current_lab, existing, lab_option, prepare, preset_option, seed_option
 from asi_lab.errors import LabError, UsageError
@@ -143,16 +142,24 @@ for _command in (
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? for a sign it lacks
+    streams.prepare()
+    code: Any = 0
     try:
-        code: Any = 0
         try:
             cli(prog_name="asi-lab")
         except SystemExit as end:
             code = end.code
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not streams.is_of_output(error):
+            raise
+        streams.mute(sys.stdout)
+        if not isinstance(error, BrokenPipeError):  # whoever ends a pipe, such as `head`, has seen enough
+            code = code or 1
+            with contextlib.suppress(OSError):
+                print(f"Error: the output cannot be written: {error.strerror}", file=sys.stderr)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        streams.mute(sys.stderr)
     sys.exit(code)

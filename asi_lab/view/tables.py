@@ -44,9 +44,19 @@ QUEUE = 6
 """Candidates that are named in a line."""
 
 
+class _Console(Console):
+    """Leaves it to the caller what to do when nobody reads any more; rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # what is being handled
+
+
 def console(*, stderr: bool = False) -> Console:
-    """A console that reads no markup and changes no text. It honours NO_COLOR and non-terminals."""
-    return Console(file=sys.stderr if stderr else sys.stdout, markup=False, highlight=False, emoji=False)
+    """A console that reads no markup and changes no text. It honours NO_COLOR and non-terminals.
+
+    Printing to it raises OSError where what it prints to is gone, full or closed.
+    """
+    return _Console(file=sys.stderr if stderr else sys.stdout, markup=False, highlight=False, emoji=False)
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:

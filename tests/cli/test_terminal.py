@@ -59,6 +59,16 @@ def test_hostile_text_is_valid_json(run, hostile):
     assert not ESCAPE.search(shown)
 
 
+@pytest.mark.parametrize("output", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("command", ["top", "config show", "--version"])
+def test_output_that_cannot_be_written_is_told_in_a_line(searched, command, output):
+    words = f"{sys.executable} -m asi_lab --lab {searched.path} {command} {output}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("Error: the output cannot be written: ")
+
+
 def on_terminal(*arguments: object, **environment: str) -> str:
     """What the program writes on a terminal of 80 columns."""
     ours, theirs = pty.openpty()

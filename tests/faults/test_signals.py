@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -260,9 +261,30 @@ def test_a_terminal_that_goes_away(lab, engines, undisturbed, stays, code):
         shown += os.read(terminal, 65536)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
-    assert events(lab)[-1].kind == "engine_stopped"
+    assert "engine_stopped" in {event.kind for event in events(lab)[-2:]}
     engines.finish(lab)
     assert results(lab) == results(undisturbed)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "2>/dev/full >/dev/full",
+        pytest.param("2>&- >&-", marks=pytest.mark.slow),
+        pytest.param("<&- 2>&- >&-", marks=pytest.mark.slow),
+        "2>&1 | head -2",
+    ],
+)
+def test_a_search_goes_on_where_nothing_can_be_printed(lab, undisturbed, output):
+    program = ON_TERMINAL.format(stays=True, tests=str(SIMULATED.parent))
+    command = [sys.executable, "-c", program, "--lab", str(lab.path), "--no-tui", "--experiments", "4"]
+    line = f"set -o pipefail; {shlex.join(command)} {output}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert results(lab) == results(undisturbed)
+    [told] = [event.message for event in events(lab) if event.message.startswith("nothing is printed")]
+    assert told.endswith("the search goes on")
 
 
 @pytest.mark.slow
