@@ -180,11 +180,9 @@ def test_what_a_trial_raises_ends_the_others_and_the_search(tmp_path):
         return 0.3 if label == "0001" else 0.001
 
     executor = Executor(breaks)
-    began = time.monotonic()
     with pytest.raises(TrialError, match="the machinery broke"):
         Engine(lab, View(), executor).search(4, None)
     assert executor.running == set()
-    assert time.monotonic() - began < 30
     with Store.open_readonly(lab.store) as store:
         assert store.get_meta("engine")["state"] == "stopped"
         first = store.get(1)

@@ -317,10 +317,8 @@ def test_a_trial_that_ends_itself_is_broken(trial):
 
 @pytest.mark.slow
 def test_endless_work_is_timed_out_and_killed(trial):
-    started = time.monotonic()
-    evidence, _, _ = trial(spiked("time.sleep(1000)"), trial_seconds=8.0)
+    evidence, _, _ = trial(spiked("time.sleep(10_000)"), trial_seconds=8.0)
     assert evidence.failure is S.TIMED_OUT
-    assert time.monotonic() - started < 30
 
 
 @pytest.mark.slow
