@@ -207,7 +207,8 @@ class Engine:
         return executors, (told, *check_out_of_reach(settings.data, self.lab.data, level))
 
     def _prepare_data(self, control: Control) -> list[NewEvent]:
-        """Build tokenizer, shards and task files once, in processes of their own; returns what was put right.
+        """Build tokenizer, shards and task files once, in processes of their own; returns what is wrong with
+        the text, and what was put right.
 
         Raises:
             StopNow: the search is to end.
@@ -217,9 +218,9 @@ class Engine:
         tasks = [str(self.lab.data), str(self.settings.seed), str(self.settings.evaluate.limit)]
         if not (self.lab.data / "manifest.json").exists():
             self.view.say(f"Preparing data: {self.settings.data.source}, {self.settings.data.tokenizer}")
-        said = run_helper("asi_lab.data.prepare", [str(self.lab.data), data], control)
-        said += run_helper("asi_lab.evaluate.tasks", tasks, control)
-        return [("repair", line, {}) for line in said]
+        warned = run_helper("asi_lab.data.prepare", [str(self.lab.data), data], control)
+        repaired = run_helper("asi_lab.evaluate.tasks", tasks, control)
+        return [("warning", line, {}) for line in warned] + [("repair", line, {}) for line in repaired]
 
     def _check_rules(self) -> None:
         """Raises `UsageError` where the lab was begun under other rules."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from asi_lab import disk
-from asi_lab.data.corpus import documents
+from asi_lab.data.corpus import Warn, documents
 from asi_lab.data.manifest import FILES, FORMAT, MANIFEST_FILE, File, Manifest, file_sha256, fingerprint
 from asi_lab.data.splits import Assigned, part_of, read_head, with_all_parts, without_repetition
 from asi_lab.data.tokenizer import check_kind, train_tokenizer
@@ -21,15 +21,16 @@ from asi_lab.errors import DataError
 from asi_lab.settings import Data
 
 
-def build(data: Data, directory: Path, say: Callable[[str], None]) -> Manifest:
-    """Fill the empty `directory`; the manifest is written last.
+def build(data: Data, directory: Path, say: Callable[[str], None], warn: Warn) -> Manifest:
+    """Fill the empty `directory`; the manifest is written last. `warn` is told what is wrong with the text,
+    but no reason to refuse it.
 
     Raises:
         DataError: the text is missing or too short, or the tokenizer is unknown.
     """
     check_kind(data.tokenizer)
     say(f"reading text from {data.source}")
-    stream = without_repetition(documents(data.source))
+    stream = without_repetition(documents(data.source, warn))
     head, ended = read_head(stream)
     if ended:
         head = with_all_parts(head, data.source)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +16,16 @@ from asi_lab.errors import DataError
 MIN_DOCUMENT = 200
 """Characters below which a piece of the built-in corpus is left out."""
 
+FEW_STRANGE, MOST_STRANGE = 3, 0.001
+"""A file is refused where more of its bytes, and a larger share, are no UTF-8 text; zero bytes are none."""
+
+_STRANGE = re.compile("[\\0\udc80-\udcff]")
+
 CUT_FROM, CUT_AT = 4_000, 8_000
 """A long text is cut at the first blank line after `CUT_FROM` characters, at `CUT_AT` at the latest."""
+
+
+Warn = Callable[[str], object]
 
 
 class Document(NamedTuple):
@@ -29,8 +39,9 @@ class Document(NamedTuple):
     odds: int = 1
 
 
-def documents(source: str) -> Iterator[Document]:
-    """The documents of `source`, always in the same order, none empty.
+def documents(source: str, warn: Warn = lambda message: None) -> Iterator[Document]:
+    """The documents of `source`, always in the same order, none empty. `warn` is told of files with a few
+    bytes that are no text.
 
     Raises `DataError` for a source that is unknown, missing, unreachable or without text.
     """
@@ -38,7 +49,7 @@ def documents(source: str) -> Iterator[Document]:
     if source == "builtin":
         return _builtin_documents()
     if kind == "text" and rest:
-        return _text_documents(rest)
+        return _text_documents(rest, warn)
     if kind == "hf" and rest:
         return _hub_documents(*parse_hub_source(source))
     raise DataError(f"data.source must be builtin, text:GLOB or hf:NAME[:CONFIG], not {source!r}.")
@@ -99,28 +110,72 @@ def _builtin_documents() -> Iterator[Document]:
                 yield Document(f"{key}#{index}", text, builtin.odds(key))
 
 
-def _text_documents(pattern: str) -> Iterator[Document]:
+def _text_documents(pattern: str, warn: Warn) -> Iterator[Document]:
     files = files_of(f"text:{pattern}")
     if not files:
         raise DataError(
             f"text:{pattern} matches no file (looked from {Path.cwd()}). Give the path of a text file or a "
             "pattern such as text:~/books/**/*.txt, where ** also matches subfolders."
         )
-    return _documents_of_files(files)
+    return _documents_of_files(files, warn)
 
 
-def _documents_of_files(files: list[Path]) -> Iterator[Document]:
+def _documents_of_files(files: list[Path], warn: Warn) -> Iterator[Document]:
     root = os.path.commonpath([path.parent for path in files])
     for path in files:
         name = os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "replace")
         try:
-            with path.open(encoding="utf-8-sig", errors="replace") as lines:
-                for index, text in enumerate(cut(lines)):
+            with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+                counted = _Counted(lines)
+                for index, text in enumerate(cut(counted)):
+                    counted.check(path)
                     yield Document(f"{name}#{index}", text)
+                counted.check(path)
+                if counted.strange:
+                    warn(
+                        f"{path}: {counted.strange:,} of {counted.bytes:,} bytes are no UTF-8 text or zero, "
+                        f"the first at byte {_first_strange(path):,}; a sign stands in the place of each"
+                    )
         except OSError as error:
             raise DataError(
                 f"Cannot read {path}: {error.strerror}. Make it readable or leave it out."
             ) from error
+
+
+class _Counted:
+    """The lines of a file that was decoded with `surrogateescape`, with a sign in the place of each byte that
+    is no text; how many bytes were read, and how many of them are none."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines, self.bytes, self.strange = lines, 0, 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.lines:
+            self.bytes += len(line.encode("utf-8", "surrogateescape"))
+            text, strange = _STRANGE.subn("\N{REPLACEMENT CHARACTER}", line)
+            self.strange += strange
+            yield text
+
+    def check(self, path: Path) -> None:
+        """Raises `DataError` where more of what was read is no text than slips of the pen explain."""
+        if self.strange > max(FEW_STRANGE, MOST_STRANGE * self.bytes):
+            raise DataError(
+                f"{path}: expected UTF-8 text without zeros; found {self.strange:,} of the "
+                f"first {self.bytes:,} bytes that are none, the first at byte {_first_strange(path):,}. Convert it: "
+                f"iconv -f latin1 -t utf-8 {shlex.quote(str(path))}, or leave it out."
+            )
+
+
+def _first_strange(path: Path) -> int:
+    """Where the first byte stands that is no text."""
+    read = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            text = line.decode("utf-8", "surrogateescape")
+            if found := _STRANGE.search(text):
+                return read + len(text[: found.start()].encode("utf-8", "surrogateescape"))
+            read += len(line)
+    return read
 
 
 def _hub_documents(name: str, config: str | None) -> Iterator[Document]:

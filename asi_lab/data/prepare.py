@@ -24,10 +24,13 @@ from asi_lab.settings import Data
 Say = Callable[[str], None]
 
 
-def prepare(data: Data, directory: Path, say: Say = lambda message: None) -> Manifest:
+def prepare(
+    data: Data, directory: Path, say: Say = lambda message: None, warn: Say = lambda message: None
+) -> Manifest:
     """Make `directory` from the settings, or reuse it where it was made from the same ones.
 
-    The directory appears under its name only when it is whole. `say` is told what happens.
+    The directory appears under its name only when it is whole. `say` is told what happens, `warn` what
+    is wrong with the text, but no reason to refuse it.
     Raises `DataError` where it was made from other settings or is damaged, where the text is
     missing or too short, and where the disk is full.
     """
@@ -36,7 +39,7 @@ def prepare(data: Data, directory: Path, say: Say = lambda message: None) -> Man
         with disk.locked(directory.parent):  # two processes do not prepare the same data
             if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
                 return _reuse(data, directory, say)
-            return _make(data, directory, say)
+            return _make(data, directory, say, warn)
     except OSError as error:
         full = error.errno in disk.FULL
         fix = "Free some space, or lower data.max_tokens" if full else "Check the disk and its permissions"
@@ -63,7 +66,7 @@ def _reuse(data: Data, directory: Path, say: Say) -> Manifest:
     return manifest
 
 
-def _make(data: Data, directory: Path, say: Say) -> Manifest:
+def _make(data: Data, directory: Path, say: Say, warn: Say) -> Manifest:
     """Build next to `directory`, then rename."""
     from asi_lab.data.build import build  # takes longer to import than a look at what is there
 
@@ -71,7 +74,7 @@ def _make(data: Data, directory: Path, say: Say) -> Manifest:
     shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
     try:
         partial.mkdir()
-        manifest = build(data, partial, say)
+        manifest = build(data, partial, say, warn)
         partial.replace(directory)
         disk.sync(directory.parent)
     finally:
@@ -83,13 +86,13 @@ def _make(data: Data, directory: Path, say: Say) -> Manifest:
 def main(arguments: list[str]) -> int:
     """Prepare from the command line: a directory, and `settings.Data` as JSON.
 
-    Narrates on stderr. Returns the exit code of the error, 0 when all went well.
+    Narrates on stderr, warns on stdout. Returns the exit code of the error, 0 when all went well.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # this process does nothing else
     try:
         if len(arguments) != 2:
             raise UsageError("Usage: python -m asi_lab.data.prepare DIRECTORY SETTINGS_JSON")
-        prepare(_settings(arguments[1]), Path(arguments[0]), _narrate)
+        prepare(_settings(arguments[1]), Path(arguments[0]), _narrate, print)
     except LabError as error:
         _narrate(str(error))
         return error.exit_code

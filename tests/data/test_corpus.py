@@ -130,6 +130,43 @@ def test_file_names_that_are_not_utf8(tmp_path):
     assert [document.key for document in documents(f"text:{tmp_path}/*.txt")] == ["\ufffd.txt#0"]
 
 
+UMLAUTS = ("Ein Satz über Bücher und Wälder. " * 200 + "\n\n") * 10
+
+
+@pytest.mark.parametrize(
+    ("content", "first"),
+    [
+        (UMLAUTS.encode("latin1"), 9),
+        (UMLAUTS.encode("utf-16"), 0),
+        (UMLAUTS.encode("utf-16-le"), 1),
+        (bytes(range(128, 256)) * 100, 0),
+        (b"a\n" + b"\0" * 100_000, 2),
+    ],
+)
+def test_files_that_are_no_utf8_are_refused_with_the_place(tmp_path, content, first):
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.txt: expected UTF-8 text.*the first at byte {first}\. Convert"):
+        list(documents(f"text:{tmp_path}/*.txt"))
+
+
+@pytest.mark.parametrize(
+    ("content", "strange", "first"),
+    [
+        (UMLAUTS.encode() + b"caf\xe9\n", 1, 72_023),
+        (b"\xef\xbb\xbf" + UMLAUTS.encode() + b"x\0y\xff", 2, 72_024),
+        (UMLAUTS.replace("\n", "\r\n").encode(), 0, 0),
+    ],
+)
+def test_a_few_strange_bytes_are_told(tmp_path, content, strange, first):
+    (tmp_path / "a.txt").write_bytes(content)
+    told: list[str] = []
+    text = "".join(document.text for document in documents(f"text:{tmp_path}/*.txt", told.append))
+    assert text.count("\N{REPLACEMENT CHARACTER}") == strange
+    assert [f"{strange} of " in line and f"at byte {first:,};" in line for line in told] == [True] * bool(
+        strange
+    )
+
+
 def test_text_pattern_relative_to_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("hello")
