@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
 import platform
@@ -20,6 +19,7 @@ from rich.text import Text
 from asi_lab import sandbox
 from asi_lab.cli import models
 from asi_lab.cli.finding import Finding, Verdict
+from asi_lab.data.corpus import files_of
 from asi_lab.data.manifest import load_manifest
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab
@@ -160,8 +160,7 @@ def _data(lab: Lab) -> Finding:
             return Finding("data", "ok", f"{made.source}, {made.train.tokens:,} training tokens")
     except LabError as error:
         return Finding("data", "fail", str(error), "see the message")
-    pattern = str(Path(source.removeprefix("text:")).expanduser())
-    if source.startswith("text:") and not glob.glob(pattern, recursive=True):  # noqa: PTH207  # may be absolute
+    if source.startswith("text:") and not files_of(source):
         return Finding("data", "fail", f"{source}: no file matches", "correct data.source in lab.toml")
     return Finding("data", "ok", f"{source}, built by the first search")
 

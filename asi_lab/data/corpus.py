@@ -60,7 +60,9 @@ def files_of(source: str) -> list[Path]:
     kind, _, rest = source.partition(":")
     matches: Iterable[Path] = ()
     if kind == "text":
-        matches = map(Path, glob.glob(str(Path(rest).expanduser()), recursive=True))  # noqa: PTH207  # absolute
+        given = Path(rest).expanduser()
+        # A file of that very name is meant, whatever signs of a pattern are in it.
+        matches = [given] if given.is_file() else map(Path, glob.glob(str(given), recursive=True))  # noqa: PTH207
     elif kind == "hf" and Path(name := parse_hub_source(source)[0]).is_absolute():
         matches = Path(name).rglob("*")
     return sorted(path for path in matches if path.is_file())
@@ -159,10 +161,11 @@ class _Counted:
     def check(self, path: Path) -> None:
         """Raises `DataError` where more of what was read is no text than slips of the pen explain."""
         if self.strange > max(FEW_STRANGE, MOST_STRANGE * self.bytes):
+            found = f"{self.strange:,} of the first {self.bytes:,} bytes that are none"
             raise DataError(
-                f"{path}: expected UTF-8 text without zeros; found {self.strange:,} of the "
-                f"first {self.bytes:,} bytes that are none, the first at byte {_first_strange(path):,}. Convert it: "
-                f"iconv -f latin1 -t utf-8 {shlex.quote(str(path))}, or leave it out."
+                f"{path}: expected UTF-8 text without zeros; found {found}, the first at byte "
+                f"{_first_strange(path):,}. Convert it: iconv -f latin1 -t utf-8 {shlex.quote(str(path))}, "
+                "or leave it out."
             )
 
 

@@ -173,6 +173,13 @@ def test_text_pattern_relative_to_the_working_folder(tmp_path, monkeypatch):
     assert list(documents("text:*.txt")) == [Document("a.txt#0", "hello")]
 
 
+@pytest.mark.parametrize("name", ["a [1-2].txt", "*?.txt", "{a,b}.txt", "a::b.txt", "~.txt", "a\nb.txt"])
+def test_a_file_of_the_very_name_is_no_pattern(tmp_path, name):
+    for file in (name, "a 1.txt", "other.txt"):
+        (tmp_path / file).write_text(file)
+    assert [document.text for document in documents(f"text:{tmp_path}/{name}")] == [name]
+
+
 def test_text_pattern_without_files(tmp_path):
     with pytest.raises(DataError, match="matches no file"):
         documents(f"text:{tmp_path}/*.txt")
