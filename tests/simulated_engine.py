@@ -249,6 +249,8 @@ def main() -> int:
     hours = float(sys.argv[4]) if len(sys.argv) > 4 else None
     try:
         return Engine(lab, Silent(), SimulatedExecutor(delay)).search(experiments, hours)
+    except KeyboardInterrupt:  # as the program itself has it, where the engine listens no longer
+        return 130
     except LabError as error:
         print(error, file=sys.stderr)
         return error.exit_code

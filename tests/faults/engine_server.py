@@ -4,8 +4,8 @@
 
 A line is `{"lab": PATH, "experiments": N}` with any of these:
 
-    "kill": K             SIGKILL at boundary K, counted from 1: the odd ones lie right before a durable
-                          change (of the store or of the repository), the even ones right behind it
+    "kill": K             SIGKILL at boundary K, counted from 1: right before or right behind a durable
+                          change of the store or of the repository
     "stop": K             SIGSTOP at boundary K, and SIGCONT "stopped" seconds later
     "signals": [[T, N], ...]   signal number N after T seconds
     "clock": [T, ...]     what the wall clock says: it runs on by a second at each look, and after every
