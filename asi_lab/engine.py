@@ -220,7 +220,9 @@ class Engine:
             self.view.say(f"Preparing data: {self.settings.data.source}, {self.settings.data.tokenizer}")
         warned = run_helper("asi_lab.data.prepare", [str(self.lab.data), data], control)
         repaired = run_helper("asi_lab.evaluate.tasks", tasks, control)
-        return [("warning", line, {}) for line in warned] + [("repair", line, {}) for line in repaired]
+        news: list[NewEvent] = [("warning", line, {}) for line in warned]
+        news += [("repair", line, {}) for line in repaired]
+        return news
 
     def _check_rules(self) -> None:
         """Raises `UsageError` where the lab was begun under other rules."""

@@ -48,7 +48,7 @@ def for_whoever_is_there(console: Console, tell: Callable[[str], None] = lambda 
         if not streams.is_of_output(error):
             raise
         streams.mute(console.file)
-        tell(error.strerror)
+        tell(str(error.strerror))
 
 
 class ConsoleView:
