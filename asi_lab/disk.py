@@ -32,9 +32,9 @@ def write(path: Path, content: bytes, mode: int = 0o666) -> None:
     sync(path.parent)
 
 
-def read_plain(path: Path, most: int = 1 << 24) -> bytes:
-    """The bytes of a file that may be a stranger's, at most so many. Raises OSError, also where it is a link,
-    which may lead anywhere, no plain file, or larger."""
+def read_plain(path: Path, most: int = 1 << 24) -> str:
+    """The text of a file that may be a stranger's, at most so many bytes. Raises UnicodeDecodeError, and
+    OSError also where it is a link, which may lead anywhere, no plain file, or larger."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
@@ -42,7 +42,7 @@ def read_plain(path: Path, most: int = 1 << 24) -> bytes:
             raise OSError(errno.EINVAL, "not a plain file", str(path))
         if found.st_size > most:
             raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
-        return file.read(most)
+        return file.read(most).decode("utf-8").replace("\r\n", "\n")
 
 
 def sync(path: Path) -> None:

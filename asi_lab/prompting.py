@@ -183,7 +183,7 @@ def _read(file: str, override: Path | None) -> tuple[str, str]:
     if path is None or not os.path.lexists(path):
         return (resources.files("asi_lab.prompts") / file).read_text(encoding="utf-8"), file
     try:
-        return disk.read_plain(path).decode("utf-8").replace("\r\n", "\n"), str(path)
+        return disk.read_plain(path), str(path)
     except OSError as error:
         raise ConfigError(f"{path}: expected a readable file; found {error}.") from None
     except UnicodeDecodeError as error:

@@ -196,7 +196,7 @@ class Repository:
                     (ours / part).symlink_to(self.folder / part)
                 yield ours
         except OSError as error:
-            raise LineageError(disk.explain(error, Path("the folder for temporary files"))) from None
+            raise LineageError(disk.explain(error, scratch.PLACE)) from None
 
     def _command(
         self, directory: Path, args: Sequence[str], work_tree: bool

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from asi_lab import disk
 
+PLACE = Path("the folder for temporary files")
+"""What messages call it: where there is none, it has no path."""
+
 
 @contextmanager
 def held(prefix: str) -> Iterator[Path]:

@@ -124,13 +124,11 @@ def _load_offline(name: str, tasks_dir: Path) -> list[Task]:
             f"expected {file} for {name!r} in evaluate.tasks, found no file; "
             f"the offline tasks are {', '.join(TASK_NAMES)}, made by python -m asi_lab.evaluate.tasks"
         )
-    try:
+    with _explained(name):
         rows = [msgspec.json.decode(line) for line in file.read_bytes().splitlines()]
-        samples = datasets.Dataset.from_list(rows)
-    except (msgspec.DecodeError, TypeError, ValueError) as error:
-        raise DataError(f"expected a sample on each line of {file}, found: {error}") from error
-    task = task_of(name) | {"custom_dataset": lambda **_: datasets.DatasetDict(test=samples)}
-    return list(TaskManager(include_defaults=False).load([task])["tasks"].values())
+        samples = datasets.DatasetDict(test=datasets.Dataset.from_list(rows))
+        task = task_of(name) | {"custom_dataset": lambda **_: samples}
+        return list(TaskManager(include_defaults=False).load([task])["tasks"].values())
 
 
 def _load(manager: TaskManager, name: str, folder: Path) -> list[Task]:
@@ -138,9 +136,15 @@ def _load(manager: TaskManager, name: str, folder: Path) -> list[Task]:
         near = difflib.get_close_matches(name, manager.all_tasks)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise DataError(f"expected a task that lm-eval knows in evaluate.tasks, found {name!r}{hint}")
+    with _explained(name), contextlib.chdir(folder):
+        return list(manager.load([name])["tasks"].values())
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Whatever keeps a task from loading becomes a `DataError` that says so."""
     try:
-        with contextlib.chdir(folder):
-            return list(manager.load([name])["tasks"].values())
+        yield
     except Exception as error:  # whatever a task's YAML or code, its data set or the network can raise
         raise DataError(
             f"expected task {name!r} to load, found {type(error).__name__}: {error}; "

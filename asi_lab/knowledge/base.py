@@ -71,9 +71,11 @@ def _packaged() -> dict[str, Entry]:
 
 
 def _own(folder: Path) -> Iterator[Entry]:
+    if folder.is_symlink():
+        raise KnowledgeError(f"{folder}: expected a folder of entries; found a link. Copy the folder there.")
     for file in sorted(folder.glob("*.md")) if folder.is_dir() else ():
         try:
-            text = disk.read_plain(file).decode("utf-8").replace("\r\n", "\n")
+            text = disk.read_plain(file)
         except (OSError, UnicodeDecodeError) as error:
             raise KnowledgeError(f"{file}: expected an entry of the cognition base; found {error}.") from None
         yield parse(text, str(file))

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,7 +187,7 @@ def _try(level: Level) -> str:
     try:
         return _tried(level)
     except OSError as error:
-        place = error.filename or tempfile.gettempdir()
+        place = error.filename or scratch.PLACE
         return f"it cannot be tried in {place}: {error}; set TMPDIR to a folder with room and a short path"
 
 

@@ -159,6 +159,20 @@ def test_the_same_insight_twice_and_circles_are_found():
     assert "supersedes itself, by way of others" in messages
 
 
+def test_links_in_place_of_own_entries_and_of_their_folder_are_refused(tmp_path):
+    lab, elsewhere = tmp_path / "lab", tmp_path / "elsewhere"
+    for folder in (lab, elsewhere):
+        folder.mkdir()
+    (lab / FOLDER).symlink_to(elsewhere)
+    with pytest.raises(KnowledgeError, match="expected a folder of entries; found a link"):
+        load(lab)
+    (lab / FOLDER).unlink()
+    (lab / FOLDER).mkdir()
+    (lab / FOLDER / "own.md").symlink_to(elsewhere)
+    with pytest.raises(KnowledgeError, match=r"own\.md: expected an entry of the cognition base; found"):
+        load(lab)
+
+
 def test_a_labs_own_entries_stand_above_the_packaged_ones(tmp_path):
     own = tmp_path / FOLDER
     own.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -75,6 +76,14 @@ def test_a_place_where_nothing_can_be_tried_is_told(folder, monkeypatch, name):
         place.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(place))
     assert re.search("it cannot be tried in .*set TMPDIR", ladder._try(LAST))
+
+
+def test_no_folder_for_temporary_files_at_all_is_told(monkeypatch):
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    assert "the folder for temporary files" in ladder._try(LAST)
 
 
 def test_folders_of_probes_that_were_killed_go_with_the_next_one(folder, monkeypatch):
