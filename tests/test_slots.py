@@ -58,6 +58,11 @@ class Trio(simulated_engine.SimulatedTrio):
         with self.executor.lock:
             self.executor.running.add(self.label)
             self.executor.together.append(frozenset(self.executor.running))
+        deadline = time.monotonic() + 60
+        while (awaited := self.executor.after.get(self.label)) and time.monotonic() < deadline:
+            if awaited in self.executor.ended:
+                break
+            time.sleep(0.01)
 
     def finish(self, directory: Path) -> None:
         with self.executor.lock:
@@ -66,11 +71,12 @@ class Trio(simulated_engine.SimulatedTrio):
 
 
 class Executor(simulated_engine.SimulatedExecutor):
-    """Notes which trials ran at the same time, and which ended when."""
+    """Notes which trials ran at the same time, and which ended when. A trial named in `after` stays at work
+    until the other one has ended."""
 
-    def __init__(self, delay_of: Callable[[str], float]) -> None:
+    def __init__(self, delay_of: Callable[[str], float], after: Mapping[str, str] | None = None) -> None:
         super().__init__(0.0)
-        self.delay_of, self.lock = delay_of, threading.Lock()
+        self.delay_of, self.lock, self.after = delay_of, threading.Lock(), after or {}
         self.running: set[str] = set()
         self.together: list[frozenset[str]] = []
         self.ended: list[str] = []
@@ -96,8 +102,10 @@ def make(folder: Path, slots: int = 2, more: str = "") -> Lab:
     return simulated_engine.make_lab(folder, SETTINGS.format(slots=slots) + more, seed=3)
 
 
-def search(lab: Lab, delay_of: Callable[[str], float], experiments: int = EXPERIMENTS, view=None) -> Executor:
-    executor = Executor(delay_of)
+def search(
+    lab: Lab, delay_of: Callable[[str], float], experiments: int = EXPERIMENTS, view=None, after=None
+) -> Executor:
+    executor = Executor(delay_of, after)
     Engine(lab, view or View(), executor).search(experiments, None)
     return executor
 
@@ -123,7 +131,7 @@ def odd_are_slow(label: str) -> float:
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory) -> tuple[Lab, Executor]:
     lab = make(tmp_path_factory.mktemp("searched"))
-    return lab, search(lab, even_are_slow)
+    return lab, search(lab, even_are_slow, after={"0002": "0003"})
 
 
 def test_trials_overlap_but_never_more_than_there_are_slots(searched):
