@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from asi_lab.errors import KnowledgeError
+from asi_lab.llm.network import options
 from asi_lab.llm.wire import Line, bare
 from asi_lab.text import plain
 
@@ -26,6 +27,7 @@ def fetch(address: str) -> bytes:
     Raises:
         KnowledgeError: it cannot be had, is too long or takes too long, or the server sends us to a private
             address while `address` is none itself.
+        ConfigError: the environment names a proxy or certificates that cannot be used.
     """
     import httpx
 
@@ -35,7 +37,7 @@ def fetch(address: str) -> bytes:
     cutting.start()
     is_private = _leads_to_private(address)
     try:
-        with httpx.Client(event_hooks=line.hooks, timeout=SECONDS) as client:
+        with httpx.Client(event_hooks=line.hooks, timeout=SECONDS, **options(address)) as client:
             place = address
             for _ in range(MOST_REDIRECTS + 1):
                 with client.stream("GET", place) as answer:

@@ -8,10 +8,12 @@ from asi_lab.llm.model import (
     Model,
     ModelError,
     NoTools,
+    NotReady,
     Reply,
     Tool,
     ToolCall,
     TooLong,
+    Unreachable,
     Usage,
 )
 
@@ -23,9 +25,11 @@ __all__ = [
     "Model",
     "ModelError",
     "NoTools",
+    "NotReady",
     "Reply",
     "TooLong",
     "Tool",
     "ToolCall",
+    "Unreachable",
     "Usage",
 ]

@@ -77,6 +77,18 @@ class Busy(ModelError):
         self.after = after
 
 
+NOT_READY = frozenset({502, 503, 504})
+"""Statuses of a server that is not ready, said by itself or by what stands before it."""
+
+
+class NotReady(Busy):
+    """The server is there but not ready: it loads its model, or has no room for now."""
+
+
+class Unreachable(Busy):
+    """Nothing answers at the server's address."""
+
+
 class NoTools(ModelError):
     """The model cannot call tools. The same call without tools may succeed."""
 

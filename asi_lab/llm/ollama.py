@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import threading
@@ -13,7 +14,20 @@ from urllib.parse import urlsplit
 import msgspec
 
 from asi_lab.errors import ConfigError
-from asi_lab.llm.model import Busy, Call, Message, ModelError, NoTools, Reply, ToolCall, Usage
+from asi_lab.llm import network
+from asi_lab.llm.model import (
+    NOT_READY,
+    Busy,
+    Call,
+    Message,
+    ModelError,
+    NoTools,
+    NotReady,
+    Reply,
+    ToolCall,
+    Unreachable,
+    Usage,
+)
 from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, of_one_length, said
 from asi_lab.text import plain
 from asi_lab.trust import KeyHost
@@ -70,7 +84,8 @@ class Ollama:
         """Answer a conversation. A prompt longer than `context` is cut off by the server without a word.
 
         Raises:
-            Busy: no connection, the server is busy, silent or at fault, or the answer is empty or garbled.
+            Busy: the server is busy, silent or at fault, or the answer is empty or garbled; `Unreachable`
+                without a connection, `NotReady` where the server is.
             NoTools: the model cannot call tools.
             ModelError: the model is not pulled, or the server refuses the request.
             Cancelled: `call.cancelled` was set meanwhile.
@@ -197,11 +212,20 @@ def embed(host: str | None, model: str, texts: Sequence[str]) -> list[list[float
 
 def _client(host: str, timeout: float, line: Line) -> Any:
     import httpx
-    from ollama import Client
 
     key_host(host).check()
     patience = httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
-    return Client(host=host, timeout=patience, event_hooks=line.hooks)
+    return _official().Client(
+        host=host, timeout=patience, event_hooks=line.hooks, **network.options(_url(host))
+    )
+
+
+@functools.cache
+def _official() -> Any:
+    """The official package, which makes a client of its own while it is imported."""
+    with network.unread():
+        import ollama
+    return ollama
 
 
 def key_host(host: str | None) -> KeyHost:
@@ -220,12 +244,9 @@ def _url(address: str) -> str:
 
 def _address(host: str | None) -> str:
     address = host or os.environ.get("OLLAMA_HOST", "").strip() or DEFAULT_HOST
-    parts = urlsplit(address if "://" in address else f"http://{address}")
-    try:
-        fits = parts.scheme in {"http", "https"} and (parts.port is None or parts.port > 0)
-    except ValueError:
-        fits = False
-    if not fits:
+    scheme, _, rest = address.rpartition("://")
+    host_first = f"127.0.0.1{rest}" if rest.startswith((":", "/")) else rest
+    if network.split(f"{scheme or 'http'}://{host_first}") is None:
         raise _wrong_address(address)
     return address
 
@@ -260,13 +281,12 @@ def _turn(message: Message) -> dict[str, Any]:
 def _explain(error: Exception, line: Line, host: str, model: str, call: Call) -> Exception:
     """The error of the official client as one of ours; an error that is not about the server unchanged."""
     import httpx
-    from ollama import ResponseError
 
     server = _server(host)
-    if isinstance(error, ResponseError):
+    if isinstance(error, _official().ResponseError):
         return _refusal(error, line, server, model, call)
     if isinstance(error, ConnectionError | httpx.ConnectError | httpx.ConnectTimeout):
-        return Busy(f"{server} cannot be reached; is it running? Start it with `ollama serve`.")
+        return Unreachable(f"{server} cannot be reached; is it running? Start it with `ollama serve`.")
     if isinstance(error, httpx.TimeoutException):
         return Busy(f"{server} was silent for {call.timeout:g} s")
     if isinstance(error, httpx.HTTPError | OSError):
@@ -288,6 +308,8 @@ def _refusal(error: Any, line: Line, server: str, model: str, call: Call) -> Mod
         return ModelError(f"{server} has no model {model}: {words}. Get it with `ollama pull {model}`.")
     if status in {401, 403}:
         return ModelError(f"{server} refuses access ({status}): {words}. Sign in with `ollama signin`.")
+    if status in NOT_READY:
+        return NotReady(f"{server} is not ready ({status}): {words}", line.after)
     if status in {-1, 408, 425, 429} or status >= 500:  # -1: the fault came in the middle of the answer
         number = "" if status < 0 else f" ({status})"
         return Busy(f"{server} is busy or at fault{number}: {words}", line.after)

@@ -11,21 +11,24 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
 from asi_lab.errors import ConfigError
+from asi_lab.llm import network
 from asi_lab.llm.model import (
+    NOT_READY,
     RAW,
     Busy,
     Call,
     Message,
     ModelError,
     NoTools,
+    NotReady,
     Reply,
     ToolCall,
     TooLong,
+    Unreachable,
     Usage,
 )
 from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, of_one_length, said
@@ -84,8 +87,8 @@ class OpenAI:
         """Answer a conversation. Where the server takes no schema or temperature, the answer has neither.
 
         Raises:
-            Busy: no connection, too many requests, the server is silent or at fault, or the answer is empty
-                or garbled.
+            Busy: too many requests, the server is silent or at fault, or the answer is empty or garbled;
+                `Unreachable` without a connection, `NotReady` where the server is.
             NoTools: the model cannot call tools.
             TooLong: the conversation is longer than the model's context.
             ModelError: the key or the request is refused, the model is missing, or the account is empty.
@@ -193,7 +196,7 @@ class OpenAI:
             return Busy(f"{server} was silent for {call.timeout:g} s")
         if isinstance(error, openai.APIConnectionError):
             if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
-                return Busy(f"{server} cannot be reached; check that it runs, and the network")
+                return Unreachable(f"{server} cannot be reached; check that it runs, and the network")
             return Busy(f"the connection to {server} broke ({type(error.__cause__).__name__})")
         if isinstance(error, openai.APIError):  # the fault came in the middle of the answer
             return self._refusal(error, 500, line, call)
@@ -217,6 +220,8 @@ class OpenAI:
             return TooLong(f"the conversation is too long for {self.name}: {words}")
         if call.tools and _is_about(error, _NO_TOOLS):
             return NoTools(f"{self.name} cannot call tools: {words}")
+        if status in NOT_READY:
+            return NotReady(f"{server} is not ready ({status}): {words}", line.after)
         if status >= 500:
             return Busy(f"{server} is at fault ({status}): {words}", line.after)
         if status == 404:
@@ -284,17 +289,12 @@ def _client(base_url: str, key: str, timeout: float, line: Line) -> Any:
         base_url=base_url,
         max_retries=0,
         timeout=openai.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS)),
-        http_client=openai.DefaultHttpxClient(event_hooks=line.hooks),
+        http_client=openai.DefaultHttpxClient(event_hooks=line.hooks, **network.options(base_url)),
     )
 
 
 def _checked_url(address: str) -> str:
-    parts = urlsplit(address)
-    try:
-        fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fits = False
-    if not fits:
+    if network.split(address) is None:
         raise ConfigError(
             "an OpenAI-compatible server should be an address such as http://127.0.0.1:8000/v1; "
             f"found {bare(address)!r}. Set agents.openai_base_url or OPENAI_BASE_URL."

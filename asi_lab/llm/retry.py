@@ -6,7 +6,17 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 
-from asi_lab.llm.model import Busy, Call, Cancelled, Message, Model, ModelError, Reply
+from asi_lab.llm.model import (
+    Busy,
+    Call,
+    Cancelled,
+    Message,
+    Model,
+    ModelError,
+    NotReady,
+    Reply,
+    Unreachable,
+)
 
 BASE_SECONDS = 1.0
 CAP_SECONDS = 60.0
@@ -18,6 +28,8 @@ class Patient:
     """A model that is asked again while it is busy.
 
     The waits grow exponentially and are drawn at random, so that many callers do not come back all at once.
+    So many attempts are made. A server that is not ready, or was there and is not any more, is waited for
+    instead, as long as it might be silent: loading a large model takes minutes.
     `call.on_text` sees an answer that broke off, and then the next one from its start.
     """
 
@@ -39,6 +51,7 @@ class Patient:
             raise ValueError(f"attempts should be at least 1, not {attempts}")
         self.model, self.attempts = model, attempts
         self._told, self._sleep, self._rng = told, sleep, rng or random.Random()
+        self._has_answered = False
 
     @property
     def name(self) -> str:
@@ -49,21 +62,35 @@ class Patient:
         """Answer a conversation, after some waits where they help.
 
         Raises:
-            ModelError: trying again is no use, or was none `attempts` times. Never `Busy`.
+            ModelError: trying again is no use, or was none. Never `Busy`.
             Cancelled: `call.cancelled` was set, also during a wait.
         """
-        attempt = 1
+        waits, attempt, waited = 0, 1, 0.0
         while True:
             try:
-                return self.model.complete(messages, call)
+                reply = self.model.complete(messages, call)
             except Busy as busy:
                 fault, words = busy, str(busy).rstrip(".")
-            if attempt >= self.attempts:
-                times = "once" if attempt == 1 else f"{attempt} times"
-                raise ModelError(f"{words}. Tried {times}; start again when the server answers.")
-            seconds = self._wait(attempt, fault.after)
-            attempt += 1
-            self._told(f"{words}; trying again in {seconds:.1f} s (attempt {attempt} of {self.attempts})")
+            else:
+                self._has_answered = True
+                return reply
+            waits += 1
+            seconds = self._wait(waits, fault.after)
+            if isinstance(fault, NotReady) or (isinstance(fault, Unreachable) and self._has_answered):
+                if waited >= call.timeout:
+                    tried = f"Waited {call.timeout:g} s for it"
+                    raise ModelError(f"{words}. {tried}; start again when the server answers.")
+                left = call.timeout - waited
+                seconds = min(seconds, left)
+                waited += seconds
+                bound = f"for up to {left:.0f} s more"
+            elif attempt < self.attempts:
+                attempt += 1
+                bound = f"attempt {attempt} of {self.attempts}"
+            else:
+                tried = "Tried once" if attempt == 1 else f"Tried {attempt} times"
+                raise ModelError(f"{words}. {tried}; start again when the server answers.")
+            self._told(f"{words}; trying again in {seconds:.1f} s ({bound})")
             if self._sleep(call.cancelled, seconds):
                 raise Cancelled("the call was given up")
 

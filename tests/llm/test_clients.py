@@ -18,10 +18,12 @@ from asi_lab.llm import (
     Message,
     ModelError,
     NoTools,
+    NotReady,
     Reply,
     Tool,
     ToolCall,
     TooLong,
+    Unreachable,
     Usage,
 )
 from asi_lab.llm.ollama import Ollama, embed, installed
@@ -150,7 +152,16 @@ class TestContract:
             provider.model(server.address).complete(ASK, Call())
         assert busy.value.after == after
 
-    @pytest.mark.parametrize("status", [408, 500, 502, 503])
+    @pytest.mark.parametrize("status", [502, 503, 504])
+    def test_a_server_that_loads_is_not_ready(self, provider: Any, server: Any, status: int) -> None:
+        server.refuse(status, "Loading model", Retry_After="2")
+        with pytest.raises(NotReady) as fault:
+            provider.model(server.address).complete(ASK, Call())
+        where = provider.server(server.address)
+        assert str(fault.value) == f"{where} is not ready ({status}): Loading model"
+        assert fault.value.after == 2.0
+
+    @pytest.mark.parametrize("status", [408, 500, 507])
     def test_faults_of_the_server_are_busy(self, provider: Any, server: Any, status: int) -> None:
         server.refuse(status, "out of memory")
         with pytest.raises(Busy, match=rf"\({status}\): out of memory"):
@@ -191,7 +202,7 @@ class TestContract:
 
     def test_no_connection_is_busy(self, provider: Any) -> None:
         address = f"http://127.0.0.1:{closed_port()}"
-        with pytest.raises(Busy) as busy:
+        with pytest.raises(Unreachable) as busy:
             provider.model(address).complete(ASK, Call())
         advice = {
             "ollama": "is it running? Start it with `ollama serve`.",

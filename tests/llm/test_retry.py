@@ -5,7 +5,17 @@ import threading
 
 import pytest
 
-from asi_lab.llm import Busy, Call, Cancelled, Message, ModelError, NoTools, Reply
+from asi_lab.llm import (
+    Busy,
+    Call,
+    Cancelled,
+    Message,
+    ModelError,
+    NoTools,
+    NotReady,
+    Reply,
+    Unreachable,
+)
 from asi_lab.llm.retry import Patient
 from asi_lab.llm.scripted import Scripted
 
@@ -108,3 +118,42 @@ def test_cancelling_ends_a_wait_at_once() -> None:
     with pytest.raises(Cancelled):
         Patient(inner).complete(ASK, call)
     assert len(inner.requests) == 1
+
+
+def test_a_server_that_loads_is_waited_for_as_long_as_it_might_be_silent() -> None:
+    clock, told = Clock(), list[str]()
+    inner = Scripted([*(NotReady("loading") for _ in range(9)), Reply("yes")])
+    model = Patient(inner, attempts=2, told=told.append, sleep=clock, rng=Highest())
+    assert model.complete(ASK, Call(timeout=300.0)) == Reply("yes")
+    assert clock.waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert told[0] == "loading; trying again in 1.0 s (for up to 300 s more)"
+    assert told[-1] == "loading; trying again in 60.0 s (for up to 117 s more)"
+
+
+def test_a_server_that_loads_for_ever_is_given_up() -> None:
+    clock, inner = Clock(), Scripted([NotReady("loading", after=20.0) for _ in range(9)])
+    with pytest.raises(ModelError) as fault:
+        Patient(inner, sleep=clock).complete(ASK, Call(timeout=50.0))
+    assert str(fault.value) == "loading. Waited 50 s for it; start again when the server answers."
+    assert type(fault.value) is ModelError
+    assert clock.waits == [20.0, 20.0, 10.0]
+
+
+def test_a_server_that_was_never_there_is_not_waited_for() -> None:
+    clock, inner = Clock(), Scripted([Unreachable("gone") for _ in range(9)])
+    with pytest.raises(ModelError, match=r"^gone\. Tried 3 times; "):
+        Patient(inner, attempts=3, sleep=clock).complete(ASK, Call(timeout=1e9))
+
+
+def test_a_server_that_goes_away_is_waited_for() -> None:
+    clock = Clock()
+    inner = Scripted([Reply("one"), *(Unreachable("gone") for _ in range(9)), Reply("two")])
+    model = Patient(inner, attempts=2, sleep=clock, rng=Highest())
+    assert model.complete(ASK, Call()) == Reply("one")
+    assert model.complete(ASK, Call(timeout=300.0)) == Reply("two")
+    assert len(clock.waits) == 9
+
+
+def test_waiting_for_a_server_uses_up_no_attempts() -> None:
+    clock, inner = Clock(), Scripted([NotReady("loading"), Busy("full"), NotReady("loading"), Reply("yes")])
+    assert Patient(inner, attempts=2, sleep=clock).complete(ASK, Call()) == Reply("yes")
