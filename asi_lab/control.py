@@ -12,6 +12,7 @@ from types import FrameType
 import msgspec
 
 from asi_lab import commands, steering
+from asi_lab.clock import Clock
 from asi_lab.commands import Command
 from asi_lab.events import NewEvent
 from asi_lab.lab import Lab
@@ -61,7 +62,7 @@ class Control:
     def __init__(self, lab: Lab, say: Callable[[str], None], hours: float | None) -> None:
         self.lab, self.say = lab, say
         self.store: Store | None = None
-        self.deadline = None if hours is None else time.monotonic() + 3600 * hours
+        self._clock, self._seconds = Clock(), None if hours is None else 3600 * hours
         self.paused = self.stopping = self.stop_now = False
         self.signalled: int | None = None
         self.annotate: Callable[[int], object] = _not_yet
@@ -70,8 +71,9 @@ class Control:
 
     @property
     def until(self) -> float | None:
-        """When the search is to end, in seconds since the epoch; None where no hours were given."""
-        return None if self.deadline is None else time.time() + self.deadline - time.monotonic()
+        """When the search is to end, in seconds since the epoch, if it is not stopped meanwhile; None where
+        no hours were given."""
+        return None if self._seconds is None else time.time() + self._seconds - self._clock.now()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -117,6 +119,7 @@ class Control:
         Raises:
             StopNow: the running trial is to be cut off.
         """
+        self._clock.now()
         if self.store is not None:
             self._take_commands(self.store)
         if self.stop_now:
@@ -165,7 +168,7 @@ class Control:
         while self.paused and not self.stopping:
             time.sleep(0.2)
             tick()
-        return not (self.stopping or (self.deadline is not None and time.monotonic() >= self.deadline))
+        return not (self.stopping or (self._seconds is not None and self._clock.now() >= self._seconds))
 
 
 def _not_yet(candidate_id: int) -> None:

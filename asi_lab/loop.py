@@ -231,6 +231,7 @@ class Loop:
         """Train and evaluate in a trial; what an earlier, cut-off trial has earned is kept."""
         if candidate.state not in (S.CHECKED, S.PREFLIGHTED, S.TRAINING, S.TRAINED):
             return candidate
+        last = ""
         while self.trials.may_begin(candidate):
             limits, resumed = self._limits(candidate), candidate.state is S.TRAINED
             candidate, evidence = self.trials.candidate(candidate, self.baselines, limits, self._advance)
@@ -238,7 +239,9 @@ class Loop:
                 candidate = self._advance(candidate, S.CHECKED)
             elif evidence.failure is not S.INTERRUPTED:
                 return self._measured(candidate, evidence)
-        error = f"its trial was cut off {candidate.cuts} times"
+            else:
+                last = f"; at last {evidence.error.partition(chr(10))[0]}"
+        error = f"its trial was cut off {candidate.cuts} times{last}"
         before = candidate.evidence or Evidence()
         return self._end(candidate, msgspec.structs.replace(before, failure=S.INTERRUPTED, error=error))
 

@@ -20,7 +20,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 class Places(msgspec.Struct, frozen=True):
     """What each slot has. `gpus` are its entries of CUDA_VISIBLE_DEVICES, empty for all that there are;
-    `threads` as in `train.threads`; `crowded` says that there are more threads than cores."""
+    `threads` are those of each rank; `crowded` says that there are more threads than cores."""
 
     gpus: tuple[tuple[str, ...], ...]
     threads: int
@@ -87,7 +87,7 @@ def share_out(settings: Settings, gpus: Sequence[str], cores: int) -> Places:
         own, ranks = 0, max(1, train.ranks)
         count = wanted or max(1, cores // (ranks * (train.threads or cores)))
     if count == 1:
-        return Places(((),), train.threads)
+        return Places(((),), train.threads or max(1, cores // ranks))
     if settings.device == "cuda" and not gpus:
         raise ConfigError(
             f"search.slots: expected a GPU for each of {count} trials; found no list of GPUs. Name them in "

@@ -14,14 +14,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import psutil
 
+from asi_lab import cgroup
+
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def physical_cores() -> int:
-    """Physical cores this process may use, at least one."""
+    """Physical cores this process may use all the time, at least one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+    return int(max(1, min(allowed, psutil.cpu_count(logical=False) or allowed, cgroup.own().cores())))
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
@@ -36,12 +38,13 @@ def die_with_parent(number: int = signal.SIGKILL) -> None:
 
 def bound_to_me(argv: Sequence[str]) -> tuple[str, ...]:
     """The command line that runs `argv` so that it is killed when this process dies, from before its own
-    first instruction; `argv` itself where util-linux is missing. A parent that died before the kernel was
-    asked is found by comparing."""
+    first instruction, and before this process where the kernel wants memory; `argv` itself where util-linux
+    is missing. A parent that died before the kernel was asked is found by comparing."""
     setpriv = _setpriv()
     if setpriv is None:
         return tuple(argv)
-    mine = f'[ "$PPID" = {os.getpid()} ] && exec "$@"'
+    first = "echo 1000 >/proc/self/oom_score_adj"
+    mine = f'[ "$PPID" = {os.getpid()} ] || exit; {{ {first}; }} 2>/dev/null; exec "$@"'
     return (setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", mine, "sh", *argv)
 
 

@@ -25,8 +25,8 @@ def settings(slots: int, device: str = "auto", ranks: int = 1, threads: int = 0)
 
 def test_by_default_there_is_one_slot_and_nothing_is_assigned():
     assert from_preset("micro").search.slots == 1
-    assert share_out(settings(1), FOUR, 8) == Places(((),), 0)
-    assert share_out(settings(1, ranks=0), FOUR, 8) == Places(((),), 0)
+    assert share_out(settings(1), FOUR, 8) == Places(((),), 8)
+    assert share_out(settings(1, ranks=0), FOUR, 8) == Places(((),), 2)
     assert share_out(settings(1), FOUR, 8).words == ""
 
 
@@ -72,7 +72,7 @@ def test_a_lab_for_gpus_without_a_list_of_them_is_refused():
         (0, 1, 8, 1, False),
         (0, 2, 4, 2, False),
         (0, 3, 2, 3, False),
-        (0, 0, 1, 0, False),  # a trial takes all cores, so there is room for one
+        (0, 0, 1, 8, False),  # a trial takes all cores, so there is room for one
         (0, 16, 1, 16, False),
         (2, 0, 2, 4, False),
         (3, 0, 3, 2, False),
@@ -98,7 +98,7 @@ def test_settings_take_the_numbers_over():
     wanted = settings(0, device="cpu", threads=2)
     found = share_out(wanted, (), 8).settled(wanted)
     assert (found.search.slots, found.train.threads) == (4, 2)
-    assert share_out(settings(1), (), 8).settled(settings(1)) == settings(1)
+    assert share_out(settings(1), (), 8).settled(settings(1)) == settings(1, threads=8)
 
 
 @pytest.mark.parametrize(

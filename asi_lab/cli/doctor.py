@@ -9,14 +9,15 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.table import Table
 from rich.text import Text
 
-from asi_lab import sandbox
+from asi_lab import cgroup, sandbox
 from asi_lab.cli import models
 from asi_lab.cli.finding import Finding, Verdict
 from asi_lab.data.corpus import files_of
@@ -39,17 +40,28 @@ print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "gpu
 
 def examine(lab: Lab) -> list[Finding]:
     """Run every check. The lab need not exist."""
-    return [
-        Finding("python", "ok", f"{platform.python_version()} at {sys.executable}"),
-        *_torch(),
-        _git(),
-        _disk(lab.path),
-        _sandbox(lab),
-        _annoy(),
-        *models.examine(lab),
-        _lab(lab),
-        _data(lab),
-    ]
+    checks: dict[str, Callable[[], Sequence[Finding]]] = {
+        "python": lambda: [Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")],
+        "torch": _torch,
+        "git": lambda: [_git()],
+        "machine": lambda: [_machine(lab)],
+        "disk": lambda: [_disk(lab.path)],
+        "sandbox": lambda: [_sandbox(lab)],
+        "annoy": lambda: [_annoy()],
+        "models": lambda: models.examine(lab),
+        "lab": lambda: [_lab(lab)],
+        "data": lambda: [_data(lab)],
+    }
+    return [finding for name, check in checks.items() for finding in _findings(name, check)]
+
+
+def _findings(name: str, check: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
+    """What a check finds. One that breaks takes no other with it."""
+    try:
+        return check()
+    except Exception as error:
+        detail = f"could not be examined: {type(error).__name__}: {error}"
+        return [Finding(name, "fail", detail, "report this, with the output of asi-lab doctor")]
 
 
 def is_fit(findings: Sequence[Finding]) -> bool:
@@ -91,6 +103,22 @@ def _git() -> Finding:
     if status == 0:
         return Finding("git", "ok", out.strip())
     return Finding("git", "fail", "not found: the lineage is a git repository", "apt install git")
+
+
+def _machine(lab: Lab) -> Finding:
+    """The processors and the memory that this machine, or the container around us, lets us use."""
+    groups, settings = cgroup.own(), None
+    with contextlib.suppress(LabError):  # what is wrong with lab.toml is told by the check `lab`
+        settings = lab.settings()
+    memory = min(psutil.virtual_memory().total, groups.memory_bytes()) / 2**30
+    quota = groups.cores()
+    limited = f", of which a control group allows {quota:g}" if quota < (os.cpu_count() or 1) else ""
+    detail = f"{os.cpu_count()} processors{limited}; {memory:.1f} GB of memory"
+    wanted = settings.limits.memory_gb if settings else 0.0
+    if memory >= wanted:
+        return Finding("machine", "ok", detail)
+    words = f"{detail}, while limits.memory_gb allows a trial {wanted:g}"
+    return Finding("machine", "warn", words, f"allow more, or set limits.memory_gb below {memory:.1f}")
 
 
 def _disk(path: Path) -> Finding:

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from asi_lab import protocol
+from asi_lab.clock import Clock
 from asi_lab.engineer import resume
-from asi_lab.engineer.clock import Clock
 from asi_lab.engineer.executor import Source, Trio
 from asi_lab.engineer.gate import Forged, Gate, Place, ServerGate
 from asi_lab.engineer.monitor import Ended, Expectations, Monitor

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from asi_lab import protocol
-from asi_lab.engineer.clock import Clock
+from asi_lab import cgroup, protocol
+from asi_lab.clock import Clock
 from asi_lab.engineer.executor import Health, Trio
 from asi_lab.engineer.monitor import Ended, Expectations
 from asi_lab.errors import TrialError
@@ -37,7 +39,8 @@ class Supervisor:
         self.trio, self.limits, self.expected, self.clock = trio, limits, expected, clock
         self._last_word = self._next_look = 0.0
         self._death: float | None = None
-        self._killed_by_kernel = _kernel_kills()
+        self._groups = cgroup.own()
+        self._kills = _kernel_kills(self._groups)
         self._resident = 0.0
 
     def hear(self) -> None:
@@ -94,37 +97,53 @@ class Supervisor:
         if now - self._death < GRACE_SECONDS and not health.said_all:
             return
         unusable = {"trial": protocol.TRIAL_UNUSABLE, "server": protocol.SERVER_UNUSABLE}
+        by_kernel = _kernel_kills(self._groups) > self._kills
         if health.scorer_exit and health.scorer_exit not in unusable.values():
-            self._scorer_died(health.scorer_exit)
+            self._scorer_died(health.scorer_exit, by_kernel)
         if health.scorer_exit == unusable[health.at_work] and (health.exit is None or health.exit >= 0):
             raise Ended(S.FORGED, f"the {health.at_work} cannot be scored: {self.trio.said('scorer')}")
         if health.exit is not None:
-            state = self._state_of_exit(health.exit)
+            state, ended = self._meaning(health.exit, by_kernel)
             if not ready and health.at_work == "trial" and state is S.BROKEN:
                 raise TrialError(
-                    f"A trial process could not be started: it {_words(health.exit)}\n"
+                    f"A trial process could not be started: it {ended}\n"
                     f"{self.trio.said('trial')}\nThe candidate was not judged. Find out what is wrong with: "
                     "asi-lab doctor"
                 )
             said = self.trio.said(health.at_work) if quoted else "what it printed is in its log"
-            raise Ended(state, f"the {health.at_work} {_words(health.exit)}\n{said}".strip())
+            raise Ended(state, f"the {health.at_work} {ended}\n{said}".strip())
 
-    def _scorer_died(self, code: int) -> None:
+    def _scorer_died(self, code: int, by_kernel: bool) -> None:
         """Killed from outside it takes the trial with it; what else ends it is our fault."""
         if code in (-signal.SIGKILL, -signal.SIGTERM):
-            raise Ended(S.INTERRUPTED, f"the scoring process {_words(code)}")
+            words = f"was ended by the kernel {self._want}" if by_kernel else _words(code)
+            raise Ended(S.INTERRUPTED, f"the scoring process {words}")
         raise TrialError(
             f"The scoring process {_words(code)}. The candidate was not judged and will be scored again when "
             f"the search is started again.\n{self.trio.said('scorer')}"
         )
 
-    def _state_of_exit(self, code: int) -> CandidateState:
-        """SIGKILL comes from the kernel, for want of memory, or from somebody else. Where the kernel took a
-        trial that held little, others had filled the memory."""
-        if code == -signal.SIGKILL:
-            greedy = self._resident > GREEDY * self.limits.memory_gb
-            return S.OUT_OF_MEMORY if greedy and _kernel_kills() > self._killed_by_kernel else S.INTERRUPTED
-        return S.INTERRUPTED if code == -signal.SIGTERM else S.BROKEN
+    def _meaning(self, code: int, by_kernel: bool) -> tuple[CandidateState, str]:
+        """What an exit status means, as a state and in words. SIGKILL comes from the kernel, for want of
+        memory, or from somebody else. Where the kernel took a trial that held little, others had filled the
+        memory."""
+        if code == -signal.SIGKILL and by_kernel:
+            room = min(self.limits.memory_gb, self._groups.memory_bytes() / 2**30)
+            state = S.OUT_OF_MEMORY if self._resident > GREEDY * room else S.INTERRUPTED
+            return (
+                state,
+                f"was ended by the kernel {self._want}: it held {self._resident:.1f} GB when last seen",
+            )
+        if code in (-signal.SIGKILL, -signal.SIGTERM):
+            return S.INTERRUPTED, _words(code)
+        return S.BROKEN, _words(code)
+
+    @property
+    def _want(self) -> str:
+        """Why the kernel ends processes, with the limit that is reached."""
+        most = self._groups.memory_bytes() / 2**30
+        whose = f"of the {most:.1f} GB of this control group" if math.isfinite(most) else "on this machine"
+        return f"for want of memory {whose}"
 
 
 def blame_a_full_disk(directory: Path, end: Ended, written: Callable[[], float]) -> None:
@@ -143,13 +162,14 @@ def blame_a_full_disk(directory: Path, end: Ended, written: Callable[[], float])
         )
 
 
-def _kernel_kills() -> int:
-    """How many processes the kernel has ended for want of memory since the machine started."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+def _kernel_kills(groups: cgroup.Groups) -> int:
+    """How many processes the kernel has ended for want of memory, in this control group or anywhere, since
+    the machine started. A container may be told of its own alone."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1]) + groups.kills()
+    return groups.kills()
 
 
 def _words(code: int) -> str:

@@ -13,7 +13,20 @@ import pytest
 from asi_lab import sandbox
 from asi_lab.cli import doctor
 
-NAMES = ["python", "torch", "gpu", "git", "disk", "sandbox", "annoy", "ollama", "openai", "lab", "data"]
+NAMES = [
+    "python",
+    "torch",
+    "gpu",
+    "git",
+    "machine",
+    "disk",
+    "sandbox",
+    "annoy",
+    "ollama",
+    "openai",
+    "lab",
+    "data",
+]
 SECRET = "sk-secret-0123456789"
 
 

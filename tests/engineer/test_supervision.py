@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from asi_lab import protocol
-from asi_lab.engineer import clock, resume, supervisor
+from asi_lab import cgroup, clock, protocol
+from asi_lab.engineer import resume, supervisor
 from asi_lab.engineer.executor import Health, Source, Worker
 from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.run import DRAWN, WORDS_FILE, Watch, run
@@ -37,6 +38,7 @@ from tests.simulated_engine import weights
 S = CandidateState
 HEALTHY = Health("trial", None, None)
 PARAMS = 1234
+BEFORE = len(protocol.PREFLIGHT_CHECKS)
 
 
 class Trio:
@@ -131,8 +133,8 @@ def test_a_whole_trial(supervise, tmp_path):
     evidence = supervise(WHOLE)
     assert evidence.failure is None, evidence.error
     assert evidence.evaluation == SCORED[1].evaluation
-    assert evidence.checks[:15] == CHECKS[1].checks
-    assert [check.name for check in evidence.checks[15:]] == [check.name for check in AGAIN[1].checks]
+    assert evidence.checks[:BEFORE] == CHECKS[1].checks
+    assert [check.name for check in evidence.checks[BEFORE:]] == [check.name for check in AGAIN[1].checks]
     assert [held_out.step for held_out in evidence.held_out] == [*scripts.MARKS]
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == weights(b"weights", PARAMS)
     assert (evidence.training.steps, evidence.training.tokens) == (6, 126)
@@ -329,23 +331,62 @@ def test_a_process_that_was_killed_from_outside_is_interrupted(supervise, script
         evidence = supervise(script, health)
         assert evidence.failure is S.INTERRUPTED
         assert signal.Signals(-code).name in evidence.error
-        assert evidence.checks[:15] == CHECKS[1].checks
+        assert evidence.checks[:BEFORE] == CHECKS[1].checks
 
 
 @pytest.mark.parametrize(
-    ("kills", "resident", "state"),
-    [(1, 3.9, S.OUT_OF_MEMORY), (1, 0.1, S.INTERRUPTED), (0, 3.9, S.INTERRUPTED)],
-    ids=["it was greedy", "others were greedy", "not the kernel"],
+    ("kills", "resident", "group", "state", "words"),
+    [
+        (
+            1,
+            3.9,
+            math.inf,
+            S.OUT_OF_MEMORY,
+            "the trial was ended by the kernel for want of memory on this machine: ",
+        ),
+        (
+            1,
+            0.1,
+            math.inf,
+            S.INTERRUPTED,
+            "for want of memory on this machine: it held 0.1 GB when last seen",
+        ),
+        (0, 3.9, math.inf, S.INTERRUPTED, "the trial was ended by signal SIGKILL"),
+        (
+            1,
+            0.9,
+            1.0,
+            S.OUT_OF_MEMORY,
+            "for want of memory of the 1.0 GB of this control group: it held 0.9 GB",
+        ),
+        (
+            1,
+            0.4,
+            1.0,
+            S.INTERRUPTED,
+            "for want of memory of the 1.0 GB of this control group: it held 0.4 GB",
+        ),
+    ],
+    ids=[
+        "it was greedy",
+        "others were greedy",
+        "not the kernel",
+        "greedy in a small group",
+        "others in a group",
+    ],
 )
 def test_a_kill_by_the_kernel_is_out_of_memory_if_the_trial_was_greedy(
-    supervise, monkeypatch, kills, resident, state
+    supervise, monkeypatch, kills, resident, group, state, words
 ):
     counter = iter([5, 5 + kills])
-    monkeypatch.setattr(supervisor, "_kernel_kills", lambda: next(counter))
+    monkeypatch.setattr(supervisor, "_kernel_kills", lambda groups: next(counter))
+    monkeypatch.setattr(cgroup.Groups, "memory_bytes", lambda self: group * 2**30)
     alive = Health("trial", None, None, resident_bytes=int(resident * 2**30))
     health = iter([alive, KILLED])
     monkeypatch.setattr(Trio, "health", lambda self: next(health))
-    assert supervise([READY], memory_gb=4.0).failure is state
+    evidence = supervise([READY], memory_gb=4.0)
+    assert evidence.failure is state
+    assert words in evidence.error
 
 
 def test_a_trial_that_never_came_up_is_no_fault_of_the_candidate(supervise):
