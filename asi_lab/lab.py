@@ -73,7 +73,11 @@ class Lab:
         return self.trials / label
 
     def engine_pid(self) -> int | None:
-        """Process id of the engine that runs on this lab now, None if none does."""
+        """Process id of the engine that runs on this lab now, None if none does.
+
+        Raises:
+            DiskError: that cannot be seen here.
+        """
         try:
             with self._lock_file.open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -81,6 +85,8 @@ class Lab:
             return None
         except BlockingIOError:
             return self._written_pid()
+        except OSError as error:
+            raise DiskError(disk.explain(error, self._lock_file)) from None
         return None
 
     def _written_pid(self) -> int:

@@ -349,3 +349,86 @@ def test_a_full_disk_is_said_and_damages_nothing(tmp_path):
 def _environment() -> dict[str, str]:
     root = str(Path(__file__).parents[1])
     return {**os.environ, "PYTHONPATH": root}
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from asi_lab.database import Database
+
+with_pause = float(sys.argv[2])
+database = Database(Path(sys.argv[1]), ["meta"], readonly=False, map_size=1 << 26)
+import time
+for turn in range(10**9):
+    def put(txn):
+        for key in range(400):
+            txn.put(b"%d" % key, b"%d" % turn * 200, db=database.table("meta"))
+    database.write(put)
+    if turn == 0:
+        print("begun", flush=True)
+    time.sleep(with_pause)
+"""
+
+
+@pytest.fixture
+def unlisted(tmp_path, monkeypatch):
+    """Opens a database that somebody writes again and again, without leave to write its file of readers."""
+    writers: list[subprocess.Popen[str]] = []
+
+    def open_beside(pause: float) -> Database:
+        Database(tmp_path, ["meta"], readonly=False, create=True, map_size=1 << 26).close()
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), str(pause)], stdout=subprocess.PIPE, text=True
+        )
+        writers.append(writer)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "begun\n"
+        monkeypatch.setattr("asi_lab.database.os.access", lambda path, mode: False)
+        return Database(tmp_path, ["meta"], readonly=True, map_size=1 << 26)
+
+    yield open_beside
+    for writer in writers:
+        writer.kill()
+        writer.wait()
+
+
+def test_a_reader_that_nobody_knows_of_sees_whole_moments(unlisted):
+    database, turns = unlisted(pause=0.01), set()
+
+    def look(txn):
+        seen = set()
+        for _ in range(8):  # long enough for the writer to come to pages of this moment
+            seen |= {value for _, value in database.rows(txn, "meta")}
+            time.sleep(0.002)
+        return seen
+
+    for _ in range(40):
+        seen = database.read(look)
+        assert len(seen) == 1
+        turns |= seen
+    assert len(turns) > 3
+
+
+def test_a_reader_that_never_sees_one_says_so(unlisted):
+    database = unlisted(pause=0.0)
+    with pytest.raises(StoreError, match=r"written too often to be read without leave to write .*lock\.mdb"):
+        database.read(lambda txn: time.sleep(0.1))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+def test_another_user_can_look(tmp_path):
+    """Who may read a store, but not write to its folder."""
+    tmp_path.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if not folder.stat().st_mode & 0o001:
+            pytest.skip(f"{folder} is closed to others")
+    with Store.open(tmp_path / "store") as store:
+        store.put_meta("said", "hello")
+    program = (
+        "import os, sys; from pathlib import Path; from asi_lab.store import Store; os.setuid(65534)\n"
+        "with Store.open_readonly(Path(sys.argv[1])) as store: print(store.get_meta('said'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "store")], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.returncode) == ("hello\n", 0), done.stderr
