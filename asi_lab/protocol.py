@@ -25,13 +25,21 @@ from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, Training
 from asi_lab.settings import Evaluate, Limits, Model, Train
 
 
+class Reach(msgspec.Struct, frozen=True):
+    """How far evaluation goes beyond training: the longest sequence, and the rows of a batch."""
+
+    length: int = 0
+    rows: int = 0
+
+
 class TrialJob(msgspec.Struct, frozen=True):
     """One candidate to check, train and serve, in the trial's working directory.
 
     `task` is `check` (preflight alone), `train` (preflight, training, full rows), `resume` (the same from
     where an earlier trial was cut off) or `serve` (load the checkpoint that lies there and answer full rows).
     `data` is an absolute path; `seed` is the initialisation seed, `data_seed` the lab's. After so many steps
-    as `marks` say training stands still while the scorer measures the held-out loss.
+    as `marks` say training stands still while the scorer measures the held-out loss. `reach` is that of the
+    evaluation that follows, for checks to look as far.
     """
 
     task: Literal["check", "train", "resume", "serve"]
@@ -44,6 +52,7 @@ class TrialJob(msgspec.Struct, frozen=True):
     train: Train
     limits: Limits
     marks: tuple[int, ...] = ()
+    reach: Reach = Reach()
 
 
 class ServeJob(msgspec.Struct, frozen=True):
@@ -204,7 +213,7 @@ LEAK_CHECKS = ("batch", "causality", "statistics")
 
 PREFLIGHT_CHECKS = (
     *("construction", "parameters", "shapes", "cost", "growth", "dtype", "repeatability", "state"),
-    *("state_dict", "learning", *LEAK_CHECKS, "padding", "gradients"),
+    *("state_dict", "learning", *LEAK_CHECKS, "gradients"),
 )
 """All checks before training, in their order."""
 

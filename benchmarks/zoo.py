@@ -25,6 +25,7 @@ from asi_lab import process
 from asi_lab.config import from_preset
 from asi_lab.engineer.contract import check_source
 from asi_lab.preflight import Exam, examine
+from asi_lab.protocol import Reach
 from asi_lab.records import Check
 from asi_lab.researcher.grammar import Genome, canonical, is_valid, render
 from asi_lab.researcher.grammar.genome import GENES
@@ -72,6 +73,7 @@ def examined(entry: Entry, settings: Settings) -> tuple[list[Check], float]:
             settings.data.vocabulary,
             torch.device("cpu"),
             0,
+            Reach(settings.evaluate.max_length, settings.evaluate.batch),
         )
         return [*static, *(check for check, _ in examine(exam))], time.perf_counter() - started
 

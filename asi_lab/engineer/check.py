@@ -9,7 +9,7 @@ from pathlib import Path
 from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.executor import LocalTrio, policy_of
 from asi_lab.engineer.run import Watch, run
-from asi_lab.protocol import ARCHITECTURE_FILE, TrialJob
+from asi_lab.protocol import ARCHITECTURE_FILE, Reach, TrialJob
 from asi_lab.records import CandidateState, Evidence
 from asi_lab.sandbox import Sandbox
 from asi_lab.settings import Settings
@@ -38,6 +38,7 @@ def check(
         model=settings.model,
         train=settings.train,
         limits=settings.limits,
+        reach=Reach(settings.evaluate.max_length, settings.evaluate.batch),
     )
     with tempfile.TemporaryDirectory(prefix="asi-lab-check-") as folder:
         directory, slot = Path(folder, "candidate"), Path(folder, "slot")

@@ -1,7 +1,7 @@
 """Checks of a candidate's layer before it is trained; measured, not asked. Runs in the trial process.
 
     interface     construction, parameters, shapes, dtype, state_dict     the contract as it runs
-    isolation     repeatability, state, batch, padding                    nothing comes in from elsewhere
+    isolation     repeatability, state, batch                             nothing comes in from elsewhere
     causality     causality, statistics                                   nothing comes in from later
     gradients     gradients
     learning      learning

@@ -30,6 +30,9 @@ CUTS: dict[int, tuple[int, ...]] = {
 """Lengths, and the positions t from which on the future is replaced: before, at and after the boundaries
 of chunks of 16 to 512 tokens, in lengths that are and are not their multiples."""
 
+LONG = 1031
+"""A length that hardly any lab comes to, looked at at few positions like those that the lab uses."""
+
 PREFIXES: dict[int, tuple[int, ...]] = {100: (1, 7, 64, 99), 257: (64, 129, 256), 521: (257, 512)}
 """Lengths, and the lengths of the prefixes that are compared with them."""
 
@@ -44,9 +47,11 @@ FUTURES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
 )
 
 
-def causality(subjects: Iterable[Subject], path: str) -> Check:
-    """The verdict over all subjects, in eval and in train mode. `path` is the candidate's file."""
+def causality(subjects: Iterable[Subject], path: str, lengths: Iterable[int] = ()) -> Check:
+    """The verdict over all subjects, in eval and in train mode. `path` is the candidate's file; `lengths` are
+    those of the lab, at which it is trained and evaluated."""
     worst = Worst()
+    own = sorted({LONG, *(length for length in lengths if length > 1)} - CUTS.keys())
     for probe in _probes(subjects, path, worst):
         longest = max(CUTS)  # costs most: it is looked at once, by perturbation
         for length, cuts in CUTS.items():
@@ -56,7 +61,10 @@ def causality(subjects: Iterable[Subject], path: str) -> Check:
                 probe.differentiate(length, cuts)
         for length, prefixes in PREFIXES.items() if probe.is_new else ():
             probe.cut_off(length, prefixes)
-    return worst.check("causality", f"lengths {', '.join(map(str, CUTS))}, {' and '.join(MODES)} mode")
+        for length in own if probe.is_new else ():
+            probe.perturb(length, sorted({1, length // 2, length - 1}))
+    looked = ", ".join(map(str, sorted({*CUTS, *own})))
+    return worst.check("causality", f"lengths {looked}, {' and '.join(MODES)} mode")
 
 
 def statistics(subjects: Iterable[Subject], path: str) -> Check:

@@ -24,13 +24,17 @@ from asi_lab.preflight.trace import current_line, tensors
 Place = tuple[int | None, str]
 """A line of the candidate and the operation that ran there, or the part of the backward pass."""
 
+WRITES = "torch::autograd::CopySlices"
+"""Autograd's node for writing into a part of a tensor."""
+
 KINDS = ("FLOPs", "bytes touched", "bytes saved for backward")
 
 
 class Counter(TorchDispatchMode):
     """Counts FLOPs, bytes and bytes saved for backward by place; on demand also the most bytes alive at once.
 
-    Operations of the backward pass are booked on the line whose forward operation they belong to.
+    Operations of the backward pass are booked on the line whose forward operation they belong to; those of
+    writing into parts of a tensor, which autograd keeps apart, on the line that wrote most often.
     """
 
     def __init__(self, path: str, *, peak: bool = False) -> None:
@@ -43,6 +47,7 @@ class Counter(TorchDispatchMode):
         self._alive: set[int] = set()
         self._saved: set[int] = set()
         self._line_of_node: dict[int, int | None] = {}
+        self._writes: dict[int, int] = defaultdict(int)
         self._hooks = saved_tensors_hooks(self._save, lambda x: x)
 
     def __enter__(self) -> Counter:
@@ -75,8 +80,13 @@ class Counter(TorchDispatchMode):
     def _place(self, func: Any) -> Place:
         node: Any = torch._C._current_autograd_node()
         if node is not None:
-            return self._line_of_node.get(node._sequence_nr()), f"backward of {node.name()}"
+            line = self._line_of_node.get(node._sequence_nr())
+            if line is None and node.name() == WRITES and self._writes:
+                line = max(self._writes, key=lambda number: self._writes[number])
+            return line, f"backward of {node.name()}"
         line = current_line(self._path)
+        if line is not None and func._schema.is_mutable:
+            self._writes[line] += 1
         sequence = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self._line_of_node[sequence - 1] = line
         name = self._names.get(func)

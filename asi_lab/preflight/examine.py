@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from asi_lab.preflight import causality, cost, gradients, growth, interface, isolation, learning
 from asi_lab.preflight.subject import Subject, of_layer, randomise
 from asi_lab.preflight.trace import error_line
-from asi_lab.protocol import ARCHITECTURE_FILE
+from asi_lab.protocol import ARCHITECTURE_FILE, Reach
 from asi_lab.records import CandidateState, Check
 from asi_lab.settings import Limits, Model, Train
 from asi_lab.train.model import LanguageModel, build_layer, count_parameters, load_architecture
@@ -34,7 +34,8 @@ ERROR_LINES = 12
 
 @dataclass(frozen=True, eq=False)
 class Exam:
-    """One candidate, at the scale of one lab. `path` is the file that `layer` was loaded from.
+    """One candidate, at the scale of one lab. `path` is the file that `layer` was loaded from; `reach` says
+    how long and large the lab's batches become in evaluation.
 
     Three conditions of its parameters are made when first asked for, each from the same seed.
     """
@@ -47,6 +48,7 @@ class Exam:
     vocab_size: int
     device: torch.device
     seed: int
+    reach: Reach
 
     @cached_property
     def generator(self) -> torch.Generator:
@@ -115,6 +117,16 @@ class Exam:
             return None
         return lambda: autocast(self.device, self.train.precision)
 
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        """Those that the lab uses, and twice that of training, since evaluation may go on from there."""
+        return self.train.context, 2 * self.train.context, self.reach.length
+
+    @property
+    def most_rows(self) -> int:
+        """Of a batch of the lab."""
+        return max(self.train.micro_batch, self.reach.rows)
+
     def conditions(self) -> Iterator[Subject]:
         """The three conditions; the last only where there is one, else the check `learning` tells why."""
         yield self.initial
@@ -139,12 +151,14 @@ def examine(exam: Exam, only: str = "") -> Iterator[Verdict]:
             return
 
 
-def recheck(model: LanguageModel, vocab_size: int, device: torch.device, path: str) -> Iterator[Verdict]:
-    """Repeat on a trained model the checks that look for leaks."""
+def recheck(
+    model: LanguageModel, vocab_size: int, device: torch.device, path: str, length: int
+) -> Iterator[Verdict]:
+    """Repeat on a trained model the checks that look for leaks; `length` is that of its training."""
     generator = torch.Generator().manual_seed(0)
     trained = learning.of_model("trained", model, vocab_size, device, generator)
     was_training = model.training
-    for name, state, check in _leaks(lambda: [trained], path):
+    for name, state, check in _leaks(lambda: [trained], path, (length,)):
         yield _guarded(name, path, check), state
     model.train(was_training)
 
@@ -176,16 +190,16 @@ def _checks(exam: Exam, runs: bool) -> Iterator[tuple[str, CandidateState, Calla
     loaded = partial(exam.subject, "loaded", exam.layer, seed=1)
     yield "state_dict", S.BROKEN, lambda: interface.state_dict(exam.initial, loaded())
     yield "learning", S.BROKEN, lambda: learning.learning(exam.overfit.losses)
-    yield from _leaks(exam.conditions, path)
-    yield "padding", S.LEAKING, lambda: isolation.padding([exam.initial, exam.randomised])
-    yield "gradients", S.BROKEN, lambda: gradients.gradients(exam.conditions())
+    yield from _leaks(exam.conditions, path, exam.lengths, exam.most_rows)
+    longest = max(gradients.LEAST, *exam.lengths)
+    yield "gradients", S.BROKEN, lambda: gradients.gradients(exam.conditions(), longest)
 
 
 def _leaks(
-    subjects: Callable[[], Iterable[Subject]], path: str
+    subjects: Callable[[], Iterable[Subject]], path: str, lengths: Sequence[int], most_rows: int = 0
 ) -> Iterator[tuple[str, CandidateState, Callable[[], Check]]]:
-    yield "batch", S.LEAKING, lambda: isolation.batch(subjects(), path)
-    yield "causality", S.LEAKING, lambda: causality.causality(subjects(), path)
+    yield "batch", S.LEAKING, lambda: isolation.batch(subjects(), path, most_rows)
+    yield "causality", S.LEAKING, lambda: causality.causality(subjects(), path, lengths)
     yield "statistics", S.LEAKING, lambda: causality.statistics(subjects(), path)
 
 
@@ -223,7 +237,7 @@ def _can_be_built(exam: Exam) -> bool:
 def _runs(exam: Exam) -> bool:
     """Whether the layer can also be called there."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _eager():
             exam.initial(exam.initial.draw(2, 33))
     except Exception:
         return False

@@ -9,12 +9,16 @@ import torch
 from asi_lab.preflight.subject import Subject
 from asi_lab.records import Check
 
+LEAST = 100
+"""Tokens that are looked at however short the lab's own sequences are."""
+
 DEAD = 1e-8
 """A gradient below this share of the largest one is rounding, not a gradient."""
 
 
-def gradients(subjects: Iterable[Subject]) -> Check:
-    """Name the parameters whose gradient is not finite, and those that never get one.
+def gradients(subjects: Iterable[Subject], length: int) -> Check:
+    """Name the parameters whose gradient is not finite, and those that never get one, on sequences of
+    `length` tokens: a branch may be felt from some token on.
 
     A gate that starts shut has gradients of zero behind it at initialisation. So a parameter is dead only
     if its gradient is zero under all conditions.
@@ -26,8 +30,8 @@ def gradients(subjects: Iterable[Subject]) -> Check:
         conditions.append(subject.condition)
         subject.module.train()
         subject.module.zero_grad(set_to_none=True)
-        output, aux = subject.forward(subject.draw(2, 100))
-        direction = subject.draw(2, 100).to(output.dtype)
+        output, aux = subject.forward(subject.draw(2, length))
+        direction = subject.draw(2, length).to(output.dtype)
         loss = (output * direction).sum()
         (loss if aux is None else loss + aux).backward()  # type: ignore[no-untyped-call]
         found: dict[str, float] = {}
@@ -46,5 +50,5 @@ def gradients(subjects: Iterable[Subject]) -> Check:
     if dead:
         detail = f"no gradient ever reaches {', '.join(dead[:8])} ({', '.join(conditions)})"
         return Check("gradients", False, len(dead), 0, detail)
-    detail = f"{len(seen)} parameters, each with a gradient ({', '.join(conditions)})"
+    detail = f"{len(seen)} parameters, each with a gradient ({', '.join(conditions)}; {length} tokens)"
     return Check("gradients", True, 0, 0, detail)

@@ -1,4 +1,4 @@
-"""Nothing comes in from where it must not: from other rows of the batch, from padding, from earlier calls."""
+"""Nothing comes in from where it must not: from other rows of the batch, from earlier calls."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ LOUD = 30.0
 """What should have no influence is made this much larger than the rest."""
 
 
-def batch(subjects: Iterable[Subject], path: str) -> Check:
-    """A row gives the same alone as among others, whatever they hold, and has no gradient from them."""
+def batch(subjects: Iterable[Subject], path: str, most_rows: int = BATCH) -> Check:
+    """A row gives the same alone as among others, whatever they hold, and has no gradient from them. The lab
+    trains and evaluates batches of up to `most_rows`."""
     worst = Worst()
+    batches = [(BATCH, length) for length in LENGTHS]
+    batches += [(most_rows, LENGTHS[0])] if most_rows > BATCH else []
     for subject in subjects:
         for mode in MODES:
             subject.module.train(mode == "train")
-            for length in LENGTHS:
-                _batch(subject, mode, length, path, worst)
-    return worst.check("batch", f"{BATCH} rows and one, lengths {LENGTHS}, {' and '.join(MODES)} mode")
+            for rows, length in batches:
+                _batch(subject, mode, rows, length, path, worst)
+    rows_of = f"{BATCH} rows{f', {most_rows}' if most_rows > BATCH else ''} and one"
+    return worst.check("batch", f"{rows_of}, lengths {LENGTHS}, {' and '.join(MODES)} mode")
 
 
-def _batch(subject: Subject, mode: str, length: int, path: str, worst: Worst) -> None:
+def _batch(subject: Subject, mode: str, rows: int, length: int, path: str, worst: Worst) -> None:
     where = f"{subject.condition}, {mode} mode, length {length}"
-    x = subject.draw(BATCH, length)
-    changed = LOUD * subject.draw(BATCH, length)
+    x = subject.draw(rows, length)
+    changed = LOUD * subject.draw(rows, length)
     changed[0] = x[0]
     localise = _localiser(subject, mode, x, changed, path)
 
@@ -42,7 +46,8 @@ def _batch(subject: Subject, mode: str, length: int, path: str, worst: Worst) ->
         return deviation(subject(changed.to(dtype))[:1], subject(x.to(dtype))[:1])
 
     def alone(dtype: torch.dtype) -> Deviation:
-        return deviation(torch.cat([subject(row[None]) for row in x.to(dtype)]), subject(x.to(dtype)))
+        few = [subject(row[None]) for row in x[:BATCH].to(dtype)]
+        return deviation(torch.cat(few), subject(x.to(dtype))[:BATCH])
 
     with torch.no_grad():
         found = settle(subject, others)
@@ -51,14 +56,14 @@ def _batch(subject: Subject, mode: str, length: int, path: str, worst: Worst) ->
         )
         if mode == "eval" or torch.equal(subject(x), subject(x, seed=1)):  # dropout would tell them apart
             found = settle(subject, alone)
-            words = f"{where}: row {found.row} alone differs from the same row among {BATCH}"
+            words = f"{where}: row {found.row} alone differs from the same row among {rows}"
             worst.see(subject, found, f"{words} by {found.value:.2g} of its RMS", localise)
-    rows = x.clone().requires_grad_()
-    first = subject(rows)[0]
+    asked = x.clone().requires_grad_()
+    first = subject(asked)[0]
     direction = subject.draw(1, length)[0].to(first.dtype)
-    (gradient,) = torch.autograd.grad(first, rows, direction, allow_unused=True, materialize_grads=True)
-    size = gradient[:1].square().mean().sqrt().expand(BATCH)
-    found = largest(gradient, torch.arange(BATCH)[:, None].expand(-1, length) > 0, size)
+    (gradient,) = torch.autograd.grad(first, asked, direction, allow_unused=True, materialize_grads=True)
+    size = gradient[:1].square().mean().sqrt().expand(rows)
+    found = largest(gradient, torch.arange(rows)[:, None].expand(-1, length) > 0, size)
     words = f"{where}: the first row has a gradient of {found.value:.2g} of the RMS"
     worst.see(subject, found, f"{words} with respect to row {found.row}", localise)
 
@@ -67,42 +72,13 @@ def _localiser(
     subject: Subject, mode: str, x: Tensor, changed: Tensor, path: str
 ) -> Callable[[], Line | None]:
     def first_row(output: Tensor) -> list[Tensor]:
-        return [output[:1]] if output.ndim and output.shape[0] == BATCH else []
+        return [output[:1]] if output.ndim and output.shape[0] == len(x) else []
 
     def localise() -> Line | None:
         subject.module.train(mode == "train")
         return first_change(path, lambda: subject(x), lambda: subject(changed), first_row)
 
     return localise
-
-
-def padding(subjects: Iterable[Subject]) -> Check:
-    """What stands where `attention_mask` is 0 changes nothing where it is 1; all ones are as no mask."""
-    length = 65
-    mask = torch.ones(4, length, dtype=torch.long)
-    mask[0, :20] = 0  # left
-    mask[1, 40:] = 0  # right
-    mask[2, 16:33] = 0  # middle
-    mask[3, ::3] = 0
-    places = ("left", "right", "middle", "every third position")
-    worst = Worst()
-    for subject in subjects:
-        subject.module.eval()
-        x = subject.draw(len(mask), length)
-        attended = mask.to(x.device)
-        changed = torch.where(attended[..., None] == 1, x, LOUD * subject.draw(len(mask), length))
-        with torch.no_grad():
-            found = deviation(subject(changed, attended), subject(x, attended), mask == 1)
-            worst.see(
-                subject,
-                found,
-                f"{subject.condition}: what stands in padding ({places[found.row]}) changes the output at "
-                f"position {found.position} by {found.value:.2g} of its RMS",
-            )
-            found = deviation(subject(x, torch.ones_like(attended)), subject(x))
-            words = f"{subject.condition}: a mask of ones changes the output at position {found.position}"
-            worst.see(subject, found, f"{words} by {found.value:.2g} of its RMS")
-    return worst.check("padding", f"{', '.join(places)}; content {LOUD:g} times as large")
 
 
 def state(subject: Subject, twin: Subject) -> Check:

@@ -57,8 +57,8 @@ def tensors(values: Any) -> Iterator[Tensor]:
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Calls `see(line, outputs)` after every operation. New memory is zeroed: what lay there before differs
-    from run to run and means nothing."""
+    """Calls `see(line, outputs)` after every operation, but for those that only take memory. That is zeroed:
+    what lay there before differs from run to run and means nothing."""
 
     def __init__(self, path: str, see: Callable[[Line, Sequence[Tensor]], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -73,6 +73,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if "empty" in str(func):
             for output in outputs:
                 output.zero_()
+            return result
         self._see(Line(current_line(self._path), str(func)), outputs)
         return result
 

@@ -51,7 +51,9 @@ def _preflight(layer: type[nn.Module], job: TrialJob, report: Reporter) -> None:
     """Make all checks; the candidate ends in the state of the first that it fails."""
     path = str(Path(protocol.ARCHITECTURE_FILE).absolute())
     device = pick_device(job.device)
-    exam = Exam(layer, path, job.model, job.train, job.limits, job.vocab_size, device, job.data_seed)
+    exam = Exam(
+        layer, path, job.model, job.train, job.limits, job.vocab_size, device, job.data_seed, job.reach
+    )
     _judge(list(examine(exam)), report)
     report(protocol.Stage(CandidateState.PREFLIGHTED))
 
@@ -123,7 +125,8 @@ class _Run:
 
     def _recheck(self) -> list[Verdict]:
         path = str(Path(protocol.ARCHITECTURE_FILE).absolute())
-        return list(recheck(self.model, self.job.vocab_size, self.device, path))
+        context = self.job.train.context
+        return list(recheck(self.model, self.job.vocab_size, self.device, path, context))
 
     def _faults(self) -> list[Fault]:
         checks = enumerate(check for check, _ in self._recheck())

@@ -12,6 +12,7 @@ import torch
 from asi_lab import process
 from asi_lab.config import from_preset
 from asi_lab.preflight import Exam
+from asi_lab.protocol import Reach
 from asi_lab.settings import Settings
 from asi_lab.train.model import load_architecture
 
@@ -46,6 +47,7 @@ def exam_of(tmp_path: Path) -> MakeExam:
             1024,
             torch.device("cpu"),
             0,
+            Reach(settings.evaluate.max_length, settings.evaluate.batch),
         )
 
     return make

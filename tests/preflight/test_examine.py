@@ -8,6 +8,7 @@ import torch
 from asi_lab import references
 from asi_lab.config import from_preset
 from asi_lab.preflight import examine, recheck
+from asi_lab.preflight.examine import _runs
 from asi_lab.records import CandidateState
 from asi_lab.train.model import LanguageModel
 from tests.zoo import faulty, sound
@@ -26,7 +27,7 @@ NAMES = [
         "state",
         "state_dict",
     ),
-    *("learning", "batch", "causality", "statistics", "padding", "gradients"),
+    *("learning", "batch", "causality", "statistics", "gradients"),
 ]
 
 
@@ -116,13 +117,16 @@ def test_the_parameter_budget_is_relative_to_the_baseline_at_this_scale(exam_of)
 
 
 @pytest.mark.parametrize(
-    ("name", "condition"),
-    [("behind_a_closed_gate", "with randomised parameters"), ("mean_over_time", "at initialisation")],
+    ("name", "conditions"),
+    [
+        ("behind_a_closed_gate", ("with randomised parameters", "after overfit steps")),
+        ("mean_over_time", ("at initialisation", "with randomised parameters", "after overfit steps")),
+    ],
 )
-def test_the_evidence_names_condition_mode_and_place(name, condition, exam_of):
+def test_the_evidence_names_condition_mode_and_place(name, conditions, exam_of):
     check, state = failed(exam_of(entry(name)), "causality")["causality"]
     assert state is S.LEAKING
-    assert condition in check.detail or "after overfit steps" in check.detail
+    assert check.detail.startswith(conditions)
     assert "mode" in check.detail
     assert "position" in check.detail
     assert check.value > check.tolerance
@@ -143,12 +147,12 @@ def test_a_leak_that_only_training_opens_is_caught_on_the_trained_model(exam_of,
     exam = exam_of(code)
     assert "causality" not in failed(exam)
     model = LanguageModel(exam.layer, exam.model, 64)
-    verdicts = {c.name: c for c, _ in recheck(model, 64, exam.device, exam.path)}
+    verdicts = {c.name: c for c, _ in recheck(model, 64, exam.device, exam.path, exam.train.context)}
     assert all(check.passed for check in verdicts.values())
     with torch.no_grad():
         model.mixers()[1].gate.fill_(2e4)
     model.train()
-    verdicts = {c.name: c for c, _ in recheck(model, 64, exam.device, exam.path)}
+    verdicts = {c.name: c for c, _ in recheck(model, 64, exam.device, exam.path, exam.train.context)}
     assert set(verdicts) == {"batch", "causality", "statistics"}
     assert not verdicts["causality"].passed
     assert verdicts["causality"].detail.startswith("trained")
@@ -160,7 +164,7 @@ def test_recheck_leaves_the_model_as_it_was(exam_of):
     exam = exam_of(GOOD)
     model = LanguageModel(exam.layer, exam.model, 64).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    list(recheck(model, 64, exam.device, exam.path))
+    list(recheck(model, 64, exam.device, exam.path, exam.train.context))
     assert not model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -171,6 +175,48 @@ def test_rounding_is_told_from_a_leak_by_float64(exam_of):
     assert "statistics" not in failed(exam, "statistics")
     leaky = exam_of(entry("circular_spectrum"))
     assert "causality" in failed(leaky, "causality")
+
+
+def test_nothing_is_compiled(exam_of):
+    """Compiling what a candidate marks for it takes minutes, at every length anew."""
+    code = spiked("x = doubled(x)").replace(
+        "class DeltaNet",
+        "def refuse(graph, inputs):\n    raise AssertionError('compiled')\n\n\n"
+        "@torch.compile(backend=refuse)\ndef doubled(x):\n    return 2 * x\n\n\nclass DeltaNet",
+        1,
+    )
+    exam = exam_of(code)
+    assert _runs(exam)
+    assert failed(exam, "shapes") == {}
+
+
+@pytest.mark.parametrize(
+    ("mine", "rounds", "passed"),
+    [
+        ([1.0], 3, True),
+        ([50.0], 3, False),
+        ([12.0, 11.0, 11.0, 9.0], 12, True),  # near the limit the least of many counts
+        ([12.0], 12, False),
+        ([30.0, 30.0, 19.0, 4.0], 4, True),
+    ],
+)
+def test_time_near_its_limit_is_measured_again(monkeypatch, mine, rounds, passed):
+    from asi_lab.preflight import cost
+
+    taken: list[float] = []
+
+    def seconds(subject, batch, length):
+        if subject == "baseline":
+            return 1.0
+        taken.append(mine[min(len(taken), len(mine) - 1)])
+        return taken[-1]
+
+    monkeypatch.setattr(cost, "_seconds", seconds)
+    monkeypatch.setattr(cost, "_peak_bytes", lambda *rest: 1)
+    found = cost.cost("mine", "baseline", 8, 128, (10.0, 10.0), "")
+    assert found.passed is passed
+    assert found.value == min(taken)
+    assert len(taken) == rounds
 
 
 @pytest.mark.slow

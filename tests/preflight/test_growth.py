@@ -39,11 +39,34 @@ def verdict(amount):
         lambda n: 10 * n * math.log2(n),
         lambda n: 100 * n * math.log2(n / 64),
         lambda n: 100 * n * min(n, 512),  # a window
+        lambda n: 100 * n if n > 600 else 0,  # a branch for long sequences
     ],
 )
 def test_up_to_n_log_n_passes(amount):
     found = verdict(amount)
     assert found.passed, found.detail
+
+
+def test_a_branch_for_long_sequences_is_followed_to_longer_ones():
+    found = verdict(lambda n: n * n / 8 if n > 600 else 0)
+    assert not found.passed
+    assert found.value == pytest.approx(2.0, abs=0.01)
+    assert "from 2048 to 4096 tokens" in found.detail
+
+
+def test_writing_in_pieces_is_told_with_its_line_and_what_to_do_instead():
+    class InPieces(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, None, None]:
+            out = torch.empty_like(x)
+            for start in range(0, x.shape[1], 16):
+                out[:, start : start + 16] = 2 * x[:, start : start + 16]
+            return out, None, None
+
+    subject = of_layer("", InPieces(), lambda batch, length: torch.randn(batch, length, 4))
+    found = growth(subject, __file__, 128)
+    assert not found.passed
+    assert found.line == InPieces.forward.__code__.co_firstlineno + 3
+    assert "use torch.stack or torch.cat" in found.detail
 
 
 @pytest.mark.parametrize(("amount", "exponent"), [(lambda n: n * n, 2.0), (lambda n: 20 * n**1.5, 1.5)])

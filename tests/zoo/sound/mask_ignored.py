@@ -1,4 +1,4 @@
-"""Fault: padding. Padding is zeroed in the output instead of the input."""
+"""Sound. A gated convolution that takes no notice of the mask: the lab never passes one."""
 
 import torch
 from torch import nn
@@ -16,5 +16,4 @@ class Mixer(nn.Module):
 
     def forward(self, x, attention_mask=None):
         v, gate = self.inner(x).chunk(2, -1)
-        y = self.out(short_convolution(v, self.filter) * functional.silu(gate))
-        return zero_padding(y, attention_mask)  # the fault
+        return self.out(short_convolution(v, self.filter) * functional.silu(gate))
