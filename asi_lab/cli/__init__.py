@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -24,11 +25,15 @@ _EPILOG = (
 )
 
 
+_PARTS = ("cognition", "kernels", "lineage_repo", "prompts", "tui")
+
+
 class _Commands(click.Group):
     """The one place where errors become messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            _check_whole(Path(__file__).parents[1])
             return super().invoke(ctx)
         except LabError as error:
             click.echo(f"Error: {error}", err=True)
@@ -138,6 +143,21 @@ for _command in (
     care.completion,
 ):
     cli.add_command(_command)
+
+
+def _check_whole(package: Path) -> None:
+    """Look whether all parts of the package are there: in the source tree they are links.
+
+    Raises:
+        UsageError: some are not; the message says how to get them.
+    """
+    missing = [name for name in _PARTS if not (package / name).is_dir()]
+    if missing:
+        raise UsageError(
+            f"{package}: expected the folders {', '.join(missing)}, which are links in the repository; found "
+            "none. Get it again where links can be made, with git clone -c core.symlinks=true, and install "
+            "from there."
+        )
 
 
 def main() -> NoReturn:

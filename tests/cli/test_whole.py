@@ -1,0 +1,51 @@
+"""A package that lacks parts is neither built nor run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asi_lab import cli
+from asi_lab.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+
+
+def without_links(place: Path) -> Path:
+    """The top of the source tree where git can make no links: each is a file with its target."""
+    package = place / "asi_lab"
+    package.mkdir()
+    for path in (ROOT / "asi_lab").iterdir():
+        if path.is_symlink():
+            (package / path.name).write_text(str(path.readlink()))
+        elif path.suffix == ".py":
+            shutil.copy(path, package)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, place)
+    return place
+
+
+def test_nothing_is_built_of_a_tree_without_links(tmp_path):
+    tree = without_links(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "egg_info"],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert "found files: cognition, kernels, lineage_repo, prompts, tui." in done.stderr
+    assert not list(tree.glob("*.egg-info"))
+
+
+def test_it_says_so_when_it_runs(tmp_path):
+    cli._check_whole(ROOT / "asi_lab")
+    with pytest.raises(
+        UsageError, match="expected the folders cognition, kernels, lineage_repo, prompts, tui"
+    ):
+        cli._check_whole(without_links(tmp_path) / "asi_lab")
