@@ -57,7 +57,7 @@ def load(path: Path) -> Settings:
         ConfigError: the file is missing, is not TOML, or holds an unknown key or a bad value.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such file. Make a lab with: asi-lab --lab {path.parent} init"

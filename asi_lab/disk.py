@@ -42,7 +42,7 @@ def read_plain(path: Path, most: int = 1 << 24) -> str:
             raise OSError(errno.EINVAL, "not a plain file", str(path))
         if found.st_size > most:
             raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
-        return file.read(most).decode("utf-8").replace("\r\n", "\n")
+        return file.read(most).decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def sync(path: Path) -> None:

@@ -34,7 +34,7 @@ from asi_lab.process import physical_cores
 from asi_lab.protocol import CHECKPOINT_FILE, Progress
 from asi_lab.records import RULES, SEED_ID
 from asi_lab.roles import Roles
-from asi_lab.settings import Settings
+from asi_lab.settings import Settings, Train
 from asi_lab.slots import Slots
 from asi_lab.store import Store
 from asi_lab.trials import Trials
@@ -240,14 +240,14 @@ class Engine:
                     f"{self.lab.store}: expected the store of the search that {self.lab.lineage.name}/ "
                     "shows, found an empty one. Restore the lab from a copy, or move it away and start anew"
                 )
-            text = self.lab.config.read_text(encoding="utf-8")
+            text = self.lab.config.read_text(encoding="utf-8-sig")
             store.put_meta("rules", RULES)
             store.put_meta("config", text)
         check_unchanged(self.settings, text)
-        made = load_manifest(self.lab.data).fingerprint
-        first = store.get_meta("data")
+        manifest = load_manifest(self.lab.data)
+        made, first = manifest.fingerprint, store.get_meta("data")
         if first is None:
-            store.put_meta("data", made)
+            store.put_meta("data", made, *_repetition(self.settings.train, manifest.train.tokens))
         elif first != made:
             raise DataError(
                 f"{self.lab.data}: expected the data that this lab began with, fingerprint {first[:12]}; "
@@ -296,6 +296,15 @@ class Engine:
 def _ended_well(store: Store) -> bool:
     """Whether the engine before this one ended by itself."""
     return bool((store.get_meta("engine") or {"state": "stopped"})["state"] == "stopped")
+
+
+def _repetition(train: Train, tokens: int) -> News:
+    """What is to be told where training reads its text more than once."""
+    wanted = train.steps * train.batch * train.context
+    if wanted <= tokens:
+        return []
+    words = f"training reads its text {wanted / tokens:.1f} times: {tokens:,} tokens for {wanted:,}"
+    return [("warning", f"{words}. Results tell less than on fresh text; give more of it", {})]
 
 
 def _told(places: Places) -> News:

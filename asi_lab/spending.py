@@ -95,7 +95,7 @@ def load_prices(lab: Path) -> dict[str, Price]:
     prices = _parse(packaged, FILE_NAME)
     own = lab / FILE_NAME
     if own.exists():
-        prices |= _parse(own.read_text(encoding="utf-8"), str(own))
+        prices |= _parse(own.read_text(encoding="utf-8-sig"), str(own))
     return prices
 
 

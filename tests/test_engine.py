@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from asi_lab import commands, fsck, references
+from asi_lab.data.manifest import load_manifest
+from asi_lab.engine import _repetition
 from asi_lab.errors import StoreError
 from asi_lab.lab import Lab
 from asi_lab.lineage import Lineage
@@ -227,6 +229,16 @@ def test_a_search_ends_when_its_hours_are_over(tmp_path):
     assert all(row[1].is_terminal for row in found)
 
 
+def test_training_that_repeats_its_text_is_warned_of_once(tmp_path):
+    lab = simulated_engine.make_lab(tmp_path, SETTINGS + "[train]\nsteps = 1000\n")
+    run(lab, 1)
+    run(lab, 2)
+    tokens = load_manifest(lab.data).train.tokens
+    words = f"training reads its text {1_024_000 / tokens:.1f} times: {tokens:,} tokens for 1,024,000. "
+    assert [e.message.startswith(words) for e in events(lab) if "its text" in e.message] == [True]
+    assert _repetition(lab.settings().train, 1_024_000) == []
+
+
 def test_one_ctrl_c_lets_the_candidate_finish(tmp_path):
     lab = make_lab(tmp_path)
     engine = start(lab, 1000, delay=0.03)
@@ -314,7 +326,9 @@ def test_a_trial_that_is_cut_off_too_often_is_given_up(tmp_path, monkeypatch):
     assert states[3] is not CandidateState.INTERRUPTED
     with Store.open_readonly(lab.store) as store:
         assert (store.get(2).starts, store.get(2).cuts) == (2, 2)
-        assert store.get(2).evidence.error == "its trial was cut off 2 times"
+        assert store.get(2).evidence.error == (
+            "its trial was cut off 2 times; at last the trial was ended by signal SIGKILL"
+        )
 
 
 def _state(lab: Lab, number: int) -> CandidateState | None:

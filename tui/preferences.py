@@ -57,7 +57,7 @@ def load() -> Preferences:
     """
     file = config_file()
     try:
-        return msgspec.toml.decode(file.read_bytes(), type=Preferences)
+        return msgspec.toml.decode(file.read_text(encoding="utf-8-sig"), type=Preferences)
     except FileNotFoundError:
         return Preferences()
     except OSError as error:
