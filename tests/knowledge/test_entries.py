@@ -119,7 +119,8 @@ def faulty(**changes: object) -> list[str]:
         insights=(msgspec.structs.replace(entry.insights[0], **insight), *entry.insights[1:]),
         **outer,
     )
-    entries = {known.key: known for known in BASE if known.key != "deltanet"}
+    linked = {*changed.front.supersedes, *changed.front.combines_with} - {changed.key}
+    entries = {known.key: known for known in BASE if known.key in linked}
     return [fault.message for fault in lint.faults(Base({**entries, changed.key: changed}))]
 
 

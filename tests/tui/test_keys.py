@@ -14,20 +14,25 @@ LEAVES = {"quit", "background"}
 """These have tests of their own, in a terminal."""
 
 
-def bindings(pane: str) -> list[Binding]:
-    own = scopes()[pane]
-    taken = {key for binding in own for key in binding.key.split(",")}
-    everywhere = [b for b in scopes()[""] if not set(b.key.split(",")) & taken]
-    return [binding for binding in (*own, *everywhere) if binding.id not in LEAVES]
+def of_a_pane(pane: str) -> list[Binding]:
+    return [binding for binding in scopes()[pane] if binding.id not in LEAVES]
 
 
+def of_all_panes(pane: str) -> list[Binding]:
+    """Those that the pane does not take for itself."""
+    taken = {key for binding in scopes()[pane] for key in binding.key.split(",")}
+    return [b for b in scopes()[""] if b.id not in LEAVES and not set(b.key.split(",")) & taken]
+
+
+@pytest.mark.parametrize("size", EACH_SIZE, ids=lambda size: "x".join(map(str, size)))
 @pytest.mark.parametrize(
-    "size",
-    EACH_SIZE,
-    ids=lambda size: "x".join(map(str, size)),
+    ("pane", "bindings"),
+    [
+        *(pytest.param(*case.values, of_a_pane, marks=case.marks) for case in one_in(2, PANES)),
+        *(pytest.param(*case.values, of_all_panes, marks=case.marks) for case in one_in(len(PANES), PANES)),
+    ],
 )
-@pytest.mark.parametrize("pane", one_in(2, PANES))
-def test_every_key_reaches_its_action(lab, pane, size, monkeypatch):
+def test_every_key_reaches_its_action(lab, pane, bindings, size, monkeypatch):
     done: list[str] = []
     original = LabApp.run_action
 
