@@ -114,11 +114,13 @@ class Worst:
         found: Deviation,
         words: str,
         localise: Callable[[], Line | None] = lambda: None,
+        slack: float = 1.0,
     ) -> None:
-        """Remember `found` if it is the largest, measured in tolerances of its subject; `localise` finds the
-        line responsible, later."""
-        if found.value / subject.tolerance > self._found.value / self._tolerance:
-            self._found, self._tolerance = found, subject.tolerance
+        """Remember `found` if it is the largest, measured in tolerances of its subject, each `slack` times as
+        large; `localise` finds the line responsible, later."""
+        tolerance = slack * subject.tolerance
+        if found.value / tolerance > self._found.value / self._tolerance:
+            self._found, self._tolerance = found, tolerance
             self._words, self._localise = words, localise
 
     def check(self, name: str, otherwise: str) -> Check:
