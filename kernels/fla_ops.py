@@ -38,6 +38,19 @@ def fla_kda(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, *rest: Any
     return _call(chunk_kda, fused_recurrent_kda, q, k, v, {"g": _cut(g), "beta": beta}, *rest)
 
 
+def fla_dplr_delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor | None, *rest: Any
+) -> Result:
+    """The delta rule with a transition that is diagonal plus low rank; g is spread over the key channels."""
+    from fla.ops.generalized_delta_rule import chunk_dplr_delta_rule, fused_recurrent_dplr_delta_rule
+
+    if g is None:
+        g = torch.zeros_like(k)
+    gates = {"a": a.to(v.dtype), "b": b.to(v.dtype), "gk": _cut(g if g.dim() == 4 else g.unsqueeze(-1))}
+    gates["gk"] = gates["gk"].expand(k.shape)
+    return _call(chunk_dplr_delta_rule, fused_recurrent_dplr_delta_rule, q, k, v, gates, *rest)
+
+
 def fla_linear_attention(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, *rest: Any) -> Result:
     """Linear attention without decay, with one a head, or with one a channel."""
     if g is not None and g.dim() == 4:

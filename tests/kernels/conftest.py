@@ -125,7 +125,15 @@ def interpreter(monkeypatch) -> None:
         )
 
     monkeypatch.setattr(autotuner, "run", run_first)
-    for module in ("delta_rule", "gated_delta_rule", "kda", "simple_gla", "gla", "retention"):
+    for module in (
+        "delta_rule",
+        "gated_delta_rule",
+        "kda",
+        "simple_gla",
+        "gla",
+        "retention",
+        "generalized_delta_rule",
+    ):
         importlib.import_module(f"fla.ops.{module}")
     for name, module in list(sys.modules.items()):
         if name.startswith("fla.ops"):

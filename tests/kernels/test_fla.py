@@ -11,6 +11,7 @@ import torch
 from asi_lab.kernels.common import choose
 from asi_lab.kernels.decay import MIN_LOG_DECAY
 from asi_lab.kernels.delta_rule import delta_rule
+from asi_lab.kernels.dplr_delta_rule import dplr_delta_rule
 from asi_lab.kernels.gated_delta_rule import gated_delta_rule
 from asi_lab.kernels.kda import kda
 from asi_lab.kernels.linear_attention import linear_attention
@@ -30,13 +31,20 @@ OPS = {
     "decaying": ("simple_gla", "simple_gla", linear_attention, {"g": ()}),
     "gla": ("gla", "gla", linear_attention, {"g": (K,)}),
     "retention": ("retention", "retention", retention, {}),
+    "dplr": (
+        "generalized_delta_rule",
+        "dplr_delta_rule",
+        dplr_delta_rule,
+        {"g": (K,), "a": (K,), "b": (K,)},
+    ),
 }
 
 
 def make_inputs(op, T=T, B=B, N=None):
     inputs = {name: torch.randn(B, T, H, width) for name, width in (("q", K), ("k", K), ("v", V))}
     for name, width in OPS[op][3].items():
-        inputs[name] = -torch.rand(B, T, H, *width) if name == "g" else torch.rand(B, T, H, *width)
+        gate = torch.rand(B, T, H, *width)
+        inputs[name] = {"g": -gate, "a": -0.4 * gate, "b": 0.4 * gate}.get(name, gate)
     inputs["initial_state"] = torch.randn(N or B, H, K, V)
     return {name: x.bfloat16() for name, x in inputs.items()}
 
@@ -119,13 +127,13 @@ def test_packed_sequences_are_left_to_fla(op, record):
     assert calls[1][0].startswith("fused_recurrent_")
 
 
-@pytest.mark.parametrize("op", ["gated", "kda", "decaying", "gla"])
+@pytest.mark.parametrize("op", ["gated", "kda", "decaying", "gla", "dplr"])
 def test_infinite_decay_is_cut_and_its_gradient_is_zero(op, record):
     calls, inputs = record(op), make_inputs(op)
     inputs["g"][:, 3] = -torch.inf
     inputs["g"].requires_grad_()
     o, _ = call(op, inputs)
-    g = calls[0][1]["g"]
+    g = calls[0][1]["gk" if op == "dplr" else "g"]
     assert g.dtype == torch.float32
     assert g.min() == MIN_LOG_DECAY
     o.float().sum().backward()
