@@ -32,12 +32,13 @@ def dplr_delta_rule(
 
     q, k, a and b are `[B, T, H, K]`, v `[B, T, H, V]`, g the logarithm of the decay, at most 0:
     `[B, T, H, K]`, or `[B, T, H]` for one a head, or None for none. `initial_state` is `[B, H, K, V]`. a
-    meets the state before its decay. Decay of any strength is exact, down to -inf. Nothing bounds a and b:
-    with `a = -c`, `b = beta c`, c of length one and beta from 0 to 1 (to 2 without decay) the state does not
-    grow by itself; with larger ones it may, from token to token.
+    meets the state before its decay. Decay of any strength is exact, down to -inf; but the form "fla" keeps
+    exp(-5.5) from one token to the next, as little as bfloat16 rounds off. Nothing bounds a and b: with
+    `a = -c`, `b = beta c`, c of length one and beta from 0 to 1 (to 2 without decay) the state does not grow
+    by itself; with larger ones it may, from token to token.
 
     RWKV-7 is `dplr_delta_rule(r, k, v, -kk, kk * a, w, scale=1.0)`, and the delta rules are cases of it, at
-    about twice their cost: `gated_delta_rule` has `a = -e^g k`, `b = beta k`, and `beta v` for v. `scale`
+    half as much again: `gated_delta_rule` has `a = -e^g k`, `b = beta k`, and `beta v` for v. `scale`
     defaults to `K ** -0.5`; the other arguments and the types are those of `delta_rule`.
 
     Returns o `[B, T, H, V]` in v's dtype and the last state `[B, H, K, V]` (None unless asked for).

@@ -12,6 +12,7 @@ from asi_lab.kernels.common import choose
 from asi_lab.kernels.decay import MIN_LOG_DECAY
 from asi_lab.kernels.delta_rule import delta_rule
 from asi_lab.kernels.dplr_delta_rule import dplr_delta_rule
+from asi_lab.kernels.fla_ops import MIN_LOG_DECAY_DPLR
 from asi_lab.kernels.gated_delta_rule import gated_delta_rule
 from asi_lab.kernels.kda import kda
 from asi_lab.kernels.linear_attention import linear_attention
@@ -135,7 +136,7 @@ def test_infinite_decay_is_cut_and_its_gradient_is_zero(op, record):
     o, _ = call(op, inputs)
     g = calls[0][1]["gk" if op == "dplr" else "g"]
     assert g.dtype == torch.float32
-    assert g.min() == MIN_LOG_DECAY
+    assert g.min() == (MIN_LOG_DECAY_DPLR if op == "dplr" else MIN_LOG_DECAY)
     o.float().sum().backward()
     assert (inputs["g"].grad[:, 3] == 0).all()
 
@@ -239,6 +240,27 @@ def test_fla_s_kernels_forget_all_at_infinite_decay(op, interpreter, make_keys):
     torch.testing.assert_close(o, expected, rtol=5e-3, atol=5e-3)
     gradients = torch.autograd.grad(o[:, 3:].float().sum(), list(inputs.values()))
     assert all(d.isfinite().all() for d in gradients)
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+@pytest.mark.parametrize("g", one_in(2, [-torch.inf, MIN_LOG_DECAY_DPLR]))
+def test_fla_s_general_delta_rule_bears_strong_decay(g, interpreter, make_keys):
+    """At its bound exactly, beyond it as exactly as its numbers are."""
+    inputs = {n: x.half() for n, x in make_inputs("dplr", T=18, B=1).items()}
+    inputs |= {n: make_keys((1, 18, H, K), 0.5).half() for n in ("q", "k")}
+    inputs["g"][:, 1:-1] = g
+    inputs = {n: x.requires_grad_() for n, x in inputs.items()}
+    results = []
+    for implementation in ("fla", "naive"):
+        o, state = dplr_delta_rule(**inputs, output_final_state=True, implementation=implementation)
+        gradients = torch.autograd.grad(o.float().sum() + state.sum(), list(inputs.values()))
+        results.append([o, state, *gradients])
+    for (name, theirs), ours in zip(
+        zip(("o", "state", *inputs), results[0], strict=True), results[1], strict=True
+    ):
+        assert theirs.isfinite().all(), name
+        if name != "g" or g == MIN_LOG_DECAY_DPLR:
+            assert (theirs - ours).abs().max() <= 1e-2 * ours.abs().max(), name
 
 
 def test_fla_s_kernels_take_a_normaliser_and_wide_features(interpreter):
