@@ -49,7 +49,7 @@ def describe(x: object) -> str:
     """What was found instead of what was expected: shape and type of a tensor, type of anything else."""
     if isinstance(x, Tensor):
         return f"{list(x.shape)} of {x.dtype}"
-    return "None" if x is None else f"a {type(x).__name__}"
+    return "None" if x is None else f"of type {type(x).__name__}"
 
 
 def check_tensors(**tensors: object) -> None:

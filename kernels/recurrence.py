@@ -100,13 +100,12 @@ def recur_delta(
     channel a memory of its own with one value.
     """
     check_tensors(q=q, k=k, v=v)
-    if beta is None:
-        beta = torch.ones_like(v[..., 0])
+    q, k = _to_heads(q, k, v)
+    check_shapes(q, k, v, initial_state, cu_seqlens)
+    beta = torch.ones_like(v[..., 0]) if beta is None else beta
     check_tensors(beta=beta)
     if use_qk_l2norm_in_kernel:
         q, k = l2_norm(q), l2_norm(k)
-    q, k = _to_heads_of(v, q), _to_heads_of(v, k)
-    check_shapes(q, k, v, initial_state, cu_seqlens)
     shape, letters = (k.shape, "[B, T, H, K]") if channels else (k.shape[:3], "[B, T, H]")
     for decay in g:
         check_tensors(g=decay)
@@ -129,11 +128,12 @@ def recur_delta(
     return o, state
 
 
-def _to_heads_of(v: Tensor, x: Tensor) -> Tensor:
-    """`x` `[B, T, H, K]` with each head as often as there are heads of v for it; x itself where none are."""
-    if x.dim() != 4 or v.dim() != 4 or 0 in x.shape or v.shape[2] % x.shape[2] or v.shape[2] == x.shape[2]:
-        return x
-    return x.repeat_interleave(v.shape[2] // x.shape[2], 2)
+def _to_heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """q and k with each head as often as v has heads for it, or as they are where that is not even."""
+    if not (q.dim() == v.dim() == 4 and k.shape == q.shape and 0 not in q.shape):
+        return q, k
+    share, rest = divmod(v.shape[2], q.shape[2])
+    return (q, k) if rest or share < 2 else (q.repeat_interleave(share, 2), k.repeat_interleave(share, 2))
 
 
 def _one_by_one(

@@ -198,6 +198,8 @@ def test_heads_of_keys_serve_more_heads_of_values(op, implementation):
     assert_equal(state, last)
     with pytest.raises(ValueError, match="v must be"):
         call(op, inputs | {"v": torch.randn(B, T, 5, V)})
+    with pytest.raises(ValueError, match="k must have the shape of q"):
+        call(op, inputs | {"k": repeated["k"]})
 
 
 @pytest.mark.parametrize("bias", [False, True])
