@@ -42,7 +42,7 @@ def main() -> None:
 
     columns = " | ".join(f"likeness {x:g}" for x in LIKENESS)
     print(f"\n| operation | beta | {columns} |\n|---|---:|{'---:|' * len(LIKENESS)}")
-    for name in ("delta_rule", "gated_delta_rule", "kda"):
+    for name in ("delta_rule", "gated_delta_rule", "kda", "dplr_delta_rule"):
         for beta in (1.0, 2.0):
             makes = [Make(CPU, torch.float32, likeness, beta) for likeness in LIKENESS]
             cells = [figures(OPERATIONS[name], "chunk", SIZE, make) for make in makes]

@@ -220,6 +220,26 @@ def recurrence(
     return Operation(kernel, inputs, fla=call if fla else None, timed=bool(fla))
 
 
+def dplr(size: Size, make: Make) -> Inputs:
+    """A delta rule that erases other keys than it writes under."""
+    shape = (size.B, size.T, size.H)
+    erased, g = make.keys(size), make.log_decays(*shape, size.K)
+    return {
+        "q": make.keys(size),
+        "k": make.keys(size),
+        "v": make.normal(*shape, size.K),
+        "a": (-g.exp() * erased).to(make.dtype),
+        "b": make.beta * erased,
+        "g": g,
+    }
+
+
+def dplr_fla(size: Size, inputs: Inputs) -> Any:
+    from fla.ops.generalized_delta_rule import chunk_dplr_delta_rule
+
+    return chunk_dplr_delta_rule(**{"gk" if name == "g" else name: x for name, x in inputs.items()})[0]
+
+
 def ssd(size: Size, make: Make) -> Inputs:
     shape = (size.B, size.T, size.H)
     return {
@@ -254,6 +274,7 @@ OPERATIONS = {
         "gated_delta_rule", "head", True, "gated_delta_rule.chunk_gated_delta_rule"
     ),
     "kda": recurrence("kda", "channel", True, "kda.chunk_kda"),
+    "dplr_delta_rule": Operation("dplr_delta_rule", dplr, fla=dplr_fla),
     "linear_attention": recurrence("linear_attention", "none", False, "simple_gla.chunk_simple_gla"),
     "linear_attention, decay": recurrence("linear_attention", "head", False, "simple_gla.chunk_simple_gla"),
     "retention": recurrence("retention", "none", False),

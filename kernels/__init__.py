@@ -6,6 +6,7 @@ anything of asi_lab, and importing has no side effects.
 """
 
 from asi_lab.kernels.delta_rule import delta_rule
+from asi_lab.kernels.dplr_delta_rule import dplr_delta_rule
 from asi_lab.kernels.feature_map import feature_map
 from asi_lab.kernels.fir_bank import fir_bank
 from asi_lab.kernels.gated_delta_rule import gated_delta_rule
@@ -22,6 +23,7 @@ from asi_lab.kernels.ssd import ssd
 
 __all__ = [
     "delta_rule",
+    "dplr_delta_rule",
     "feature_map",
     "fir_bank",
     "gated_delta_rule",

@@ -7,6 +7,7 @@ Shape letters: `B` batch, `T` tokens, `H` heads, `K` key width, `V` value width,
 import functools
 import importlib.util
 import os
+from collections.abc import Iterable, Sized
 
 import torch
 from torch import Tensor
@@ -44,17 +45,60 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+def describe(x: object) -> str:
+    """What was found instead of what was expected: shape and type of a tensor, type of anything else."""
+    if isinstance(x, Tensor):
+        return f"{list(x.shape)} of {x.dtype}"
+    return "None" if x is None else f"of type {type(x).__name__}"
+
+
+def check_tensors(**tensors: object) -> None:
+    """Raise ValueError, naming the argument, unless all are tensors of floating-point numbers."""
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise ValueError(f"{name} must be a tensor of floating-point numbers, got {describe(x)}")
+
+
+def check_list(name: str, tensors: object) -> None:
+    """Raise ValueError, naming the argument, unless it is a sequence of floating-point tensors."""
+    if not isinstance(tensors, Sized) or not isinstance(tensors, Iterable) or _is_scalar(tensors):
+        raise ValueError(f"{name} must be a list of tensors, got {describe(tensors)}")
+    check_tensors(**{f"{name}[{i}]": x for i, x in enumerate(tensors)})
+
+
+def check_eps(eps: object) -> None:
+    """Raise ValueError for None, which stands where others' functions have their bias."""
+    if eps is None:
+        raise ValueError("eps must be a number, got None; there is no bias: add it to the result")
+
+
+def _is_scalar(x: object) -> bool:
+    return isinstance(x, Tensor) and x.dim() == 0
+
+
+def is_silu(activation: str | None) -> bool:
+    """Whether that is SiLU, also called swish, rather than none.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if activation not in (None, "silu", "swish"):
+        raise ValueError(f"activation must be None or 'silu', got {activation!r}")
+    return activation is not None
+
+
 def check_shapes(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None = None,
-    **gates: Tensor | None,
+    **gates: Tensor,
 ) -> None:
     """Raise ValueError, naming the argument, unless q, k are `[B, T, H, K]`, v `[B, T, H, V]`, each gate
-    `[B, T, H]` and the state `[B, H, K, V]`, none of them empty; with `cu_seqlens` `[N + 1]`, B must be 1 and
-    the state `[N, H, K, V]`."""
+    `[B, T, H]` and the state `[B, H, K, V]`, all of floating-point numbers, none of them empty; with
+    `cu_seqlens` `[N + 1]`, B must be 1 and the state `[N, H, K, V]`."""
+    check_tensors(q=q, k=k, v=v, **gates)
     if q.dim() != 4 or 0 in q.shape:
         raise ValueError(f"q must be [B, T, H, K] and not empty, got {list(q.shape)}")
     B, T, H, K = q.shape
@@ -63,13 +107,26 @@ def check_shapes(
     if v.dim() != 4 or v.shape[:3] != q.shape[:3] or v.shape[3] == 0:
         raise ValueError(f"v must be [B, T, H, V] with [B, T, H] = {[B, T, H]}, got {list(v.shape)}")
     for name, gate in gates.items():
-        if gate is not None and gate.shape != (B, T, H):
+        if gate.shape != (B, T, H):
             raise ValueError(f"{name} must be [B, T, H] = {[B, T, H]}, got {list(gate.shape)}")
     N = count_sequences(B, cu_seqlens)
+    if initial_state is None:
+        return
+    check_tensors(initial_state=initial_state)
     state = [N, H, K, v.shape[3]]
-    if initial_state is not None and list(initial_state.shape) != state:
+    if list(initial_state.shape) != state:
         letters = "[B, H, K, V]" if cu_seqlens is None else "[N, H, K, V]"
         raise ValueError(f"initial_state must be {letters} = {state}, got {list(initial_state.shape)}")
+
+
+def check_decay(g: Tensor | None, k: Tensor) -> None:
+    """Raise ValueError unless g is None, one log-decay a head or one a channel of k `[B, T, H, K]`."""
+    if g is None:
+        return
+    check_tensors(g=g)
+    if g.shape not in (k.shape[:3], k.shape):
+        shapes = f"[B, T, H] or [B, T, H, K] with [B, T, H, K] = {list(k.shape)}"
+        raise ValueError(f"g must be {shapes}, got {list(g.shape)}")
 
 
 def count_sequences(B: int, cu_seqlens: Tensor | None) -> int:
@@ -80,8 +137,9 @@ def count_sequences(B: int, cu_seqlens: Tensor | None) -> int:
     """
     if cu_seqlens is None:
         return B
-    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.dtype not in (torch.int32, torch.int64):
-        found = f"{list(cu_seqlens.shape)} of {cu_seqlens.dtype}"
+    bounds = torch.is_tensor(cu_seqlens) and cu_seqlens.dim() == 1 and len(cu_seqlens) > 1
+    if not bounds or cu_seqlens.dtype not in (torch.int32, torch.int64):
+        found = describe(cu_seqlens)
         raise ValueError(f"cu_seqlens must be [N + 1] integers (int32 or int64), N at least 1, got {found}")
     if B != 1:
         raise ValueError(f"cu_seqlens needs all sequences packed into a batch of 1, got a batch of {B}")

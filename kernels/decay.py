@@ -2,8 +2,9 @@
 
 A chunked algorithm asks four things of them, whatever their kind: tokens decayed from the chunk's start
 (queries) or to its end (keys), the state decayed by a whole chunk, the products of pairs of tokens decayed
-from the one to the other, and the gradients of all that. Shapes: tokens `[N, M, C, D]`, or R sets of them
-stacked to `[N, M, R C, D]`; pairs `[N, M, R C, C]`.
+from the one to the other, and the gradients of all that. Shapes: tokens `[N, M, C, D]`, or several sets of
+them stacked, R on the left of a product to `[N, M, R C, D]` and L on its right to `[N, M, L C, D]`; pairs
+`[N, M, R C, L C]`.
 """
 
 from abc import ABC, abstractmethod
@@ -44,7 +45,7 @@ class Decay(ABC):
 
     @abstractmethod
     def products(self, left: Tensor, right: Tensor) -> Tensor:
-        """`sum_c left_ic right_jc exp(g_(j+1)c + ... + g_ic)` for i >= j, else 0."""
+        """`sum_c left_ic right_jc exp(g_(j+1)c + ... + g_ic)` for tokens i >= j, else 0, of each two sets."""
 
     @abstractmethod
     def resolve(self, x: Tensor) -> Tensor:
@@ -129,9 +130,10 @@ class HeadDecay(Decay):
         """See `Decay`."""
         d_g = None
         if weighted is not None and self.from_start is not None:
-            N, M, C, _ = right.shape
-            per_pair, per_key = _add_sets(weighted[0].view(N, M, -1, C, C)), weighted[1]
+            N, M, C, _ = self.from_start.shape
+            per_pair = _add_sets(_by_sets(weighted[0], C).transpose(3, 4).flatten(2, 3))
             per_pair.diagonal(dim1=-2, dim2=-1).zero_()
+            per_key = _add_sets(weighted[1].view(N, M, -1, C, 1))
             per_query = _add_sets(self.resolve(left * d_left).view(N, M, -1, C, 1))
             per_state = self.from_start[:, :, -1] * (states * d_states).sum((-2, -1)).unsqueeze(-1)
             d_gamma = per_query + (per_pair.sum(-1) - per_pair.sum(-2)).unsqueeze(-1)
@@ -143,8 +145,8 @@ class HeadDecay(Decay):
         return d_g
 
     def _decay(self, pairs: Tensor) -> Tensor:
-        N, M, _, C = pairs.shape
-        pairs.view(N, M, -1, C, C).mul_(self.pairs.unsqueeze(-3))
+        C = self.pairs.shape[-1]
+        _by_sets(pairs, C).mul_(self.pairs.view(*self.pairs.shape[:-2], 1, C, 1, C))
         return pairs
 
 
@@ -161,7 +163,7 @@ class ChannelDecay(Decay):
 
     def __init__(self, once: Tensor):
         N, M, C, K = once.shape
-        self.saved = (once,)
+        self.saved, self.shape = (once,), once.shape
         # Of each level: what the first halves decay to the middle, what the second halves decay from it.
         self.levels: list[tuple[Tensor, Tensor]] = []
         self.from_start, self.to_end = once.clone(), torch.ones_like(once)
@@ -176,15 +178,15 @@ class ChannelDecay(Decay):
 
     def products(self, left: Tensor, right: Tensor) -> Tensor:
         """See `Decay`."""
-        N, M, C, K = right.shape
-        stacked = left.view(N, M, -1, C, K)
-        pairs = right.new_zeros(N, M, stacked.shape[2], C, C)
-        pairs.diagonal(dim1=-2, dim2=-1).copy_((stacked * right.unsqueeze(2)).sum(-1))
+        N, M, C, K = self.shape
+        lefts, rights = left.view(N, M, -1, 1, C, K), right.view(N, M, 1, -1, C, K)
+        pairs = right.new_zeros(N, M, lefts.shape[2] * C, rights.shape[3] * C)
+        _diagonal(pairs, C).copy_((lefts * rights).sum(-1))
         for to_middle, from_middle in self.levels:
-            later, earlier = _later(left, from_middle), _halves(right, to_middle, 0)[:, :, 0] * to_middle
-            block = torch.matmul(later.flatten(3, 4), earlier.mT)
-            _across(pairs, to_middle.shape[3]).copy_(block.view(*later.shape[:5], -1))
-        return pairs.flatten(2, 3)
+            later, earlier = _decayed(left, from_middle, 1), _decayed(right, to_middle, 0)
+            block = torch.matmul(later.flatten(3, 4), earlier.flatten(3, 4).mT)
+            _across(pairs, C, to_middle.shape[3]).copy_(block.view(*later.shape[:5], *earlier.shape[3:5]))
+        return pairs
 
     def resolve(self, x: Tensor) -> Tensor:
         """See `Decay`."""
@@ -204,27 +206,28 @@ class ChannelDecay(Decay):
         """See `Decay`. `d_start` and `d_end` are the gradients of the logarithms of the cumulative decays,
         first of whole chunks, then of the halves that these are made of, at last of single tokens."""
         assert self.from_start is not None
-        N, M, C, K = right.shape
-        d_pairs = d_pairs.view(N, M, -1, C, C)
+        N, M, C, K = self.shape
         d_start = _add_sets((left * d_left).view(N, M, -1, C, K))
         d_start[:, :, -1] += self.from_start[:, :, -1] * (states * d_states).sum(-1)
-        d_end = right * d_right if weighted is None else weighted[1]
+        d_end = _add_sets((right * d_right if weighted is None else weighted[1]).view(N, M, -1, C, K))
         for to_middle, from_middle in reversed(self.levels):
             d_starts, d_ends = (x.view(N, M, -1, 2, *to_middle.shape[3:]) for x in (d_start, d_end))
             d_wholes = torch.stack((d_starts[:, :, :, 1].sum(3), d_ends[:, :, :, 0].sum(3)), 3)
             d_starts[:, :, :, :, -1] += d_wholes
 
-            later, earlier = _later(left, from_middle), _halves(right, to_middle, 0)[:, :, 0] * to_middle
-            d_block = _across(d_pairs, to_middle.shape[3]).flatten(3, 4)
-            d_later = torch.matmul(d_block, earlier).view(later.shape)
-            d_earlier = torch.matmul(d_block.mT, later.flatten(3, 4))
+            later, earlier = _decayed(left, from_middle, 1), _decayed(right, to_middle, 0)
+            d_block = _across(d_pairs, C, to_middle.shape[3]).flatten(3, 4).flatten(4, 5)
+            d_later = torch.matmul(d_block, earlier.flatten(3, 4)).view(later.shape)
+            d_earlier = torch.matmul(d_block.mT, later.flatten(3, 4)).view(earlier.shape)
             d_starts[:, :, :, 1] += (later * d_later).sum(3)
-            d_ends[:, :, :, 0] += earlier * d_earlier
-            _halves(d_left, from_middle, 1).transpose(2, 3).addcmul_(d_later, from_middle.unsqueeze(3))
-            _halves(d_right, to_middle, 0)[:, :, 0].addcmul_(d_earlier, to_middle)
-        diagonal = d_pairs.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
-        d_left.view(N, M, -1, C, K).addcmul_(diagonal, right.unsqueeze(2))
-        d_right += _add_sets(diagonal * left.view(N, M, -1, C, K))
+            d_ends[:, :, :, 0] += _add_sets(earlier * d_earlier, 3)
+            _halves(d_left, from_middle, 1).addcmul_(d_later, from_middle.unsqueeze(3))
+            _halves(d_right, to_middle, 0).addcmul_(d_earlier, to_middle.unsqueeze(3))
+        lefts, d_lefts = (x.view(N, M, -1, C, K) for x in (left, d_left))
+        rights, d_rights = (x.view(N, M, -1, C, K).unbind(2) for x in (right, d_right))
+        for to_right, one, d_one in zip(_diagonal(d_pairs, C).unbind(3), rights, d_rights, strict=True):
+            d_lefts.addcmul_(to_right.unsqueeze(-1), one.unsqueeze(2))
+            d_one.add_(_add_sets(to_right.unsqueeze(-1) * lefts))
         return None if weighted is None else d_start
 
 
@@ -236,29 +239,39 @@ def _scale(x: Tensor, factor: Tensor | None) -> Tensor:
     return (x.reshape(N, M, -1, C, x.shape[-1]) * factor.unsqueeze(2)).view(x.shape)
 
 
-def _add_sets(x: Tensor) -> Tensor:
-    """The sum over the R sets of `[N, M, R, ...]`."""
-    return reduce(torch.add, x.unbind(2))
+def _add_sets(x: Tensor, dim: int = 2) -> Tensor:
+    """The sum over the sets of `[N, M, R, ...]`."""
+    return reduce(torch.add, x.unbind(dim))
+
+
+def _by_sets(pairs: Tensor, C: int) -> Tensor:
+    """Pairs `[N, M, R C, L C]` as `[N, M, R, C, L, C]`: a view."""
+    N, M, rows, columns = pairs.shape
+    return pairs.view(N, M, rows // C, C, columns // C, C)
+
+
+def _diagonal(pairs: Tensor, C: int) -> Tensor:
+    """The pairs of a token with itself, `[N, M, R, L, C]`: a view."""
+    return _by_sets(pairs, C).diagonal(dim1=3, dim2=5)
 
 
 def _halves(x: Tensor, factor: Tensor, which: int) -> Tensor:
     """The first (0) or second (1) halves of the blocks that `factor` `[N, M, blocks, C/2, K]` is of, in
-    tokens `[N, M, R C, K]`: a view `[N, M, R, blocks, C/2, K]`."""
+    tokens `[N, M, R C, K]`: a view `[N, M, blocks, R, C/2, K]`."""
     N, M, blocks, half, K = factor.shape
-    return x.view(N, M, -1, blocks, 2, half, K)[:, :, :, :, which]
+    return x.view(N, M, -1, blocks, 2, half, K)[:, :, :, :, which].transpose(2, 3)
 
 
-def _later(left: Tensor, from_middle: Tensor) -> Tensor:
-    """The second halves of all blocks, decayed from the middle: `[N, M, blocks, R, C/2, K]`."""
-    halves = _halves(left, from_middle, 1).transpose(2, 3)
-    later = left.new_empty(halves.shape)
-    return torch.mul(halves, from_middle.unsqueeze(3), out=later)
+def _decayed(x: Tensor, factor: Tensor, which: int) -> Tensor:
+    """Those halves times their factor, contiguous."""
+    halves = _halves(x, factor, which)
+    return torch.mul(halves, factor.unsqueeze(3), out=x.new_empty(halves.shape))
 
 
-def _across(pairs: Tensor, half: int) -> Tensor:
-    """The pairs across the middles of blocks of `2 half` tokens, in `[N, M, R, C, C]`: a view
-    `[N, M, blocks, R, half, half]`."""
-    N, M, R, C, _ = pairs.shape
+def _across(pairs: Tensor, C: int, half: int) -> Tensor:
+    """The pairs across the middles of blocks of `2 half` tokens, in `[N, M, R C, L C]`: a view
+    `[N, M, blocks, R, half, L, half]`."""
+    N, M, rows, columns = pairs.shape
     blocks = C // (2 * half)
-    across = pairs.view(N, M, R, blocks, 2, half, blocks, 2, half)[:, :, :, :, 1, :, :, 0]
-    return across.diagonal(dim1=3, dim2=5).permute(0, 1, 5, 2, 3, 4)
+    split = pairs.view(N, M, rows // C, blocks, 2, half, columns // C, blocks, 2, half)
+    return split[:, :, :, :, 1, :, :, :, 0].diagonal(dim1=3, dim2=6).permute(0, 1, 6, 2, 3, 4, 5)

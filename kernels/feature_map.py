@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asi_lab.kernels.common import compute_dtype
+from asi_lab.kernels.common import check_tensors, compute_dtype
 
 
 def feature_map(x: Tensor, name: str) -> Tensor:
@@ -31,8 +31,10 @@ def feature_map(x: Tensor, name: str) -> Tensor:
     maps is the expansion of exp to second order, `1 + s + s^2 / 2` with `s = x y / sqrt(D)`, which is above
     0: a 1, the `x_i / D^(1/4)`, the `x_i^2 / sqrt(2 D)` and the `x_i x_j / sqrt(D)` for i < j.
 
-    Computed in float32 (float64 for float64). Raises ValueError for a name that is not there.
+    Computed in float32 (float64 for float64). Raises ValueError for what is no tensor and for a name that is
+    not there.
     """
+    check_tensors(x=x)
     if name not in FEATURE_MAPS:
         names = ", ".join(f"'{known}'" for known in FEATURE_MAPS)
         raise ValueError(f"feature_map must be one of {names}; got {name!r}")

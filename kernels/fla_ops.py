@@ -13,6 +13,10 @@ from torch import Tensor
 
 from asi_lab.kernels.decay import MIN_LOG_DECAY
 
+MIN_LOG_DECAY_DPLR = -5.5
+"""Their kernel takes the exponentials of all pairs in a chunk of 16 tokens, also of those that it masks
+later: 15 times 5.5 is as much as float32 bears. exp(-5.5) is what bfloat16 rounds off."""
+
 Result = tuple[Tensor, Tensor | None]
 
 
@@ -38,6 +42,19 @@ def fla_kda(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, *rest: Any
     return _call(chunk_kda, fused_recurrent_kda, q, k, v, {"g": _cut(g), "beta": beta}, *rest)
 
 
+def fla_dplr_delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor | None, *rest: Any
+) -> Result:
+    """The delta rule with a transition that is diagonal plus low rank; a token keeps at least exp(-5.5)."""
+    from fla.ops.generalized_delta_rule import chunk_dplr_delta_rule, fused_recurrent_dplr_delta_rule
+
+    if g is None:
+        g = torch.zeros_like(k)
+    gk = _cut(g if g.dim() == 4 else g.unsqueeze(-1), MIN_LOG_DECAY_DPLR).expand(k.shape)
+    gates = {"a": a.to(v.dtype), "b": b.to(v.dtype), "gk": gk.contiguous()}
+    return _call(chunk_dplr_delta_rule, fused_recurrent_dplr_delta_rule, q, k, v, gates, *rest)
+
+
 def fla_linear_attention(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, *rest: Any) -> Result:
     """Linear attention without decay, with one a head, or with one a channel."""
     if g is not None and g.dim() == 4:
@@ -61,9 +78,9 @@ def fla_retention(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Result:
     return _call(chunk_retention, fused_recurrent_retention, q, k, v, {}, *rest)
 
 
-def _cut(g: Tensor) -> Tensor:
+def _cut(g: Tensor, least: float = MIN_LOG_DECAY) -> Tensor:
     """Log-decays in float32, none so low that cumulative sums lose the others, or that -inf becomes NaN."""
-    return g.float().clamp(min=MIN_LOG_DECAY)
+    return g.float().clamp(min=least)
 
 
 def _call(

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from asi_lab.kernels.common import choose, first_state
+from asi_lab.kernels.common import check_shapes, check_tensors, choose, first_state
+from asi_lab.kernels.norms import l2_norm
 from asi_lab.kernels.packing import Packing
 
 Implementation = Literal["auto", "naive", "chunk", "fla"]
@@ -73,6 +74,66 @@ def recur(
             o, state = forms.chunk(*rows, scale, initial_state, chunk_size)
             o = packing.pack(o)
     return o, state if output_final_state else None
+
+
+def recur_delta(
+    forms: Forms,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: tuple[Tensor, ...],
+    beta: Tensor | None,
+    scale: float | None,
+    initial_state: Tensor | None,
+    output_final_state: bool,
+    use_qk_l2norm_in_kernel: bool,
+    cu_seqlens: Tensor | None,
+    implementation: str,
+    chunk_size: int | None,
+    *,
+    channels: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """What the delta rules have in common, from the check of their arguments on; shapes as in `delta_rule`.
+
+    `g` is empty or one log-decay `[B, T, HV]`, with `channels` `[B, T, HV, K]`. Queries and keys of H heads
+    serve HV / H heads of values in a row each. A beta for each value channel, shaped as v, makes every
+    channel a memory of its own with one value.
+    """
+    check_tensors(q=q, k=k, v=v)
+    q, k = _to_heads(q, k, v)
+    check_shapes(q, k, v, initial_state, cu_seqlens)
+    beta = torch.ones_like(v[..., 0]) if beta is None else beta
+    check_tensors(beta=beta)
+    if use_qk_l2norm_in_kernel:
+        q, k = l2_norm(q), l2_norm(k)
+    shape, letters = (k.shape, "[B, T, H, K]") if channels else (k.shape[:3], "[B, T, H]")
+    for decay in g:
+        check_tensors(g=decay)
+        if decay.shape != shape:
+            raise ValueError(f"g must be {letters} = {list(shape)}, got {list(decay.shape)}")
+    apart = beta.shape == v.shape
+    if apart:
+        q, k, *g_apart = (x.repeat_interleave(v.shape[3], 2) for x in (q, k, *g))
+        tokens = (q, k, v.flatten(2).unsqueeze(-1), *g_apart, beta.flatten(2))
+        initial_state = None if initial_state is None else initial_state.mT.flatten(1, 2).unsqueeze(-1)
+    else:
+        check_shapes(q, k, v, None, cu_seqlens, beta=beta)
+        tokens = (q, k, v, *g, beta)
+    scale = k.shape[-1] ** -0.5 if scale is None else scale
+    form = pick_form(forms, implementation, k, tokens[2], cu_seqlens)
+    o, state = recur(forms, form, tokens, scale, initial_state, output_final_state, cu_seqlens, chunk_size)
+    if apart:
+        o = o.reshape(v.shape)
+        state = None if state is None else state.reshape(-1, *v.shape[2:], k.shape[-1]).mT
+    return o, state
+
+
+def _to_heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """q and k with each head as often as v has heads for it, or as they are where that is not even."""
+    if not (q.dim() == v.dim() == 4 and k.shape == q.shape and 0 not in q.shape):
+        return q, k
+    share, rest = divmod(v.shape[2], q.shape[2])
+    return (q, k) if rest or share < 2 else (q.repeat_interleave(share, 2), k.repeat_interleave(share, 2))
 
 
 def _one_by_one(

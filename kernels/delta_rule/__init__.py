@@ -2,21 +2,21 @@
 
 from torch import Tensor
 
-from asi_lab.kernels.common import check_shapes
 from asi_lab.kernels.delta_rule.chunk import chunk_delta_rule
 from asi_lab.kernels.delta_rule.naive import naive_delta_rule
 from asi_lab.kernels.fla_ops import fla_delta_rule
-from asi_lab.kernels.norms import l2_norm
-from asi_lab.kernels.recurrence import Forms, Implementation, pick_form, recur
+from asi_lab.kernels.foreign import drop_in
+from asi_lab.kernels.recurrence import Forms, Implementation, recur_delta
 
 _FORMS = Forms(naive_delta_rule, chunk_delta_rule, fla_delta_rule)
 
 
+@drop_in
 def delta_rule(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    beta: Tensor,
+    beta: Tensor | None = None,
     scale: float | None = None,
     initial_state: Tensor | None = None,
     output_final_state: bool = False,
@@ -28,8 +28,10 @@ def delta_rule(
 ) -> tuple[Tensor, Tensor | None]:
     """Write by the delta rule, read linearly: `S <- S + beta k (v - S^T k)^T`, `o = scale S^T q`.
 
-    q, k are `[B, T, H, K]`, v `[B, T, H, V]`, beta `[B, T, H]` (0 writes nothing, 1 replaces; up to 2
-    allows negative eigenvalues), `initial_state` `[B, H, K, V]`. Keys should have length one:
+    q, k are `[B, T, H, K]`, v `[B, T, H, V]`, beta `[B, T, H]` (0 writes nothing, 1, as without it, replaces;
+    up to 2 allows negative eigenvalues), `initial_state` `[B, H, K, V]`. v may have HV heads, a multiple of
+    H: then a head of q and k serves HV / H of them in a row, and gates and states have HV. A beta
+    `[B, T, H, V]`, one for each value channel, costs as much as V heads. Keys should have length one:
     `use_qk_l2norm_in_kernel` sees to it. `scale` defaults to `K ** -0.5`; `chunk_size` (a power of two)
     to what is fastest for the device and width. All floating types; computed in float32 (float64 for
     float64), except in the form "fla": flash-linear-attention's kernels, which "auto" takes for bfloat16 and
@@ -40,13 +42,8 @@ def delta_rule(
     does not look whether the bounds make sense.
 
     Returns o `[B, T, H, V]` in v's dtype and the last state `[B, H, K, V]` (None unless asked for).
-    Raises ValueError for shapes that do not fit.
+    Takes the keywords of flash-linear-attention's functions too, or says what to do instead
+    (`kernels.foreign`). Raises ValueError for what is no tensor and for shapes that do not fit.
     """
-    check_shapes(q, k, v, initial_state, cu_seqlens, beta=beta)
-    if use_qk_l2norm_in_kernel:
-        q, k = l2_norm(q), l2_norm(k)
-    if scale is None:
-        scale = q.shape[-1] ** -0.5
-    form = pick_form(_FORMS, implementation, k, v, cu_seqlens)
-    tokens = (q, k, v, beta)
-    return recur(_FORMS, form, tokens, scale, initial_state, output_final_state, cu_seqlens, chunk_size)
+    states = (initial_state, output_final_state, use_qk_l2norm_in_kernel, cu_seqlens)
+    return recur_delta(_FORMS, q, k, v, (), beta, scale, *states, implementation, chunk_size)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from asi_lab.kernels.common import choose
+from asi_lab.kernels.common import check_list, check_tensors, choose
 from asi_lab.kernels.fir_bank.naive import naive_fir_bank
 from asi_lab.kernels.fir_bank.shift import shift_fir_bank
 from asi_lab.kernels.short_convolution.sequences import check_cu_seqlens
@@ -25,12 +25,15 @@ def fir_bank(
     last column of a weight meets the current token. With `cu_seqlens` `[N + 1]` the one row of x holds N
     sequences, the i-th from token `cu_seqlens[i]` up to `cu_seqlens[i + 1]`, that no filter mixes.
 
-    Returns one output a filter, of x's shape and dtype. Raises ValueError for shapes that do not fit.
+    Returns one output a filter, of x's shape and dtype. Raises ValueError for what is no tensor
+    and for shapes that do not fit.
     """
+    check_tensors(x=x)
     if x.dim() not in (3, 4):
         raise ValueError(f"x must be [B, T, D] or [B, T, H, V], got {list(x.shape)}")
     flat = x.flatten(2)
     D = flat.shape[-1]
+    check_list("weights", weights)
     if len(weights) == 0:
         raise ValueError("weights must hold at least one filter, got none")
     for i, weight in enumerate(weights):

@@ -2,22 +2,22 @@
 
 from torch import Tensor
 
-from asi_lab.kernels.common import check_shapes
 from asi_lab.kernels.fla_ops import fla_gated_delta_rule
+from asi_lab.kernels.foreign import drop_in
 from asi_lab.kernels.gated_delta_rule.chunk import chunk_delta_rule
 from asi_lab.kernels.gated_delta_rule.naive import naive_gated_delta_rule
-from asi_lab.kernels.norms import l2_norm
-from asi_lab.kernels.recurrence import Forms, Implementation, pick_form, recur
+from asi_lab.kernels.recurrence import Forms, Implementation, recur_delta
 
 _FORMS = Forms(naive_gated_delta_rule, chunk_delta_rule, fla_gated_delta_rule)
 
 
+@drop_in
 def gated_delta_rule(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     g: Tensor,
-    beta: Tensor,
+    beta: Tensor | None = None,
     scale: float | None = None,
     initial_state: Tensor | None = None,
     output_final_state: bool = False,
@@ -34,13 +34,8 @@ def gated_delta_rule(
     and the types are those of `delta_rule`.
 
     Returns o `[B, T, H, V]` in v's dtype and the last state `[B, H, K, V]` (None unless asked for).
-    Raises ValueError for shapes that do not fit.
+    Takes the keywords of flash-linear-attention's functions too, or says what to do instead
+    (`kernels.foreign`). Raises ValueError for what is no tensor and for shapes that do not fit.
     """
-    check_shapes(q, k, v, initial_state, cu_seqlens, g=g, beta=beta)
-    if use_qk_l2norm_in_kernel:
-        q, k = l2_norm(q), l2_norm(k)
-    if scale is None:
-        scale = q.shape[-1] ** -0.5
-    form = pick_form(_FORMS, implementation, k, v, cu_seqlens)
-    tokens = (q, k, v, g, beta)
-    return recur(_FORMS, form, tokens, scale, initial_state, output_final_state, cu_seqlens, chunk_size)
+    states = (initial_state, output_final_state, use_qk_l2norm_in_kernel, cu_seqlens)
+    return recur_delta(_FORMS, q, k, v, (g,), beta, scale, *states, implementation, chunk_size)

@@ -5,11 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from asi_lab.kernels.common import choose
+from asi_lab.kernels.common import check_tensors, choose, describe
+from asi_lab.kernels.foreign import drop_in
 from asi_lab.kernels.linear_cross_entropy.chunk import chunk_linear_cross_entropy
 from asi_lab.kernels.linear_cross_entropy.naive import naive_linear_cross_entropy
 
 
+@drop_in
 def linear_cross_entropy(
     x: Tensor,
     target: Tensor,
@@ -35,9 +37,10 @@ def linear_cross_entropy(
     enabled, and kept for the backward pass: of x in the dtype of the products, of weight and bias summed
     over the chunks in float32.
 
-    Raises ValueError for shapes, dtypes and options that do not fit and, on a CPU, for targets outside of
-    `[0, V)`. A GPU would have to be waited for; there such a target makes the loss NaN, or stops the device
-    as any index out of range does.
+    Takes the keywords of flash-linear-attention's `fused_linear_cross_entropy_loss` too, or says what to do
+    instead (`kernels.foreign`). Raises ValueError for what is no tensor, for shapes, dtypes and options that
+    do not fit and, on a CPU, for targets outside of `[0, V)`. A GPU would have to be waited for; there such a
+    target makes the loss NaN, or stops the device as any index out of range does.
     """
     _check(x, target, weight, bias)
     if logit_softcapping is not None and not logit_softcapping > 0:
@@ -71,11 +74,11 @@ def _product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
 
 def _check(x: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """Raise ValueError, naming the argument, unless shapes and dtypes fit."""
-    if x.dim() not in (2, 3) or not x.is_floating_point():
-        raise ValueError(f"x must be [N, D] or [B, T, D] and floating, got {list(x.shape)} {x.dtype}")
-    if target.shape != x.shape[:-1] or target.dtype != torch.int64:
-        expected = f"{list(x.shape[:-1])} and int64"
-        raise ValueError(f"target must be {expected}, got {list(target.shape)} {target.dtype}")
+    check_tensors(x=x, weight=weight, **{} if bias is None else {"bias": bias})
+    if x.dim() not in (2, 3):
+        raise ValueError(f"x must be [N, D] or [B, T, D], got {list(x.shape)}")
+    if not (torch.is_tensor(target) and target.shape == x.shape[:-1] and target.dtype == torch.int64):
+        raise ValueError(f"target must be {list(x.shape[:-1])} and int64, got {describe(target)}")
     if weight.dim() != 2 or weight.shape[0] == 0 or weight.shape[1] != x.shape[-1]:
         raise ValueError(f"weight must be [V, D] with D = {x.shape[-1]}, got {list(weight.shape)}")
     if bias is not None and bias.shape != weight.shape[:1]:

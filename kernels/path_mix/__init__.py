@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from asi_lab.kernels.common import choose
+from asi_lab.kernels.common import check_list, check_tensors, choose
 from asi_lab.kernels.path_mix.fused import fused_path_mix
 from asi_lab.kernels.path_mix.naive import naive_path_mix
 
@@ -64,6 +64,8 @@ def _check(
     temperature: Tensor | float,
     floor: Tensor | float,
 ) -> None:
+    check_list("paths", paths)
+    check_tensors(logits=logits)
     n = len(paths)
     if not 2 <= n <= MAX_PATHS:
         raise ValueError(f"paths must be 2 to {MAX_PATHS} tensors, got {n}")

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from asi_lab.kernels.common import check_shapes
 from asi_lab.kernels.fla_ops import fla_retention
+from asi_lab.kernels.foreign import drop_in
 from asi_lab.kernels.linear_attention.chunk import chunk_linear_attention
 from asi_lab.kernels.recurrence import Forms, Implementation, pick_form, recur
 from asi_lab.kernels.retention.naive import naive_retention, retention_decay
@@ -13,6 +14,7 @@ from asi_lab.kernels.retention.naive import naive_retention, retention_decay
 _FORMS = Forms(naive_retention, chunk_linear_attention, fla_retention, fla_widest=math.inf)
 
 
+@drop_in
 def retention(
     q: Tensor,
     k: Tensor,
@@ -31,7 +33,8 @@ def retention(
     `K ** -0.5`. `cu_seqlens` and the types are as in `delta_rule`.
 
     Returns o `[B, T, H, V]` in v's dtype and the last state `[B, H, K, V]` (None unless asked for).
-    Raises ValueError for shapes that do not fit.
+    Takes the keywords of flash-linear-attention's functions too, or says what to do instead
+    (`kernels.foreign`). Raises ValueError for what is no tensor and for shapes that do not fit.
     """
     check_shapes(q, k, v, initial_state, cu_seqlens)
     if scale is None:

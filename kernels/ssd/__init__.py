@@ -5,13 +5,15 @@ import math
 from torch import Tensor
 from torch.nn import functional
 
-from asi_lab.kernels.common import compute_dtype, count_sequences
+from asi_lab.kernels.common import check_tensors, compute_dtype, count_sequences
 from asi_lab.kernels.fla_ops import fla_linear_attention
+from asi_lab.kernels.foreign import drop_in
 from asi_lab.kernels.linear_attention.chunk import chunk_linear_attention
 from asi_lab.kernels.recurrence import Forms, Implementation, pick_form, recur
 from asi_lab.kernels.ssd.naive import naive_ssd
 
 
+@drop_in
 def ssd(
     x: Tensor,
     dt: Tensor,
@@ -38,7 +40,8 @@ def ssd(
     `cu_seqlens` (states `[sequences, H, P, N]`) and the types are as in `delta_rule`.
 
     Returns y `[B, T, H, P]` in x's dtype and the last state `[B, H, P, N]` (None unless asked for).
-    Raises ValueError for shapes that do not fit.
+    Takes that function's other keywords too, or says what to do instead (`kernels.foreign`). Raises
+    ValueError for what is no tensor and for shapes that do not fit.
     """
     _check(x, dt, A, B, C, D, dt_bias, initial_states, cu_seqlens)
     H, dtype = x.shape[2], compute_dtype(x)
@@ -79,13 +82,15 @@ def _check(
     initial_states: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> None:
+    optional = {"D": D, "dt_bias": dt_bias, "initial_states": initial_states}
+    check_tensors(x=x, dt=dt, A=A, B=B, C=C, **{n: y for n, y in optional.items() if y is not None})
     if x.dim() != 4 or 0 in x.shape:
         raise ValueError(f"x must be [B, T, H, P] and not empty, got {list(x.shape)}")
     batch, T, H, P = x.shape
     if B.dim() != 4 or B.shape[:2] != x.shape[:2] or 0 in B.shape or H % B.shape[2]:
         wanted = f"[B, T, G, N] with [B, T] = {[batch, T]} and G a divisor of H = {H}"
         raise ValueError(f"B must be {wanted}, got {list(B.shape)}")
-    expected = {
+    expected: dict[str, tuple[Tensor | None, list[list[int]]]] = {
         "C": (C, [list(B.shape)]),
         "dt": (dt, [[batch, T, H]]),
         "A": (A, [[H]]),

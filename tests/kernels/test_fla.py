@@ -11,6 +11,8 @@ import torch
 from asi_lab.kernels.common import choose
 from asi_lab.kernels.decay import MIN_LOG_DECAY
 from asi_lab.kernels.delta_rule import delta_rule
+from asi_lab.kernels.dplr_delta_rule import dplr_delta_rule
+from asi_lab.kernels.fla_ops import MIN_LOG_DECAY_DPLR
 from asi_lab.kernels.gated_delta_rule import gated_delta_rule
 from asi_lab.kernels.kda import kda
 from asi_lab.kernels.linear_attention import linear_attention
@@ -30,13 +32,20 @@ OPS = {
     "decaying": ("simple_gla", "simple_gla", linear_attention, {"g": ()}),
     "gla": ("gla", "gla", linear_attention, {"g": (K,)}),
     "retention": ("retention", "retention", retention, {}),
+    "dplr": (
+        "generalized_delta_rule",
+        "dplr_delta_rule",
+        dplr_delta_rule,
+        {"g": (K,), "a": (K,), "b": (K,)},
+    ),
 }
 
 
 def make_inputs(op, T=T, B=B, N=None):
     inputs = {name: torch.randn(B, T, H, width) for name, width in (("q", K), ("k", K), ("v", V))}
     for name, width in OPS[op][3].items():
-        inputs[name] = -torch.rand(B, T, H, *width) if name == "g" else torch.rand(B, T, H, *width)
+        gate = torch.rand(B, T, H, *width)
+        inputs[name] = {"g": -gate, "a": -0.4 * gate, "b": 0.4 * gate}.get(name, gate)
     inputs["initial_state"] = torch.randn(N or B, H, K, V)
     return {name: x.bfloat16() for name, x in inputs.items()}
 
@@ -119,15 +128,15 @@ def test_packed_sequences_are_left_to_fla(op, record):
     assert calls[1][0].startswith("fused_recurrent_")
 
 
-@pytest.mark.parametrize("op", ["gated", "kda", "decaying", "gla"])
+@pytest.mark.parametrize("op", ["gated", "kda", "decaying", "gla", "dplr"])
 def test_infinite_decay_is_cut_and_its_gradient_is_zero(op, record):
     calls, inputs = record(op), make_inputs(op)
     inputs["g"][:, 3] = -torch.inf
     inputs["g"].requires_grad_()
     o, _ = call(op, inputs)
-    g = calls[0][1]["g"]
+    g = calls[0][1]["gk" if op == "dplr" else "g"]
     assert g.dtype == torch.float32
-    assert g.min() == MIN_LOG_DECAY
+    assert g.min() == (MIN_LOG_DECAY_DPLR if op == "dplr" else MIN_LOG_DECAY)
     o.float().sum().backward()
     assert (inputs["g"].grad[:, 3] == 0).all()
 
@@ -231,6 +240,27 @@ def test_fla_s_kernels_forget_all_at_infinite_decay(op, interpreter, make_keys):
     torch.testing.assert_close(o, expected, rtol=5e-3, atol=5e-3)
     gradients = torch.autograd.grad(o[:, 3:].float().sum(), list(inputs.values()))
     assert all(d.isfinite().all() for d in gradients)
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+@pytest.mark.parametrize("g", one_in(2, [-torch.inf, MIN_LOG_DECAY_DPLR]))
+def test_fla_s_general_delta_rule_bears_strong_decay(g, interpreter, make_keys):
+    """At its bound exactly, beyond it as exactly as its numbers are."""
+    inputs = {n: x.half() for n, x in make_inputs("dplr", T=18, B=1).items()}
+    inputs |= {n: make_keys((1, 18, H, K), 0.5).half() for n in ("q", "k")}
+    inputs["g"][:, 1:-1] = g
+    inputs = {n: x.requires_grad_() for n, x in inputs.items()}
+    results = []
+    for implementation in ("fla", "naive"):
+        o, state = dplr_delta_rule(**inputs, output_final_state=True, implementation=implementation)
+        gradients = torch.autograd.grad(o.float().sum() + state.sum(), list(inputs.values()))
+        results.append([o, state, *gradients])
+    for (name, theirs), ours in zip(
+        zip(("o", "state", *inputs), results[0], strict=True), results[1], strict=True
+    ):
+        assert theirs.isfinite().all(), name
+        if name != "g" or g == MIN_LOG_DECAY_DPLR:
+            assert (theirs - ours).abs().max() <= 1e-2 * ours.abs().max(), name
 
 
 def test_fla_s_kernels_take_a_normaliser_and_wide_features(interpreter):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asi_lab.kernels.delta_rule import delta_rule
+from asi_lab.kernels.dplr_delta_rule import dplr_delta_rule
 from asi_lab.kernels.gated_delta_rule import gated_delta_rule
 from asi_lab.kernels.kda import kda
 from asi_lab.kernels.linear_attention import linear_attention
@@ -38,6 +39,7 @@ OPS = {
     "delta": delta_rule,
     "gated": gated_delta_rule,
     "kda": kda,
+    "dplr": dplr_delta_rule,
     "linear": linear_attention,
     "gla": linear_attention,
     "retention": retention,
@@ -47,12 +49,14 @@ GATES = {
     "delta": ("beta",),
     "gated": ("g", "beta"),
     "kda": ("g", "beta"),
+    "dplr": ("g", "a", "b"),
     "linear": ("g",),
     "gla": ("g",),
     "retention": (),
     "ssd": ("dt",),
 }
 DELTA_RULES = ("delta", "gated", "kda")
+UNGATED = {"gated": "delta", "kda": "delta", "dplr": "dplr", "linear": "linear", "gla": "linear"}
 DECAYING = tuple(op for op, gates in GATES.items() if "g" in gates)
 
 
@@ -64,9 +68,10 @@ def make_inputs(
     beta: float | None = None,
     g: float | None = None,
 ) -> dict[str, Tensor]:
-    """float64 inputs. beta uniform in (0, 1) or constant; g uniform in (-1, 0) or spread around a value."""
+    """float64 inputs. beta uniform in (0, 1) or constant; g uniform in (-1, 0) or spread around a value.
+    The general transition is that of a delta rule whose keys are not those it writes under."""
     shape = (B, T, H)
-    decays = (*shape, K) if op in ("kda", "gla") else shape
+    decays = (*shape, K) if op in ("kda", "dplr", "gla") else shape
     gates = {
         "beta": torch.rand(shape).double() if beta is None else torch.full(shape, beta).double(),
         "g": -torch.rand(decays).double() if g is None else g * (1 + 0.1 * torch.rand(decays).double()),
@@ -78,6 +83,9 @@ def make_inputs(
         "v": torch.randn(B, T, H, V).double(),
         "initial_state": torch.randn(B, H, K, V).double(),
     }
+    if op == "dplr":
+        erased = make_keys((B, T, H, K), correlation)
+        gates |= {"a": -gates["g"].exp() * erased, "b": gates["beta"].unsqueeze(-1) * erased}
     return inputs | {name: gates[name] for name in GATES[op]}
 
 
@@ -103,7 +111,7 @@ def test_any_chunk_size_gives_the_same(op, chunk_size, assert_same, make_keys):
 @pytest.mark.parametrize("chunk_size", [16, 64])
 @pytest.mark.parametrize("beta", [None, 2.0])
 @pytest.mark.parametrize("correlation", [0.5, 0.9, 1.0])
-@pytest.mark.parametrize("op", DELTA_RULES)
+@pytest.mark.parametrize("op", [*DELTA_RULES, "dplr"])
 def test_correlated_keys_stay_accurate(op, correlation, beta, chunk_size, assert_same, make_keys):
     inputs = make_inputs(op, 90, make_keys, correlation, beta)
     chunked = run(op, "chunk", chunk_size=chunk_size)
@@ -127,7 +135,7 @@ def test_one_reset_among_weak_decays(op, assert_same, make_keys):
     assert_same(run(op, "chunk"), run(op, "naive"), inputs, 1e-3, torch.float32)
 
 
-@pytest.mark.parametrize("op", DECAYING)
+@pytest.mark.parametrize("op", [op for op in DECAYING if op != "dplr"])
 def test_infinite_decay_forgets_all_and_has_finite_gradients(op, make_keys):
     inputs = make_inputs(op, 40, make_keys)
     inputs["g"][:, 20] = -torch.inf
@@ -146,7 +154,7 @@ def test_without_decay_it_is_the_ungated_rule(op, make_keys):
     inputs = make_inputs(op, 50, make_keys, g=0.0)
     gated, _ = run(op, "chunk")(**inputs)
     del inputs["g"]
-    ungated, _ = run("delta" if op in DELTA_RULES else "linear", "chunk")(**inputs)
+    ungated, _ = run(UNGATED[op], "chunk")(**inputs)
     torch.testing.assert_close(gated, ungated, rtol=1e-12, atol=1e-12)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from asi_lab.kernels.delta_rule import delta_rule
+from asi_lab.kernels.dplr_delta_rule import dplr_delta_rule
 from asi_lab.kernels.gated_delta_rule import gated_delta_rule
 from asi_lab.kernels.kda import kda
 from asi_lab.kernels.linear_attention import linear_attention
@@ -40,6 +41,7 @@ OPS: dict[str, tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = {
     "delta": (delta_rule, {"beta": ()}),
     "gated": (gated_delta_rule, {"g": (), "beta": ()}),
     "kda": (kda, {"g": (K,), "beta": ()}),
+    "dplr": (dplr_delta_rule, {"g": (K,), "a": (K,), "b": (K,)}),
     "linear": (linear_attention, {}),
     "decaying": (linear_attention, {"g": ()}),
     "gla": (linear_attention, {"g": (K,)}),
@@ -57,7 +59,7 @@ def make_inputs(op: str, make_keys: Callable[..., Tensor]) -> dict[str, Tensor]:
     }
     for name, width in OPS[op][1].items():
         gate = torch.rand(1, T, H, *width).double()
-        inputs[name] = -gate if name == "g" else gate
+        inputs[name] = {"g": -gate, "a": -0.4 * gate, "b": 0.4 * gate}.get(name, gate)
     return inputs
 
 
