@@ -2,8 +2,9 @@
 
     python tests/simulated_engine.py LAB EXPERIMENTS [SECONDS_PER_STAGE [HOURS]]
 
-Store, lineage, locks, signals and commands are real, and so are data where none are made yet. What a simulated
-trial reports is a function of its label and seed alone, not of how the code is written; some candidates fail.
+Store, lineage, locks, signals and commands are real, and so are data where none are made yet. What a
+simulated trial reports is a function of its label and seed alone, not of how the code is written; some
+candidates fail.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def causality(subjects: Iterable[Subject], path: str, lengths: Iterable[int] = (
         for length, prefixes in PREFIXES.items() if probe.is_new else ():
             probe.cut_off(length, prefixes)
         for length in own if probe.is_new else ():
-            probe.perturb(length, sorted({1, length // 2, length - 1}))
+            probe.perturb(length, sorted({length // 2, length - 1}))
     looked = ", ".join(map(str, sorted({*CUTS, *own})))
     return worst.check("causality", f"lengths {looked}, {' and '.join(MODES)} mode")
 

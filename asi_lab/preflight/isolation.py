@@ -24,46 +24,53 @@ def batch(subjects: Iterable[Subject], path: str, most_rows: int = BATCH) -> Che
     """A row gives the same alone as among others, whatever they hold, and has no gradient from them. The lab
     trains and evaluates batches of up to `most_rows`."""
     worst = Worst()
-    batches = [(BATCH, length) for length in LENGTHS]
-    batches += [(most_rows, LENGTHS[0])] if most_rows > BATCH else []
     for subject in subjects:
         for mode in MODES:
             subject.module.train(mode == "train")
-            for rows, length in batches:
-                _batch(subject, mode, rows, length, path, worst)
-    rows_of = f"{BATCH} rows{f', {most_rows}' if most_rows > BATCH else ''} and one"
-    return worst.check("batch", f"{rows_of}, lengths {LENGTHS}, {' and '.join(MODES)} mode")
+            for length in LENGTHS:
+                _batch(subject, mode, length, path, worst)
+            if most_rows > BATCH:
+                _change_others(subject, mode, most_rows, min(LENGTHS), path, worst)
+    rows = f"{BATCH} rows{f', {most_rows}' if most_rows > BATCH else ''} and one"
+    return worst.check("batch", f"{rows}, lengths {LENGTHS}, {' and '.join(MODES)} mode")
 
 
-def _batch(subject: Subject, mode: str, rows: int, length: int, path: str, worst: Worst) -> None:
-    where = f"{subject.condition}, {mode} mode, length {length}"
-    x = subject.draw(rows, length)
-    changed = LOUD * subject.draw(rows, length)
+def _change_others(
+    subject: Subject, mode: str, rows: int, length: int, path: str, worst: Worst
+) -> tuple[Tensor, Callable[[], Line | None]]:
+    """See whether the first row moves with the others. Returns the rows, and what finds the line to blame."""
+    x, changed = subject.draw(rows, length), LOUD * subject.draw(rows, length)
     changed[0] = x[0]
     localise = _localiser(subject, mode, x, changed, path)
 
     def others(dtype: torch.dtype) -> Deviation:
         return deviation(subject(changed.to(dtype))[:1], subject(x.to(dtype))[:1])
 
-    def alone(dtype: torch.dtype) -> Deviation:
-        few = [subject(row[None]) for row in x[:BATCH].to(dtype)]
-        return deviation(torch.cat(few), subject(x.to(dtype))[:BATCH])
-
     with torch.no_grad():
         found = settle(subject, others)
-        worst.see(
-            subject, found, f"{where}: changing the other rows moves a row by {found.value:.2g}", localise
-        )
+    where = f"{subject.condition}, {mode} mode, {rows} rows of length {length}"
+    worst.see(subject, found, f"{where}: changing the other rows moves a row by {found.value:.2g}", localise)
+    return x, localise
+
+
+def _batch(subject: Subject, mode: str, length: int, path: str, worst: Worst) -> None:
+    where = f"{subject.condition}, {mode} mode, length {length}"
+    x, localise = _change_others(subject, mode, BATCH, length, path, worst)
+
+    def alone(dtype: torch.dtype) -> Deviation:
+        return deviation(torch.cat([subject(row[None]) for row in x.to(dtype)]), subject(x.to(dtype)))
+
+    with torch.no_grad():
         if mode == "eval" or torch.equal(subject(x), subject(x, seed=1)):  # dropout would tell them apart
             found = settle(subject, alone)
-            words = f"{where}: row {found.row} alone differs from the same row among {rows}"
+            words = f"{where}: row {found.row} alone differs from the same row among {BATCH}"
             worst.see(subject, found, f"{words} by {found.value:.2g} of its RMS", localise)
     asked = x.clone().requires_grad_()
     first = subject(asked)[0]
     direction = subject.draw(1, length)[0].to(first.dtype)
     (gradient,) = torch.autograd.grad(first, asked, direction, allow_unused=True, materialize_grads=True)
-    size = gradient[:1].square().mean().sqrt().expand(rows)
-    found = largest(gradient, torch.arange(rows)[:, None].expand(-1, length) > 0, size)
+    size = gradient[:1].square().mean().sqrt().expand(BATCH)
+    found = largest(gradient, torch.arange(BATCH)[:, None].expand(-1, length) > 0, size)
     words = f"{where}: the first row has a gradient of {found.value:.2g} of the RMS"
     worst.see(subject, found, f"{words} with respect to row {found.row}", localise)
 
