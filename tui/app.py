@@ -22,7 +22,7 @@ from textual.widgets import ContentSwitcher, Input, Static
 
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab, trial_label
-from asi_lab.text import plain
+from asi_lab.text import one_line, plain
 from asi_lab.tui import engine, outside, preferences, since, themes, verbs
 from asi_lab.tui.ascii import Ascii
 from asi_lab.tui.commandline import CommandLine
@@ -477,7 +477,7 @@ class LabApp(App[int]):
     def _take(self, found: Snapshot | LabError) -> None:
         if not self.screen_stack or not self.screen_stack[0].query("#header"):
             return  # the application is being closed
-        self._fault = plain(str(found)) if isinstance(found, LabError) else ""
+        self._fault = one_line(str(found)) if isinstance(found, LabError) else ""
         if isinstance(found, LabError):
             self._head()
             return

@@ -19,7 +19,12 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from asi_lab.text import plain
+from asi_lab.text import one_line
+
+LOADING = "Looking into the lab ..."
+"""What stands in a table before it was filled."""
+Told = Callable[[int], object]
+"""Is told the key of a row."""
 
 
 class Row:
@@ -163,7 +168,7 @@ class LineTable(ScrollView, can_focus=True):
         rest = max(8, width - taken)
         line = Text(no_wrap=True)
         for column, cell in zip(self.columns, cells, strict=True):
-            text = Text(plain(cell))
+            text = Text(one_line(cell))
             room = column.width or rest
             text.truncate(room, overflow="ellipsis", pad=False)
             missing = " " * (room - text.cell_len)

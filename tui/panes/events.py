@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from asi_lab.events import Event
+from asi_lab.text import plain
 from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.notices import Notice
 from asi_lab.tui.panes.pane import ListPane, following
@@ -88,7 +89,7 @@ class Events(ListPane):
 
 def _told(key: int, notice: Notice) -> Row:
     """What was told here; its keys are below those of events."""
-    cells = (_clock(notice.time), "told here", "", notice.message)
+    cells = (_clock(notice.time), "told here", "", plain(notice.message))
     return Row(key, cells, "dim" if notice.severity == "information" else STYLES.get(notice.severity, ""))
 
 
@@ -97,6 +98,8 @@ def _clock(when: float) -> str:
 
 
 def _row(event: Event) -> Row:
-    clock = _clock(event.time)
-    number = "" if event.candidate is None else f"{event.candidate:04d}"
-    return Row(event.seq, (clock, event.kind, number, event.message), STYLES.get(event.kind, ""))
+    def cells() -> tuple[str, str, str, str]:
+        number = "" if event.candidate is None else f"{event.candidate:04d}"
+        return _clock(event.time), event.kind, number, plain(event.message)
+
+    return Row(event.seq, cells, STYLES.get(event.kind, ""))

@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from asi_lab.summary import Summary
+from asi_lab.text import plain
 from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.panes.candidates import NO_NOTE, glyph
 from asi_lab.tui.panes.pane import ListPane
@@ -115,7 +116,7 @@ class Lineage(ListPane):
                 "pinned " if summary.id == asked.pinned else "banned " if summary.id in asked.banned else ""
             )
             tags = "".join(f"#{tag} " for tag in snapshot.notes.get(summary.id, NO_NOTE).tags)
-            return f"{signs}{tags}{summary.name}"
+            return f"{signs}{tags}{plain(summary.name)}"
 
         return words
 

@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from asi_lab.machine import Gpu, Machine
-from asi_lab.text import plain
+from asi_lab.text import one_line
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view import tables
@@ -38,7 +38,7 @@ class System(Pane):
         """Show what was measured."""
         facts = tables.grid(12, None)
         for heading, words in self._facts(snapshot):
-            facts.add_row(Text(heading, style="dim"), Text(plain(words)))
+            facts.add_row(Text(heading, style="dim"), Text(one_line(words)))
         self.query_one("#facts", Static).update(facts)
 
     def _facts(self, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
