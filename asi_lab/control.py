@@ -54,6 +54,7 @@ def release(store: Store, candidate_id: int | None) -> str:
 class Control:
     """What the outside asks of the engine. `tick` is called a few times a second.
 
+    `paused` says that no other candidate is to begin, `waits` that the next one does not begin for that.
     `stopping` lets the running candidate finish, `stop_now` cuts it off. `signalled` is the number of
     the signal that asked, if one did.
     """
@@ -63,6 +64,7 @@ class Control:
         self.store: Store | None = None
         self.deadline = None if hours is None else time.monotonic() + 3600 * hours
         self.paused = self.stopping = self.stop_now = False
+        self.waits = False
         self.signalled: int | None = None
         self.annotate: Callable[[int], object] = _not_yet
         """Told of a candidate whose notes have changed, once there is a lineage to keep them."""
@@ -72,6 +74,13 @@ class Control:
     def until(self) -> float | None:
         """When the search is to end, in seconds since the epoch; None where no hours were given."""
         return None if self.deadline is None else time.time() + self.deadline - time.monotonic()
+
+    @property
+    def ordered(self) -> str:
+        """The order in force to pause or to end, by its action; empty where there is none."""
+        if self.stopping:
+            return "stop_now" if self.stop_now else "stop"
+        return "pause" if self.paused else ""
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -163,8 +172,10 @@ class Control:
         """
         tick()
         while self.paused and not self.stopping:
+            self.waits = True
             time.sleep(0.2)
             tick()
+        self.waits = False
         return not (self.stopping or (self.deadline is not None and time.monotonic() >= self.deadline))
 
 

@@ -359,8 +359,8 @@ class LabApp(App[int]):
             self.recording.clock.hold()
             self.poll()
             return
-        state = self.snapshot.status.engine.state if self.snapshot else "stopped"
-        self.orders.give("resume" if state == "paused" else "pause")
+        holds = self.snapshot is not None and self.snapshot.status.engine.holds
+        self.orders.give("resume" if holds else "pause")
 
     def action_stop(self) -> None:
         """End the search after the running candidate, once confirmed."""

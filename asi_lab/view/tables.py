@@ -320,7 +320,7 @@ def steered(orders: Steering) -> str:
 
 def _engine(found: Status) -> Text:
     engine = found.engine
-    text = Text(engine.state, style=_STYLES.get(engine.state, ""))
+    text = Text(engine.words, style=_STYLES.get(engine.state, ""))
     if engine.state == "lost contact":
         text.append(f" {duration(engine.beat_age or 0)}")
     if engine.state == "never started":

@@ -47,8 +47,8 @@ class System(Pane):
         sandbox = (e.message for e in reversed(snapshot.events) if "sandbox" in e.data)
         age = "-" if engine.beat_age is None else f"{engine.beat_age:.0f} s ago"
         yield "lab", str(app.lab.path)
-        yield "engine", f"{engine.state}, process {engine.pid or '-'}, heartbeat {age}"
-        yield "sandbox", next(sandbox, f"{settings.sandbox}: chosen when an engine starts")
+        yield "engine", f"{engine.words}, process {engine.pid or '-'}, heartbeat {age}"
+        yield "sandbox", next(sandbox, f"{settings.sandbox}: an engine tells at its start what it chose")
         if snapshot.machine is None:
             yield "machine", "not measured: this is a recording"
         else:
