@@ -141,7 +141,7 @@ class LabApp(App[int]):
         self.marks: tuple[int, ...] = ()
         self.notices: tuple[Notice, ...] = ()
         forbidden = RECORDING if recording else "This view is read-only." if readonly else ""
-        self.orders = Orders(lab, self.tell, self._beside, forbidden)
+        self.orders = Orders(lab, self.tell, self._beside, self.poll, forbidden)
         self._read_at, self._fault = time.monotonic(), ""
         self._usual = self.ansi_theme_dark, self.ansi_theme_light
         self._panes = {name: make() for name, make in PANES.items()}
