@@ -40,7 +40,7 @@ class Events(ListPane):
 
     def compose(self) -> ComposeResult:
         """The table."""
-        yield LineTable(COLUMNS, id="log", empty="Nothing has happened yet.")
+        yield LineTable(COLUMNS, id="log", chosen=self.chosen)
 
     def show(self, snapshot: Snapshot) -> None:
         """Show what is new."""
@@ -82,7 +82,10 @@ class Events(ListPane):
             if self.level != SERIOUS_ALONE or notice.severity != "information"
         ]
         rows.sort(key=lambda timed: timed[0])
-        table.show([row for _, row in rows])
+        empty = "Nothing has happened yet."
+        if snapshot.events or self.lab_app.notices:
+            empty = f"Nothing matches the filter '{self.level}': f changes it."
+        table.show([row for _, row in rows], empty)
         if follows and table.rows:
             table.select(table.rows[-1].key)
 

@@ -42,16 +42,16 @@ class Lineage(ListPane):
 
     def compose(self) -> ComposeResult:
         """The table."""
-        yield LineTable(COLUMNS, id="tree", empty="The lineage begins with the baselines.")
+        yield LineTable(COLUMNS, id="tree", chosen=self.chosen)
 
     def fill(self, snapshot: Snapshot) -> None:
         """Draw the tree, or the graph."""
         words = self._words(snapshot)
-        if self._of is None:
+        if self._of is None or all(summary.id != self._of for summary in snapshot.summaries):
             rows = tree(snapshot.summaries, self._folded, words)
         else:
             rows = graph(self._of, snapshot.summaries, self._references, words)
-        self.table.show(rows)
+        self.table.show(rows, "The lineage begins with the baselines.")
         self.table.select(self.lab_app.selected)
 
     def action_fold(self) -> None:

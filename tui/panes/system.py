@@ -32,7 +32,7 @@ class System(Pane):
 
     def begin(self) -> None:
         """The keys go to the text."""
-        self.query_one("#scroll").focus()
+        self.screen.set_focus(self.query_one("#scroll"))
 
     def show(self, snapshot: Snapshot) -> None:
         """Show what was measured."""
