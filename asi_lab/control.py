@@ -55,6 +55,7 @@ def release(store: Store, candidate_id: int | None) -> str:
 class Control:
     """What the outside asks of the engine. `tick` is called a few times a second.
 
+    `paused` says that no other candidate is to begin, `waits` that the next one does not begin for that.
     `stopping` lets the running candidate finish, `stop_now` cuts it off. `signalled` is the number of
     the signal that asked, if one did.
     """
@@ -64,6 +65,7 @@ class Control:
         self.store: Store | None = None
         self._clock, self._seconds = Clock(), None if hours is None else 3600 * hours
         self.paused = self.stopping = self.stop_now = False
+        self.waits = False
         self.signalled: int | None = None
         self.annotate: Callable[[int], object] = _not_yet
         """Told of a candidate whose notes have changed, once there is a lineage to keep them."""
@@ -74,6 +76,13 @@ class Control:
         """When the search is to end, in seconds since the epoch, if it is not stopped meanwhile; None where
         no hours were given."""
         return None if self._seconds is None else time.time() + self._seconds - self._clock.now()
+
+    @property
+    def ordered(self) -> str:
+        """The order in force to pause or to end, by its action; empty where there is none."""
+        if self.stopping:
+            return "stop_now" if self.stop_now else "stop"
+        return "pause" if self.paused else ""
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -166,8 +175,10 @@ class Control:
         """
         tick()
         while self.paused and not self.stopping:
+            self.waits = True
             time.sleep(0.2)
             tick()
+        self.waits = False
         return not (self.stopping or (self._seconds is not None and self._clock.now() >= self._seconds))
 
 

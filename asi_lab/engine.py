@@ -16,6 +16,7 @@ import msgspec
 
 from asi_lab import baselines, consent, disk, fsck, imports, references, sandbox
 from asi_lab.agents import Agents
+from asi_lab.aside import Aside
 from asi_lab.baselines import SEED_ARCHITECTURE, run_label
 from asi_lab.control import Control, StopNow
 from asi_lab.data.manifest import load_manifest
@@ -149,7 +150,7 @@ class Engine:
             adviser = knowledge.adviser(settings.agents, self.lab.path)
             roles = Roles(settings, agents, store.append_events, adviser, imports.read(self.lab.path))
             loop = Loop(settings, config_text, store, lineage, trials, agents, roles)
-            control.annotate = loop.annotate
+            control.annotate, watch.asides = loop.annotate, (loop.plans, loop.ends)
             loop.run(experiments, lambda: _may_go_on(control, watch, agents))
 
     def _race(self, held: _Held, runs: Sequence[tuple[str, int]]) -> None:
@@ -344,12 +345,14 @@ class _Watch:
         self.experiments = experiments
         self.agents: Agents | None = None
         self.slots: Slots | None = None
+        self.asides: Sequence[Aside] = ()
+        """What is done beside the trials, once there is a loop."""
         self.started = time.time()
         self._lock = threading.Lock()
         self._doing: dict[str, dict[str, object]] = {}  # by label, in the order in which they began
         self._over: set[str] = set()
         self._news: dict[tuple[str, str], Progress | None] = {}  # by label and stage, for the view
-        self._last = 0.0
+        self._last, self._said = 0.0, ("", "")
 
     def working(self, label: str, stage: str, progress: Progress | None) -> None:
         """Note what is being done, for the heartbeat and the view."""
@@ -391,13 +394,27 @@ class _Watch:
 
     def tick(self) -> None:
         """Obey commands, hear of trials that have ended, then show and beat."""
-        self.control.tick()
+        try:
+            self.control.tick()
+        except StopNow:
+            with contextlib.suppress(StoreError):
+                self.beat("running")  # until all is cut off
+            raise
         if self.slots is not None:
             self.slots.settle()
         self._show()
         self.view.refresh(self.store)
-        if time.monotonic() - self._last >= HEARTBEAT_SECONDS:
-            self.beat("paused" if self.control.paused else "running")
+        said = self._state, self.control.ordered
+        if said != self._said or time.monotonic() - self._last >= HEARTBEAT_SECONDS:
+            self._said = said
+            self.beat(said[0])
+
+    @property
+    def _state(self) -> str:
+        """It is paused once nothing is at work any more, neither a trial nor a model."""
+        aside = [one for some in self.asides for one in some.begun if not one.done()]
+        at_work = aside or (self.slots is not None and self.slots.begun)
+        return "paused" if self.control.waits and not at_work else "running"
 
     def beat(self, state: str, *events: NewEvent) -> None:
         """Tell viewers that the engine lives, and what it does."""
@@ -406,7 +423,7 @@ class _Watch:
             first, *others = self._doing.values() if self._doing and state != "stopped" else [{}]
         talks = self.agents.talks.now() if self.agents and state != "stopped" else []
         engine = {"pid": os.getpid(), "time": time.time(), "state": state, "experiments": self.experiments}
-        engine |= {"started": self.started, "until": self.control.until}
+        engine |= {"started": self.started, "until": self.control.until, "ordered": self.control.ordered}
         engine |= {"talks": msgspec.to_builtins(talks), "beside": others}
         engine["slots"] = self.slots.count if self.slots else 1
         self.store.put_meta("engine", engine | first, *events)

@@ -10,6 +10,7 @@ _ESCAPES = re.compile(
     r"|\x9b[0-?]*[ -/]*[@-~]"  # the one-byte form of CSI
 )
 _BREAKS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
+_BLANKS = str.maketrans("\n\t", "  ")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -31,3 +32,8 @@ def plain(text: str, *, multiline: bool = False, limit: int | None = None) -> st
     if limit is not None and len(shown) > limit:
         shown = shown[: max(limit - 3, 0)].rstrip() + "..."
     return shown
+
+
+def one_line(text: str) -> str:
+    """Return `text` as `plain` does, on one line with its blanks as they are: an indent, columns, a path."""
+    return plain(text, multiline=True).translate(_BLANKS)

@@ -200,8 +200,14 @@ def test_what_a_trial_raises_ends_the_others_and_the_search(tmp_path):
     assert all(row[1].is_terminal for row in results(lab))
 
 
-def test_a_stop_at_once_cuts_off_both_and_counts_for_neither(tmp_path):
-    lab = make(tmp_path)
+def test_a_stop_at_once_cuts_off_both_and_counts_for_neither(tmp_path, monkeypatch):
+    lab, said, put_meta = make(tmp_path), [], Store.put_meta
+
+    def beat(self: Store, key: str, value, *events) -> None:
+        said.extend([(value["state"], value["ordered"])] if key == "engine" else [])
+        put_meta(self, key, value, *events)
+
+    monkeypatch.setattr(Store, "put_meta", beat)
 
     def stop(store: Store) -> None:
         training = [s.id for s in store.summaries() if s.state is CandidateState.TRAINING]
@@ -215,6 +221,7 @@ def test_a_stop_at_once_cuts_off_both_and_counts_for_neither(tmp_path):
         assert [c.state for c in found] == [CandidateState.TRAINING] * 2
         assert [c.starts for c in found] == [0, 0]
         assert store.last_events(1)[0].kind == "engine_stopped"
+    assert said[-2:] == [("running", "stop_now"), ("stopped", "stop_now")]  # told while it cuts off
 
 
 def test_a_stop_lets_both_finish(tmp_path):
@@ -230,19 +237,22 @@ def test_a_stop_lets_both_finish(tmp_path):
 
 
 def test_a_pause_lets_what_runs_finish_and_begins_nothing(tmp_path):
-    lab, told = make(tmp_path), []
+    lab, told, said = make(tmp_path), [], []
 
     def pause(store: Store) -> None:
         training = [s.id for s in store.summaries() if s.state is CandidateState.TRAINING]
         if len(training) == 2 and not told:
             told.append(commands.send(lab.commands, "pause"))
         ended = [s.id for s in store.summaries() if s.commit and s.id]
+        said.append((store.get_meta("engine")["state"], store.get_meta("engine")["ordered"], len(ended)))
         if told and len(ended) == 2 and len(told) == 1:
             paused = store.get_meta("engine")["state"] == "paused"
             told.append(commands.send(lab.commands, "stop")) if paused else None
 
     search(lab, lambda label: 0.1 if label.isdigit() else 0.001, view=View(pause))
     assert [row[0] for row in results(lab)] == [0, 1, 2]
+    assert ("running", "pause", 0) in said  # it is told, and what runs is not called paused
+    assert {ended for state, _, ended in said if state == "paused"} == {2}
 
 
 def test_both_are_shown_and_what_is_over_is_not(tmp_path):

@@ -18,11 +18,12 @@ from textual.filter import LineFilter
 from textual.reactive import reactive
 from textual.screen import Screen
 from textual.theme import Theme
+from textual.widget import AwaitMount
 from textual.widgets import ContentSwitcher, Input, Static
 
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab, trial_label
-from asi_lab.text import plain
+from asi_lab.text import one_line, plain
 from asi_lab.tui import engine, outside, preferences, since, themes, verbs
 from asi_lab.tui.ascii import Ascii
 from asi_lab.tui.commandline import CommandLine
@@ -91,7 +92,7 @@ class LabApp(App[int]):
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(n), f"pane('{name}')", name, show=False, id=name) for n, name in enumerate(PANES, 1)),
-        Binding("colon", "command", "Command", id="command", priority=True),  # before what is typed behind it
+        Binding("colon", "command", "Command", id="command"),
         _do("p", "pause", "Pause", show=True),
         _do("e", "start", "Start", show=True),
         _do("x", "stop", "Stop", show=True),
@@ -141,7 +142,7 @@ class LabApp(App[int]):
         self.marks: tuple[int, ...] = ()
         self.notices: tuple[Notice, ...] = ()
         forbidden = RECORDING if recording else "This view is read-only." if readonly else ""
-        self.orders = Orders(lab, self.tell, self._beside, forbidden)
+        self.orders = Orders(lab, self.tell, self._beside, self.poll, forbidden)
         self._read_at, self._fault = time.monotonic(), ""
         self._usual = self.ansi_theme_dark, self.ansi_theme_light
         self._panes = {name: make() for name, make in PANES.items()}
@@ -181,7 +182,7 @@ class LabApp(App[int]):
         with ContentSwitcher(initial=self._current):
             yield from self._panes.values()
         yield Static(Text(f"asi-lab needs {LEAST_WIDTH}x{LEAST_HEIGHT} characters."), id="small")
-        yield CommandLine(_lines())
+        yield CommandLine(_lines(), self._given)
         yield KeyLine()
 
     def on_mount(self) -> None:
@@ -198,6 +199,8 @@ class LabApp(App[int]):
                 "warning",
             )
         self._tabs()
+        self._head()
+        self.pane.begin()
         self.poll()
         self.set_interval(POLL_SECONDS, self.poll)
         self.set_interval(POLL_SECONDS, self._head)
@@ -301,12 +304,25 @@ class LabApp(App[int]):
         self.query_one(Candidates).sort(order.strip())
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Only a recording has a speed; in a field a colon is a colon."""
-        if action == "command":
-            return not isinstance(self.focused, Input)
+        """Only a recording has a speed."""
         return self.recording is not None if action in ("speed", "move") else True
 
     # What is asked for
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys are done one after the other, however fast they come: what one opens, closes or selects is so
+        before the next is looked at. By themselves they go to whoever had the keys when they came."""
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            if not self.screen.is_mounted:
+                await AwaitMount(self.screen, [self.screen])
+            field = self.focused
+            if isinstance(field, Input) and event.is_printable:
+                await field._on_key(event)
+                return
+            for first in (True, False):
+                if await self._check_bindings(event.key, priority=first):
+                    return
+        await super().on_event(event)
 
     def action_command(self) -> None:
         """Type a command."""
@@ -328,10 +344,10 @@ class LabApp(App[int]):
         held = asked and self.selected in ((asked.pinned,) if name == "pin" else asked.banned)
         verbs.BY_NAME[f"un{name}" if held else name].run(self, "")
 
-    def on_command_line_given(self, event: CommandLine.Given) -> None:
+    def _given(self, words: str) -> None:
         """Do what was typed."""
         self.pane.begin()
-        name, _, rest = event.words.lstrip(":").strip().partition(" ")
+        name, _, rest = words.lstrip(":").strip().partition(" ")
         if not name:
             return
         if name.isdecimal():
@@ -359,8 +375,8 @@ class LabApp(App[int]):
             self.recording.clock.hold()
             self.poll()
             return
-        state = self.snapshot.status.engine.state if self.snapshot else "stopped"
-        self.orders.give("resume" if state == "paused" else "pause")
+        holds = self.snapshot is not None and self.snapshot.status.engine.holds
+        self.orders.give("resume" if holds else "pause")
 
     def action_stop(self) -> None:
         """End the search after the running candidate, once confirmed."""
@@ -477,7 +493,7 @@ class LabApp(App[int]):
     def _take(self, found: Snapshot | LabError) -> None:
         if not self.screen_stack or not self.screen_stack[0].query("#header"):
             return  # the application is being closed
-        self._fault = plain(str(found)) if isinstance(found, LabError) else ""
+        self._fault = one_line(str(found)) if isinstance(found, LabError) else ""
         if isinstance(found, LabError):
             self._head()
             return

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.message import Message
 from textual.suggester import Suggester
 from textual.widgets import Input
 
@@ -38,16 +37,10 @@ class CommandLine(Input):
         Binding("tab", "cursor_right", "Take", show=False),
     ]
 
-    class Given(Message):
-        """A command was typed."""
-
-        def __init__(self, words: str) -> None:
-            super().__init__()
-            self.words = words
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        """`lines` are what can be completed."""
+    def __init__(self, lines: Iterable[str], given: Callable[[str], object]) -> None:
+        """`lines` are what can be completed; `given` does what was typed, nothing where it is empty."""
         super().__init__(id="commands", select_on_focus=False, suggester=_Words(lines))
+        self._given = given
         self.placeholder = "a command, or a candidate's id; Esc closes"
         self.past: list[str] = []
         self._place = 0
@@ -80,12 +73,13 @@ class CommandLine(Input):
         """Close at once: the next keys, which may be typed already, are for the panes."""
         self.remove_class("-shown")
         self.screen.set_focus(None)
-        self.post_message(self.Given(words))
+        self._given(words)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """What is typed here is nobody else's."""
         event.stop()
 
     def on_blur(self, event: events.Blur) -> None:
-        """Close when the mouse goes elsewhere."""
-        self.remove_class("-shown")
+        """Close when the mouse goes elsewhere; it may be open again by now."""
+        if self.screen.focused is not self:
+            self.remove_class("-shown")

@@ -13,12 +13,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from asi_lab.lab import Lab
 from asi_lab.settings import Settings
 from asi_lab.tui import engine, verbs
 from asi_lab.tui.engine import Wanted
+from asi_lab.tui.field import Field
 
 
 class Question(ModalScreen[bool]):
@@ -111,9 +112,9 @@ class Start(ModalScreen[Wanted | None]):
             yield Static(id="facts")
             with Horizontal():
                 yield Static(Text("candidates ", style="dim"))
-                yield Input(placeholder="no limit", type="integer", id="experiments")
+                yield Field(self._ready, placeholder="no limit", type="integer", id="experiments")
                 yield Static(Text(" hours ", style="dim"))
-                yield Input(placeholder="no limit", type="number", id="hours")
+                yield Field(self._ready, placeholder="no limit", type="number", id="hours")
             yield Static(id="fault")
             yield Static(
                 Text("s starts one that outlives this terminal   Tab limits   Esc only look", "bold")
@@ -121,9 +122,13 @@ class Start(ModalScreen[Wanted | None]):
 
     def on_mount(self) -> None:
         """Show what is known, and find out the rest beside it."""
-        self.query_one(VerticalScroll).focus()
+        self._ready()
         self._show()
         self._find()
+
+    def _ready(self) -> None:
+        """Give the keys to the dialog, also from a field."""
+        self.set_focus(self.query_one(VerticalScroll))
 
     @work(thread=True)
     def _find(self) -> None:
@@ -138,13 +143,9 @@ class Start(ModalScreen[Wanted | None]):
         for shown in self.query("#facts").results(Static):  # none any more where it was closed meanwhile
             shown.update(_pairs(self.facts, "dim"))
 
-    def on_input_submitted(self) -> None:
-        """Enter in a field goes back to the keys."""
-        self.query_one(VerticalScroll).focus()
-
     def action_start(self) -> None:
         """Begin, with the limits that were typed."""
-        experiments, hours = (self.query_one(f"#{name}", Input) for name in ("experiments", "hours"))
+        experiments, hours = (self.query_one(f"#{name}", Field) for name in ("experiments", "hours"))
         try:
             wanted = engine.Wanted(
                 int(experiments.value) if experiments.value else None,

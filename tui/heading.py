@@ -35,7 +35,7 @@ def heading(snapshot: Snapshot, age: float, clock: Clock | None, readonly: bool,
 
 def _engine(snapshot: Snapshot) -> Text:
     engine = snapshot.status.engine
-    words = Text(f"{SIGNS.get(engine.state, '◌')} {engine.state}", style="bold")
+    words = Text(f"{SIGNS.get(engine.state, '◌')} {engine.pending or engine.state}", style="bold")
     if engine.state == "lost contact" and engine.beat_age is not None:
         words.append(f" {duration(engine.beat_age)}")
     elif engine.is_there and engine.started is not None:

@@ -15,11 +15,15 @@ from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
-from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from asi_lab.text import plain
+from asi_lab.text import one_line
+
+LOADING = "Looking into the lab ..."
+"""What stands in a table before it was filled."""
+Told = Callable[[int], object]
+"""Is told the key of a row."""
 
 
 class Row:
@@ -69,36 +73,32 @@ class LineTable(ScrollView, can_focus=True):
         Binding("enter", "open", "Open", show=False),
     ]
 
-    class Selected(Message):
-        """Another row was selected by the user."""
-
-        def __init__(self, table: LineTable, key: int) -> None:
-            super().__init__()
-            self.table, self.key = table, key
-
-        @property
-        def control(self) -> LineTable:
-            """The table it happened in."""
-            return self.table
-
-    class Opened(Selected):
-        """The selected row is to be opened."""
-
-    def __init__(self, columns: Sequence[Column], *, id: str | None = None, empty: str = "") -> None:
-        """`empty` is what stands there while there are no rows."""
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        id: str | None = None,
+        chosen: Told = lambda key: None,
+        opened: Told = lambda key: None,
+    ) -> None:
+        """`chosen` is told the key of a row that the user selects, `opened` that of one to be opened, both at
+        once: the next key may be about it."""
         super().__init__(id=id)
-        self.columns, self.empty = list(columns), empty
+        self.columns, self.chosen, self.opened = list(columns), chosen, opened
+        self.empty = LOADING
         self.rows: list[Row] = []
         self._places: dict[int, int] = {}
         self.selected: int | None = None
 
-    def show(self, rows: Sequence[Row]) -> None:
-        """Take other rows. The selected one stays selected, and on the line of the screen where it was."""
+    def show(self, rows: Sequence[Row], empty: str) -> None:
+        """Take other rows. The selected one stays selected, and on the line of the screen where it was; where
+        it is not among them, none is. `empty` stands there where there are no rows."""
+        self.empty = empty
         before = self._places.get(self.selected) if self.selected is not None else None
         self.rows = list(rows)
         self._places = {row.key: place for place, row in enumerate(self.rows)}
         if self.selected not in self._places:
-            self.selected = self.rows[0].key if self.rows else None
+            self.selected = None
         self.virtual_size = Size(self.size.width, len(self.rows) + 1)
         after = self._places.get(self.selected) if self.selected is not None else None
         if before is not None and after is not None and before != after:
@@ -125,9 +125,11 @@ class LineTable(ScrollView, can_focus=True):
         self._go(place % len(self.rows) if self.rows else 0)
 
     def action_open(self) -> None:
-        """Tell that the selected row is to be opened."""
+        """Tell that the selected row is to be opened, the first where none is selected."""
+        if self.selected is None:
+            self._go(0)
         if self.selected is not None:
-            self.post_message(self.Opened(self, self.selected))
+            self.opened(self.selected)
 
     def on_click(self, event: events.Click) -> None:
         """Select the row under the mouse; a second click opens it."""
@@ -150,8 +152,9 @@ class LineTable(ScrollView, can_focus=True):
             return self._strip([column.heading for column in self.columns], width, style)
         place = y - 1 + self.scroll_offset.y
         if place >= len(self.rows):
-            words = self.empty if y == 2 and not self.rows else ""
-            return Strip([Segment(words[:width].ljust(width), self.rich_style)])
+            words = Text(one_line(self.empty) if y == 2 and not self.rows else "")
+            words.truncate(width, overflow="ellipsis", pad=True)
+            return Strip([Segment(words.plain, self.rich_style)])
         row = self.rows[place]
         style = self.rich_style + Style.parse(row.style)
         if row.key == self.selected:
@@ -163,7 +166,7 @@ class LineTable(ScrollView, can_focus=True):
         rest = max(8, width - taken)
         line = Text(no_wrap=True)
         for column, cell in zip(self.columns, cells, strict=True):
-            text = Text(plain(cell))
+            text = Text(one_line(cell))
             room = column.width or rest
             text.truncate(room, overflow="ellipsis", pad=False)
             missing = " " * (room - text.cell_len)
@@ -178,7 +181,8 @@ class LineTable(ScrollView, can_focus=True):
         return max(1, self.scrollable_content_region.height - 1)
 
     def _place(self) -> int:
-        return self._places.get(self.selected, 0) if self.selected is not None else 0
+        """Where the selected row stands; above the first where none is selected."""
+        return -1 if self.selected is None else self._places[self.selected]
 
     def _go(self, place: int) -> None:
         if not self.rows:
@@ -188,10 +192,10 @@ class LineTable(ScrollView, can_focus=True):
             self.selected = row.key
             self._bring_into_view()
             self.refresh()
-            self.post_message(self.Selected(self, row.key))
+            self.chosen(row.key)
 
     def _bring_into_view(self) -> None:
-        place, top, height = self._place(), self.scroll_offset.y, self._height
+        place, top, height = max(0, self._place()), self.scroll_offset.y, self._height
         if place < top:
             self.scroll_to(y=place, animate=False)
         elif place >= top + height:

@@ -36,10 +36,15 @@ class Orders:
     """The way to one lab's engine. `forbidden` says why no order may be given, empty where they may."""
 
     def __init__(
-        self, lab: Lab, tell: Tell, beside: Callable[[Callable[[], None]], None], forbidden: str
+        self,
+        lab: Lab,
+        tell: Tell,
+        beside: Callable[[Callable[[], None]], None],
+        look: Callable[[], object],
+        forbidden: str,
     ) -> None:
-        """`beside` runs something in a thread."""
-        self.lab, self.tell, self.beside, self.forbidden = lab, tell, beside, forbidden
+        """`beside` runs something in a thread; `look` reads the lab, where an order waits now."""
+        self.lab, self.tell, self.beside, self.look, self.forbidden = lab, tell, beside, look, forbidden
 
     @property
     def may(self) -> bool:
@@ -66,9 +71,11 @@ class Orders:
             self.tell(str(error), "error")
         else:
             self.tell(f"told the engine: {action.replace('_', ' ')}", "information")
+            self.look()
 
     def _carry_out(self, action: Action, candidate: int | None, text: str) -> None:
-        """This process reads the store, and a second time it cannot be opened here."""
+        """This process reads the store, and a second time it cannot be opened here. The answer is an event of
+        the lab, and shown as such; what is told is that there was none."""
         words: list[str] = []
         for part in WITHOUT_ENGINE[action]:
             words += text.split() if part == "{words}" else [part.format(id=candidate, text=text)]
@@ -85,5 +92,5 @@ class Orders:
         except (OSError, subprocess.TimeoutExpired) as error:
             self.tell(f"{action} was not carried out: {error}", "error")
             return
-        said = plain(done.stdout or done.stderr or f"{action}: no answer", multiline=True).strip()
-        self.tell(said, "information" if done.returncode == 0 else "warning")
+        if not done.stdout:
+            self.tell(plain(done.stderr or f"{action}: no answer", multiline=True).strip(), "warning")

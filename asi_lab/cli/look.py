@@ -80,8 +80,8 @@ def watch(as_json: bool, count: int, until_stopped: bool) -> None:
                 else:
                     console.print(tables.event_line(event), soft_wrap=True)
             sys.stdout.flush()
-            if watched.told(engine.state) and not as_json:
-                click.echo(f"engine: {engine.state}", err=True)
+            if watched.told(engine.words) and not as_json:
+                click.echo(f"engine: {engine.words}", err=True)
             if until_stopped and not engine.is_there:
                 return
             time.sleep(1)

@@ -65,7 +65,9 @@ def release(candidate: int) -> None:
         _tell(remote.order(lab, "release", candidate))
         return
     with lab.locked(), Store.open(lab.store, create=False) as store:
-        click.echo(control.release(store, candidate))
+        answer = control.release(store, candidate)
+        store.append_events(("command", answer, {}))
+    click.echo(plain(answer))
     click.echo(f"Start the search to have it scored: {tables.command(lab, '--no-tui')}", err=True)
 
 

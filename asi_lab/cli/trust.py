@@ -56,17 +56,17 @@ def trust(folder: Path | None, yes: bool, as_json: bool) -> None:
 
 
 def _show(asked: Asked) -> None:
-    from asi_lab.text import plain
+    from asi_lab.text import one_line, plain
 
     if asked.owner is not None:
-        click.echo(f"files of another user, number {asked.owner}: {plain(asked.lab)}")
+        click.echo(f"files of another user, number {asked.owner}: {one_line(asked.lab)}")
     if asked.unconfined:
-        click.echo(f"candidates run without a sandbox, as you: {plain(asked.lab)}")
+        click.echo(f"candidates run without a sandbox, as you: {one_line(asked.lab)}")
     for code in asked.tasks:
-        click.echo(f"task code in {plain(code.folder)}, run outside of the sandbox:")
+        click.echo(f"task code in {one_line(code.folder)}, run outside of the sandbox:")
         for reason in code.reasons:
             click.echo(f"  because of {plain(reason)}")
         for name, digest in code.files.items():
-            click.echo(f"  {digest[:_DIGITS]}  {plain(name)}")
+            click.echo(f"  {digest[:_DIGITS]}  {one_line(name)}")
     for key in asked.keys:
         click.echo(f"the key in {key.variable} sent to {plain(key.origin)}")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from asi_lab import steering
+from asi_lab import commands, steering
 from asi_lab.events import Event
 from asi_lab.lab import Lab, trial_label
 from asi_lab.records import SEED_ID, Candidate
@@ -25,6 +25,8 @@ from asi_lab.view import leaderboard
 from asi_lab.view.leaderboard import Board
 
 EngineState = Literal["never started", "preparing data", "running", "paused", "stopped", "lost contact"]
+ENDS = {"pause": 0, "resume": 0, "stop": 1, "stop_now": 2}
+"""Orders to the engine itself, by how final they are."""
 LOST_AFTER = 15.0
 """Seconds without a heartbeat after which the engine counts as lost; it beats about once a second."""
 MOST_CALLS = 10
@@ -34,12 +36,29 @@ LATEST = 8
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """The engine as seen from outside. `beat_age` is in seconds, `started` in seconds since the epoch."""
+    """The engine as seen from outside. `beat_age` is in seconds, `started` in seconds since the epoch;
+    `ordered` is the order to pause, go on or end that is not carried out yet, empty where there is none."""
 
     state: EngineState
     pid: int | None = None
     beat_age: float | None = None
     started: float | None = None
+    ordered: str = ""
+
+    @property
+    def pending(self) -> str:
+        """The order that is not carried out yet, in words; empty where there is none."""
+        return f"{self.ordered.replace('_', ' ')} pending" if self.ordered else ""
+
+    @property
+    def words(self) -> str:
+        """Its state, and what is pending."""
+        return f"{self.state}, {self.pending}" if self.pending else self.state
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is paused, or is to be."""
+        return self.ordered == "pause" or (self.state == "paused" and self.ordered != "resume")
 
     @property
     def is_there(self) -> bool:
@@ -196,6 +215,8 @@ def read(
     summaries: Sequence[Summary] = known[0] if known else store.summaries() if store else []
     beat = store.get_meta("engine") or {} if store else {}
     engine = _engine(beat, now) if beat else _without_beat(lab)
+    if engine.is_there:
+        engine = msgspec.structs.replace(engine, ordered=_ordered(lab, beat, engine))
     slots = slots_of(store) if store else 1
     speed = pace(summaries, settings, slots)
     wanted = beat.get("experiments")
@@ -247,6 +268,17 @@ def _engine(beat: dict[str, Any], now: float) -> EngineStatus:
     if state != "stopped" and (abs(age) > LOST_AFTER or not _is_alive(pid)):
         state = "lost contact"
     return EngineStatus(state, pid, max(0.0, age), beat.get("started"))
+
+
+def _ordered(lab: Lab, beat: Mapping[str, Any], engine: EngineStatus) -> str:
+    """The order that the engine has not carried out yet, or not even taken: what comes later counts, but an
+    end is not taken back."""
+    taken: str = beat.get("ordered", "")
+    ordered = "" if (taken, engine.state) == ("pause", "paused") else taken
+    for _, command in commands.pending(lab.commands):
+        if command is not None and ENDS.get(command.action, -1) >= ENDS.get(ordered, 0):
+            ordered = command.action
+    return ordered
 
 
 def _is_alive(pid: int) -> bool:

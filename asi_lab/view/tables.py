@@ -29,7 +29,7 @@ from asi_lab.records import Candidate
 from asi_lab.spending import Spent
 from asi_lab.steering import Steering
 from asi_lab.talks import Talk
-from asi_lab.text import plain
+from asi_lab.text import one_line, plain
 from asi_lab.view.leaderboard import Board, Row, standing
 from asi_lab.view.status import Doing, Status
 
@@ -236,7 +236,7 @@ def status(found: Status) -> RenderableType:
 
 
 def _status_rows(found: Status) -> Iterable[tuple[str, Text]]:
-    yield "lab", Text(f"{plain(found.lab)}  (preset {found.preset}, seed {found.seed})")
+    yield "lab", Text(f"{one_line(found.lab)}  (preset {found.preset}, seed {found.seed})")
     yield "engine", _engine(found)
     for doing in found.at_work:
         yield "now" if doing is found.doing else "", _doing(doing, brief=bool(found.beside))
@@ -320,7 +320,7 @@ def steered(orders: Steering) -> str:
 
 def _engine(found: Status) -> Text:
     engine = found.engine
-    text = Text(engine.state, style=_STYLES.get(engine.state, ""))
+    text = Text(engine.words, style=_STYLES.get(engine.state, ""))
     if engine.state == "lost contact":
         text.append(f" {duration(engine.beat_age or 0)}")
     if engine.state == "never started":

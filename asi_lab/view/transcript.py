@@ -55,7 +55,7 @@ def _reply(exchange: Exchange) -> RenderableType:
     tokens = f"{reply.usage.prompt or '?'} + {reply.usage.completion or '?'} tokens"
     heading = f"{exchange.model} ({tokens}, {reply.seconds:.1f} s, ended by {reply.finish})"
     calls = "\n".join(_call(call) for call in reply.calls)
-    return _said(heading, f"{reply.text}\n{calls}".strip(), style="cyan")
+    return _said(heading, f"{reply.text}\n{calls}".strip("\n"), style="cyan")
 
 
 def _call(call: ToolCall) -> str:

@@ -76,3 +76,16 @@ def seen(app: LabApp) -> str:
 def told(app: LabApp) -> list[str]:
     """What the user was told here."""
     return [notice.message for notice in app.notices]
+
+
+def toasts(app: LabApp) -> list[str]:
+    """What pops up from now on; it grows."""
+    popped: list[str] = []
+    notify = app.notify
+
+    def also(message: str, **options: Any) -> None:
+        popped.append(message)
+        notify(message, **options)
+
+    app.notify = also  # type: ignore[method-assign]
+    return popped

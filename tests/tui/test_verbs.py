@@ -10,7 +10,7 @@ from asi_lab.tui import verbs
 from asi_lab.tui.app import PANES
 from asi_lab.tui.commandline import CommandLine
 from asi_lab.tui.dialogs import Confirm, Help
-from tests.tui.labs import EACH_SIZE, SIZES, search, seen, told, until, use
+from tests.tui.labs import EACH_SIZE, SIZES, search, seen, toasts, told, until, use
 
 
 def test_names_and_their_beginnings_find_a_verb():
@@ -101,6 +101,7 @@ def test_without_an_engine_orders_are_carried_out_and_taken_back_by_the_same_key
     search(own, 3)
 
     async def script(app, pilot) -> None:
+        popped, answers = toasts(app), []
         await typed(pilot, "2")
         for key, words in (
             ("P", "candidate 2 is pinned"),
@@ -109,11 +110,13 @@ def test_without_an_engine_orders_are_carried_out_and_taken_back_by_the_same_key
             ("B", "candidate 2 may be drawn again"),
         ):
             await pilot.press(key)
-            await until(pilot, lambda words=words: any(words in said for said in told(app)), 30)
-            await until(pilot, lambda: app.snapshot.events[-1].kind == "command")
-            await pilot.pause(1.2)  # the next look knows what is in force
+            await until(pilot, lambda words=words: words in app.snapshot.events[-1].message, 30)
+            await pilot.pause(1.2)  # the answer is shown once, as an event, also by the next look
+            answers.append(app.snapshot.events[-1].message)
+            assert popped == answers
         await typed(pilot, "tag -- odd")
-        await until(pilot, lambda: any("a tag is of a-z" in said for said in told(app)), 30)
+        await until(pilot, lambda: "a tag is of a-z" in popped[-1], 30)
+        assert told(app) == []
         await typed(pilot, "tag promising")
         await until(pilot, lambda: app.snapshot.notes.get(2), 30)
         await pilot.press("2")

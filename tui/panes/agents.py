@@ -46,7 +46,7 @@ class Agents(Pane):
 
     def begin(self) -> None:
         """The keys go to the transcript."""
-        self.query_one(Lines).focus()
+        self.screen.set_focus(self.query_one(Lines))
 
     def show(self, snapshot: Snapshot) -> None:
         """Costs, and the transcript with what is being said."""
@@ -56,15 +56,17 @@ class Agents(Pane):
             number = talks[-1].candidate
         entries = reader.costs(number) if number is not None else []
         own = [talk for talk in talks if talk.candidate == number]
-        state = (
-            f"{number} {len(entries)} {snapshot.status.spent.calls} {[(t.role, t.characters) for t in own]}"
-        )
+        empty = self.missing(number)
+        if any(summary.id == number for summary in snapshot.summaries):
+            empty = "No language model was asked for this candidate."
+        said_now = [(talk.role, talk.characters) for talk in own]
+        state = f"{number} {len(entries)} {snapshot.status.spent.calls} {said_now} {empty}"
         if state == self._shown:
             return
         self._shown = state
         self.query_one("#costs", Static).update(_costs(entries, snapshot.status.spent, reader.arms()))
         said = reader.calls(number) if number is not None else []
-        shown: RenderableType = Text("No language model was asked for this candidate.")
+        shown: RenderableType = Text(empty)
         if said or own:
             shown = transcript(said, own)
         lines = self.query_one(Lines)

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import msgspec
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.timer import Timer
-from textual.widgets import Input
 
 from asi_lab.records import CandidateState
 from asi_lab.steering import Note
 from asi_lab.summary import Summary
+from asi_lab.text import plain
+from asi_lab.tui.field import Field
 from asi_lab.tui.lines import Lines
 from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.panes.pane import ListPane, following
@@ -83,9 +85,15 @@ class Candidates(ListPane):
     def compose(self) -> ComposeResult:
         """Filter and table at the left, details at the right or alone."""
         with VerticalScroll(id="list", can_focus=False):
-            yield Input(placeholder="words of name, state, id, model or tags; Esc clears", id="filter")
-            yield LineTable(COLUMNS, id="table", empty="No candidates yet: the baselines come first.")
+            yield Field(
+                self.begin, placeholder="words of name, state, id, model or tags; Esc clears", id="filter"
+            )
+            yield LineTable(COLUMNS, id="table", chosen=self.chosen, opened=self.opened)
         yield Lines(id="details")
+
+    def on_mount(self) -> None:
+        """Filter as one types."""
+        self.watch(self.query_one(Field), "value", self._narrow, init=False)
 
     def show(self, snapshot: Snapshot) -> None:
         """The table, and the details, which may have changed."""
@@ -99,21 +107,12 @@ class Candidates(ListPane):
             self._timer.stop()
         self._timer = self.set_timer(REST_SECONDS, lambda: self._detail(self.lab_app.selected))
 
-    def on_line_table_opened(self, event: LineTable.Opened) -> None:
+    def opened(self, key: int) -> None:
         """Give the whole pane to the details."""
-        self.lab_app.selected = event.key
+        self.lab_app.selected = key
         self.add_class("-open")
-        self._detail(event.key)
-        self.query_one("#details").focus()
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Filter as one types."""
-        self.wanted = event.value.lower()
-        self.refill()
-
-    def on_input_submitted(self) -> None:
-        """Back to the table, with the filter in force."""
-        self.table.focus()
+        self._detail(key)
+        self.screen.set_focus(self.query_one("#details"))
 
     def action_order(self) -> None:
         """Sort by the next figure; the same candidate stays selected."""
@@ -132,25 +131,31 @@ class Candidates(ListPane):
 
     def filter(self, words: str) -> None:
         """Show rows that hold these words; all where there are none."""
-        field = self.query_one("#filter", Input)
+        field = self.query_one(Field)
         field.set_class(bool(words.strip()), "-shown")
         field.value = words.strip()
 
     def action_filter(self) -> None:
         """Type words that rows must hold."""
-        field = self.query_one("#filter", Input)
+        self.remove_class("-open")
+        field = self.query_one(Field)
         field.add_class("-shown")
-        field.focus()
+        field.select_all()
+        self.screen.set_focus(field)
 
     def action_back(self) -> None:
         """Close the details, else clear the filter."""
         if self.has_class("-open"):
             self.remove_class("-open")
         else:
-            field = self.query_one("#filter", Input)
+            field = self.query_one(Field)
             field.value = ""
             field.remove_class("-shown")
-        self.table.focus()
+        self.begin()
+
+    def _narrow(self, words: str) -> None:
+        self.wanted = words.strip().lower()
+        self.refill()
 
     def fill(self, snapshot: Snapshot) -> None:
         """Show the rows that match, in order."""
@@ -165,7 +170,10 @@ class Candidates(ListPane):
             tags = notes[s.id].tags if s.id in notes else ()
             cells = functools.partial(_cells, s, places.get(s.id), s.id in marks, tags)
             rows.append(Row(s.id, cells, "dim" if s.state.is_failure else ""))
-        table.show(rows)
+        empty = "No candidates yet: the baselines come first."
+        if snapshot.summaries:
+            empty = f"Nothing matches the filter '{plain(self.wanted, limit=40)}': Esc clears it."
+        table.show(rows, empty)
         table.select(self.lab_app.selected)
 
     def _matches(self, summary: Summary, tags: tuple[str, ...]) -> bool:
@@ -181,16 +189,21 @@ class Candidates(ListPane):
         return all(word in text for word in self.wanted.split())
 
     def _detail(self, candidate_id: int | None) -> None:
-        if candidate_id is None or not self.query_one("#details").display:
+        lines = self.query_one("#details", Lines)
+        if not lines.display:
             return
-        known = self.lab_app.reader.dossier(candidate_id)
-        told = None if known is None else msgspec.structs.replace(known, baselines=None)
-        if known is None or self._shown == told:
+        known = None if candidate_id is None else self.lab_app.reader.dossier(candidate_id)
+        if known is None:
+            self._shown = None
+            lines.render_in(Text(self.missing(candidate_id)))
+            return
+        told = msgspec.structs.replace(known, baselines=None)
+        if self._shown == told:
             return
         before, self._shown = self._shown, told
         shown = page.page(known, tables.shown(self.lab_app.lab.lineage))
         same = before is not None and before.candidate.id == known.candidate.id
-        self.query_one("#details", Lines).render_in(shown, keep=same)
+        lines.render_in(shown, keep=same)
 
 
 def _cells(s: Summary, place: Place | None, marked: bool, tags: tuple[str, ...]) -> tuple[str, ...]:
@@ -202,7 +215,7 @@ def _cells(s: Summary, place: Place | None, marked: bool, tags: tuple[str, ...])
     return (
         f"{s.id:04d}",
         f"{glyph(s.state)} {s.state.value}",
-        f"{'◆ ' if marked else ''}{''.join(f'#{tag} ' for tag in tags)}{name}",
+        f"{'◆ ' if marked else ''}{''.join(f'#{tag} ' for tag in tags)}{plain(name)}",
         "" if s.loss is None else f"{s.loss:.4f}",
         "" if place is None else f"{place.gain:+.2%}",
         f"{units}{'*' if place is not None and place.beats_baseline else ' '}",

@@ -12,11 +12,13 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
+from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, PlotWidget
 
 from asi_lab.baselines import ARCHITECTURES, run_label
 from asi_lab.lab import trial_label
 from asi_lab.records import CandidateState
+from asi_lab.tui.linetable import LOADING
 from asi_lab.tui.panes.pane import Pane, following
 from asi_lab.tui.snapshot import Snapshot
 
@@ -82,7 +84,7 @@ class Curves(Pane):
 
     def begin(self) -> None:
         """The keys go to the plot."""
-        self.query_one(PlotWidget).focus()
+        self.screen.set_focus(self.query_one(PlotWidget))
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw again where a curve may have grown."""
@@ -99,19 +101,20 @@ class Curves(Pane):
             self.show(snapshot)
 
     def action_axis(self) -> None:
-        """Put something else on the x axis."""
+        """Put something else on the x axis, on which a zoom means nothing."""
         self.axis, self._cross = following(AXES, self.axis), None
+        self.query_one(PlotWidget).set_xlimits()
         self._again()
 
     def action_log(self) -> None:
         """Draw the logarithm of the loss, or the loss."""
         self.logarithmic = not self.logarithmic
+        self.query_one(PlotWidget).set_ylimits()
         self._again()
 
     def action_cross(self, by: int) -> None:
         """Move the crosshair, which begins in the middle."""
-        plot = self.query_one(PlotWidget)
-        left, right = plot._x_min, plot._x_max
+        left, right = self._limits()
         step = (right - left) / STEPS
         here = (left + right) / 2 if self._cross is None else self._cross + by * step
         self._cross = min(max(left, here), right)
@@ -132,6 +135,18 @@ class Curves(Pane):
             )
             self._cross = x
             self._draw()
+
+    def on_resize(self) -> None:
+        """The legend has other room."""
+        if self._curves:
+            self.query_one("#legend", Static).update(self._legend())
+
+    def _limits(self) -> tuple[float, float]:
+        """From where to where x goes; of what was not zoomed the plot knows only once it is drawn."""
+        plot, ends = self.query_one(PlotWidget), [c.x[[0, -1]] for c in self._curves if len(c.x) > 1]
+        left = np.min(ends) if ends and plot._auto_x_min else plot._x_min
+        right = np.max(ends) if ends and plot._auto_x_max else plot._x_max
+        return float(left), float(right)
 
     def _labels(self) -> list[str]:
         shown = dict.fromkeys(n for n in (self.lab_app.selected, *self.lab_app.marks) if n)
@@ -179,6 +194,7 @@ class Curves(Pane):
                 self._mark(plot, curve)
         if self._cross is not None:
             plot.add_v_line(self._cross, line_style="bold")
+        plot.query_one("#margin-top", Canvas).reset()  # else the label of y is written over the last one
         plot.set_xlabel(self.axis)
         plot.set_ylabel("log loss" if self.logarithmic else "loss")
         self.query_one("#legend", Static).update(self._legend())
@@ -203,7 +219,7 @@ class Curves(Pane):
                 room = width
             words.append_text(item)
             room -= item.cell_len
-        return words if self._curves else Text("No curves yet.")
+        return words if self._curves else Text(LOADING)
 
     def _said(self, curve: Curve) -> str:
         if len(curve.x) < 2:

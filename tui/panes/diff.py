@@ -71,7 +71,7 @@ class Diff(Pane):
 
     def begin(self) -> None:
         """The keys go to the lines."""
-        self.query_one(Lines).focus()
+        self.screen.set_focus(self.query_one(Lines))
 
     def show(self, snapshot: Snapshot) -> None:
         """Remember the best."""
@@ -124,8 +124,10 @@ class Diff(Pane):
     def _compared(self, candidate_id: int | None) -> tuple[str, Sequence[Text]]:
         self._hunks, self._text = [], ""
         found = None if candidate_id is None else self.lab_app.reader.candidate(candidate_id)
-        if found is None or found.proposal is None:
-            return "No candidate is selected: go to 2 and choose one.", ()
+        if found is None:
+            return self.missing(candidate_id), ()
+        if found.proposal is None:
+            return f"{found.id:04d}: nothing is written of it yet.", ()
         name = f"{self._file}: {found.id:04d} {plain(found.name, limit=32)}"
         own = _file(found, self._file)
         if self._against == NOTHING:
@@ -144,7 +146,7 @@ class Diff(Pane):
             return title, (Text("The same text."),)
         pairs = list(_pairs(self._coloured(theirs), self._coloured(own)))
         lines = self._beside(pairs) if self.beside else self._unified(pairs)
-        return title, lines
+        return title, lines or (Text("Only blanks differ."),)
 
     def _other(self, found: Candidate) -> Candidate | None:
         if self._against in AGAINST:

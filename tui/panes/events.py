@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from asi_lab.events import Event
+from asi_lab.text import plain
 from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.notices import Notice
 from asi_lab.tui.panes.pane import ListPane, following
@@ -39,7 +40,7 @@ class Events(ListPane):
 
     def compose(self) -> ComposeResult:
         """The table."""
-        yield LineTable(COLUMNS, id="log", empty="Nothing has happened yet.")
+        yield LineTable(COLUMNS, id="log", chosen=self.chosen)
 
     def show(self, snapshot: Snapshot) -> None:
         """Show what is new."""
@@ -81,14 +82,17 @@ class Events(ListPane):
             if self.level != SERIOUS_ALONE or notice.severity != "information"
         ]
         rows.sort(key=lambda timed: timed[0])
-        table.show([row for _, row in rows])
+        empty = "Nothing has happened yet."
+        if snapshot.events or self.lab_app.notices:
+            empty = f"Nothing matches the filter '{self.level}': f changes it."
+        table.show([row for _, row in rows], empty)
         if follows and table.rows:
             table.select(table.rows[-1].key)
 
 
 def _told(key: int, notice: Notice) -> Row:
     """What was told here; its keys are below those of events."""
-    cells = (_clock(notice.time), "told here", "", notice.message)
+    cells = (_clock(notice.time), "told here", "", plain(notice.message))
     return Row(key, cells, "dim" if notice.severity == "information" else STYLES.get(notice.severity, ""))
 
 
@@ -97,6 +101,8 @@ def _clock(when: float) -> str:
 
 
 def _row(event: Event) -> Row:
-    clock = _clock(event.time)
-    number = "" if event.candidate is None else f"{event.candidate:04d}"
-    return Row(event.seq, (clock, event.kind, number, event.message), STYLES.get(event.kind, ""))
+    def cells() -> tuple[str, str, str, str]:
+        number = "" if event.candidate is None else f"{event.candidate:04d}"
+        return _clock(event.time), event.kind, number, plain(event.message)
+
+    return Row(event.seq, cells, STYLES.get(event.kind, ""))

@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from asi_lab.summary import Summary
+from asi_lab.text import plain
 from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.panes.candidates import NO_NOTE, glyph
 from asi_lab.tui.panes.pane import ListPane
@@ -41,16 +42,16 @@ class Lineage(ListPane):
 
     def compose(self) -> ComposeResult:
         """The table."""
-        yield LineTable(COLUMNS, id="tree", empty="The lineage begins with the baselines.")
+        yield LineTable(COLUMNS, id="tree", chosen=self.chosen)
 
     def fill(self, snapshot: Snapshot) -> None:
         """Draw the tree, or the graph."""
         words = self._words(snapshot)
-        if self._of is None:
+        if self._of is None or all(summary.id != self._of for summary in snapshot.summaries):
             rows = tree(snapshot.summaries, self._folded, words)
         else:
             rows = graph(self._of, snapshot.summaries, self._references, words)
-        self.table.show(rows)
+        self.table.show(rows, "The lineage begins with the baselines.")
         self.table.select(self.lab_app.selected)
 
     def action_fold(self) -> None:
@@ -115,7 +116,7 @@ class Lineage(ListPane):
                 "pinned " if summary.id == asked.pinned else "banned " if summary.id in asked.banned else ""
             )
             tags = "".join(f"#{tag} " for tag in snapshot.notes.get(summary.id, NO_NOTE).tags)
-            return f"{signs}{tags}{summary.name}"
+            return f"{signs}{tags}{plain(summary.name)}"
 
         return words
 

@@ -49,7 +49,7 @@ class Overview(Pane):
 
     def begin(self) -> None:
         """The keys go to the words."""
-        self.query_one("#words").focus()
+        self.screen.set_focus(self.query_one("#words"))
 
     def show(self, snapshot: Snapshot) -> None:
         """Words always, plots where they are seen."""

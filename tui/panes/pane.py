@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.containers import Container
 
-from asi_lab.tui.linetable import LineTable
+from asi_lab.tui.linetable import LOADING, LineTable
 from asi_lab.tui.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Pane(Container):
         """Another candidate was selected, here or elsewhere."""
 
     def begin(self) -> None:
-        """The pane comes into view."""
+        """The pane comes into view, and takes the keys at once: the next may be typed already."""
 
     def marked(self, snapshot: Snapshot) -> None:
         """Other candidates are marked."""
@@ -53,6 +53,16 @@ class Pane(Container):
         for name in self.KEPT:
             if name in kept and type(kept[name]) is type(getattr(self, name)):
                 setattr(self, name, kept[name])
+
+    def missing(self, number: int | None) -> str:
+        """Why nothing is shown of a candidate."""
+        if self.lab_app.snapshot is None:
+            return LOADING
+        if not self.lab_app.snapshot.summaries:
+            return "There are no candidates yet."
+        if number is None:
+            return "No candidate is selected: go to 2 and choose one."
+        return f"There is no candidate {number:04d} yet."
 
     def copied(self) -> tuple[str, str]:
         """What `y` copies here, and what that is."""
@@ -72,7 +82,7 @@ class ListPane(Pane):
 
     def begin(self) -> None:
         """The keys go to the table."""
-        self.table.focus()
+        self.screen.set_focus(self.table)
 
     def show(self, snapshot: Snapshot) -> None:
         """Fill the table again where anything changed."""
@@ -84,12 +94,8 @@ class ListPane(Pane):
         """Go to another candidate."""
         self.table.select(candidate_id)
 
-    def on_line_table_selected(self, event: LineTable.Selected) -> None:
-        """A row was selected; handlers of messages add up, so panes say what that means in `chosen`."""
-        self.chosen(event.key)
-
     def chosen(self, key: int) -> None:
-        """Share the selection."""
+        """A row was selected: share the selection."""
         self.lab_app.selected = key
 
     def marked(self, snapshot: Snapshot) -> None:

@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from asi_lab.machine import Gpu, Machine
-from asi_lab.text import plain
+from asi_lab.text import one_line
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view import tables
@@ -32,13 +32,13 @@ class System(Pane):
 
     def begin(self) -> None:
         """The keys go to the text."""
-        self.query_one("#scroll").focus()
+        self.screen.set_focus(self.query_one("#scroll"))
 
     def show(self, snapshot: Snapshot) -> None:
         """Show what was measured."""
         facts = tables.grid(12, None)
         for heading, words in self._facts(snapshot):
-            facts.add_row(Text(heading, style="dim"), Text(plain(words)))
+            facts.add_row(Text(heading, style="dim"), Text(one_line(words)))
         self.query_one("#facts", Static).update(facts)
 
     def _facts(self, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
@@ -47,8 +47,8 @@ class System(Pane):
         sandbox = (e.message for e in reversed(snapshot.events) if "sandbox" in e.data)
         age = "-" if engine.beat_age is None else f"{engine.beat_age:.0f} s ago"
         yield "lab", str(app.lab.path)
-        yield "engine", f"{engine.state}, process {engine.pid or '-'}, heartbeat {age}"
-        yield "sandbox", next(sandbox, f"{settings.sandbox}: chosen when an engine starts")
+        yield "engine", f"{engine.words}, process {engine.pid or '-'}, heartbeat {age}"
+        yield "sandbox", next(sandbox, f"{settings.sandbox}: an engine tells at its start what it chose")
         if snapshot.machine is None:
             yield "machine", "not measured: this is a recording"
         else:
