@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 import lmdb
 
 from asi_lab import disk
+from asi_lab.copies import Copies
 from asi_lab.errors import StoreError
 
 T = TypeVar("T")
@@ -29,8 +30,13 @@ _LOCK_BYTES = 8192
 """Size of LMDB's file of readers."""
 _READER_CHECK = 1000
 """After so many changes the slots of readers that died are freed: the pages they saw can be used again."""
-_UNLISTED_TRIES = 20
 _RESTORE = "Restore the lab from a copy, or move it away and start anew"
+
+
+def _can_list_readers(path: Path) -> bool:
+    """Whether readers can tell the writer of themselves."""
+    readers = path / "lock.mdb"
+    return os.access(readers if readers.exists() else path, os.W_OK)
 
 
 class Database:
@@ -44,8 +50,9 @@ class Database:
     ) -> None:
         self.path = path
         self.readonly = readonly
-        self._file, readers = path / "data.mdb", path / "lock.mdb"
-        self._unlisted = readonly and readers.exists() and not os.access(readers, os.W_OK)
+        self._file, self._names = path / "data.mdb", tuple(tables)
+        self._env: Any = None
+        self._copies: Copies | None = None
         self._lock = threading.RLock()
         self._changes = 0
         is_new = self._size() < _HEAD_BYTES
@@ -57,17 +64,11 @@ class Database:
             if is_new:
                 self._file.unlink(missing_ok=True)  # begun on a full disk, say: LMDB does not go on with it
             self._allocate_lock_file()
-            self._env = lmdb.open(
-                str(path),
-                map_size=map_size,
-                max_dbs=len(tables),
-                readonly=readonly,
-                create=create,
-                lock=not self._unlisted,
-                sync=True,
-                writemap=False,
-                lib_version=0,  # the 0.9 file format; two are bundled
-            )
+            if readonly and not _can_list_readers(path):
+                self._copies = Copies(path)
+                self._open_copy(self._copies)
+            else:
+                self._env = self._open(path, map_size, readonly=readonly, create=create)
         except (lmdb.Error, OSError) as error:
             raise self._explain(error) from error
         try:
@@ -76,8 +77,32 @@ class Database:
             self._env.reader_check()
             self._tables = self._open_tables(tables)
         except BaseException:
-            self._env.close()
+            self.close()
             raise
+
+    def _open(self, path: Path, map_size: int, *, readonly: bool, create: bool, lock: bool = True) -> Any:
+        return lmdb.open(
+            str(path),
+            map_size=map_size,
+            max_dbs=len(self._names),
+            readonly=readonly,
+            create=create,
+            lock=lock,
+            sync=True,
+            writemap=False,
+            lib_version=0,  # the 0.9 file format; two are bundled
+        )
+
+    def _open_copy(self, copies: Copies) -> bool:
+        """Read from a new copy, where there is one; says whether there is."""
+        folder = copies.newer()
+        if folder is None:
+            return False
+        if self._env is not None:
+            self._env.close()
+        self._file = folder / "data.mdb"
+        self._env = self._open(folder, INITIAL_MAP, readonly=True, create=False, lock=False)
+        return True
 
     def _size(self) -> int:
         """Bytes of the data file, 0 when there is none."""
@@ -85,6 +110,8 @@ class Database:
             return self._file.stat().st_size
         except FileNotFoundError:
             return 0
+        except OSError as error:
+            raise StoreError(disk.explain(error, self._file)) from None
 
     def _allocate_lock_file(self) -> None:
         """Take the space of LMDB's file of readers. LMDB writes it through a memory map, and a map without
@@ -171,8 +198,8 @@ class Database:
         with self._lock:
             while True:
                 try:
-                    if self._unlisted:
-                        return self._read_unlisted(work)
+                    if self._copies is not None and self._open_copy(self._copies):
+                        self._tables = self._open_tables(self._names)
                     with self._env.begin(write=write) as txn:
                         result = work(txn)
                     if write:
@@ -189,28 +216,6 @@ class Database:
                     checked = True
                 except (lmdb.Error, OSError) as error:
                     raise self._explain(error) from error
-
-    def _read_unlisted(self, work: Callable[[Any], T]) -> T:
-        """Read where the file of readers may not be written, as in a lab of another user.
-
-        The engine then does not know of us. It spares the pages of a moment until the third change after it,
-        so what was read is whole if at most one change was made meanwhile, and is read again if not.
-        """
-        for _ in range(_UNLISTED_TRIES):
-            with self._env.begin() as txn:
-                moment = txn.id()
-                try:
-                    result = work(txn)
-                except Exception:
-                    if self._env.info()["last_txnid"] <= moment + 1:
-                        raise
-                    continue
-            if self._env.info()["last_txnid"] <= moment + 1:
-                return result
-        raise StoreError(
-            f"the store at {self.path} is written too often to be read without leave to write "
-            f"{self.path / 'lock.mdb'}: try again, or ask for that leave"
-        )
 
     def _grow(self, cause: lmdb.Error) -> None:
         size = 2 * self._env.info()["map_size"]
@@ -243,6 +248,8 @@ class Database:
         """Close the environment. Closing twice is harmless."""
         with self._lock:
             self._env.close()
+            if self._copies is not None:
+                self._copies.close()
 
     def __enter__(self) -> Self:
         return self

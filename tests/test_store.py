@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -356,67 +358,95 @@ import sys
 from pathlib import Path
 from asi_lab.database import Database
 
-with_pause = float(sys.argv[2])
-database = Database(Path(sys.argv[1]), ["meta"], readonly=False, map_size=1 << 26)
-import time
-for turn in range(10**9):
+database = Database(Path(sys.argv[1]), ["meta"], readonly=False, create=True, map_size=1 << 26)
+for turn, _ in enumerate(sys.stdin):
     def put(txn):
         for key in range(400):
             txn.put(b"%d" % key, b"%d" % turn * 200, db=database.table("meta"))
     database.write(put)
-    if turn == 0:
-        print("begun", flush=True)
-    time.sleep(with_pause)
+    print(flush=True)
 """
 
 
-@pytest.fixture
-def unlisted(tmp_path, monkeypatch):
-    """Opens a database that somebody writes again and again, without leave to write its file of readers."""
-    writers: list[subprocess.Popen[str]] = []
+class Beside:
+    """Somebody who writes to a database when told to, and a reader without leave to write its file of
+    readers."""
 
-    def open_beside(pause: float) -> Database:
-        Database(tmp_path, ["meta"], readonly=False, create=True, map_size=1 << 26).close()
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), str(pause)], stdout=subprocess.PIPE, text=True
+    def __init__(self, path: Path) -> None:
+        self.writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        writers.append(writer)
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "begun\n"
-        monkeypatch.setattr("asi_lab.database.os.access", lambda path, mode: False)
-        return Database(tmp_path, ["meta"], readonly=True, map_size=1 << 26)
+        self.change()
+        self.database = Database(path, ["meta"], readonly=True, map_size=1 << 26)
 
-    yield open_beside
-    for writer in writers:
-        writer.kill()
-        writer.wait()
+    def change(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.writer.stdin.write("\n")
+            self.writer.stdin.flush()
+            assert self.writer.stdout.readline() == "\n"
 
-
-def test_a_reader_that_nobody_knows_of_sees_whole_moments(unlisted):
-    database, turns = unlisted(pause=0.01), set()
-
-    def look(txn):
-        seen = set()
-        for _ in range(8):  # long enough for the writer to come to pages of this moment
-            seen |= {value for _, value in database.rows(txn, "meta")}
-            time.sleep(0.002)
-        return seen
-
-    for _ in range(40):
-        seen = database.read(look)
-        assert len(seen) == 1
-        turns |= seen
-    assert len(turns) > 3
+    def read(self) -> set[bytes]:
+        return self.database.read(lambda txn: {value for _, value in self.database.rows(txn, "meta")})
 
 
-def test_a_reader_that_never_sees_one_says_so(unlisted):
-    database = unlisted(pause=0.0)
-    with pytest.raises(StoreError, match=r"written too often to be read without leave to write .*lock\.mdb"):
-        database.read(lambda txn: time.sleep(0.1))
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    monkeypatch.setattr("asi_lab.database.os.access", lambda path, mode: False)
+    monkeypatch.setattr("asi_lab.copies.FRESH_SECONDS", 0.0)
+    found = Beside(tmp_path)
+    yield found
+    found.database.close()
+    found.writer.kill()
+    found.writer.wait()
+
+
+def test_a_reader_that_nobody_knows_of_sees_whole_moments(beside):
+    for turn in range(1, 30):
+        assert beside.read() == {b"%d" % (turn - 1) * 200}
+        beside.change()
+
+
+@pytest.mark.parametrize(("changes", "copies"), [(0, 1), (1, 1), (2, 2)])
+def test_a_copy_is_made_again_where_too_much_was_written_meanwhile(beside, monkeypatch, changes, copies):
+    beside.change()
+    made: list[Path] = []
+
+    def copy(source: Path, target: Path) -> None:
+        shutil.copyfile(source, target)
+        if not made:
+            beside.change(changes)
+        made.append(target)
+
+    monkeypatch.setattr("asi_lab.copies.shutil", SimpleNamespace(copyfile=copy))
+    assert len(beside.read()) == 1
+    assert len(made) == copies
+
+
+def test_a_reader_that_never_sees_a_moment_says_so(beside, monkeypatch):
+    beside.change()
+    monkeypatch.setattr(
+        "asi_lab.copies.shutil", SimpleNamespace(copyfile=lambda source, target: beside.change(2))
+    )
+    with pytest.raises(
+        StoreError, match=r"written too often to be copied, and .*lock\.mdb may not be written"
+    ):
+        beside.read()
+
+
+def test_copies_are_gone_with_their_reader(beside, monkeypatch):
+    beside.read()
+    folder = beside.database._file.parent
+    assert folder.exists()
+    beside.database.close()
+    assert not folder.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
-def test_another_user_can_look(tmp_path):
+@pytest.mark.parametrize("has_readers", [True, False])
+def test_another_user_can_look(tmp_path, has_readers):
     """Who may read a store, but not write to its folder."""
     tmp_path.chmod(0o755)
     for folder in (tmp_path, *tmp_path.parents):
@@ -424,6 +454,8 @@ def test_another_user_can_look(tmp_path):
             pytest.skip(f"{folder} is closed to others")
     with Store.open(tmp_path / "store") as store:
         store.put_meta("said", "hello")
+    if not has_readers:
+        (tmp_path / "store" / "lock.mdb").unlink()
     program = (
         "import os, sys; from pathlib import Path; from asi_lab.store import Store; os.setuid(65534)\n"
         "with Store.open_readonly(Path(sys.argv[1])) as store: print(store.get_meta('said'))"
