@@ -43,3 +43,8 @@ def test_gradients_reach_the_tokens_alone(layer):
 def test_a_row_without_tokens_is_zero(layer):
     x = torch.randn(1, 5, WIDTH, dtype=torch.float64)
     assert not masked(layer, x, torch.zeros(1, 5))[0].any()
+
+
+def test_a_mask_that_is_added_to_scores_is_refused(layer):
+    with pytest.raises(ValueError, match="1 for tokens and 0 for padding"):
+        masked(layer, torch.randn(1, 5, WIDTH), torch.tensor([[0.0, 0.0, -1e9, 0.0, 0.0]]))

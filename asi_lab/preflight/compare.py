@@ -19,8 +19,9 @@ _LOUDEST = 0.1
 RMS of all positions, and of the largest row."""
 
 
-ROUGHEST = 10.0
-"""Tolerances up to which a deviation may be rounding."""
+ROUGHEST = 1e-2
+"""Up to this share of the RMS a deviation may be rounding; that of sound layers with convolutions by Fourier
+transform, multiplied with each other, comes to 1e-3."""
 
 
 class Deviation(NamedTuple):
@@ -71,15 +72,17 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def settle(subject: Subject, compare: Callable[[torch.dtype], Deviation]) -> Deviation:
+def settle(
+    subject: Subject, compare: Callable[[torch.dtype], Deviation], roughest: float = ROUGHEST
+) -> Deviation:
     """Make a comparison in float32, and where it finds a deviation, once more in float64.
 
     Rounding, of a Fourier transform for example, is gone in float64; a leak stays. Where the layer does not
-    run in float64 the first finding stands, and so it does where it is so large that rounding itself carries
+    run in float64 the first finding stands, and so it does beyond `roughest`, where rounding itself carries
     something: training computes in float32.
     """
     found = compare(torch.float32)
-    if subject.tolerance < found.value <= ROUGHEST * subject.tolerance:
+    if subject.tolerance < found.value <= max(roughest, subject.tolerance):
         with suppress(Exception), in_float64(subject.module):
             return compare(torch.float64)
     return found

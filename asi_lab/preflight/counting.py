@@ -34,7 +34,7 @@ class Counter(TorchDispatchMode):
     """Counts FLOPs, bytes and bytes saved for backward by place; on demand also the most bytes alive at once.
 
     Operations of the backward pass are booked on the line whose forward operation they belong to; those of
-    writing into parts of a tensor, which autograd keeps apart, on the line that wrote most often.
+    writing into parts of a tensor, which autograd keeps apart, on the line that wrote into the most bytes.
     """
 
     def __init__(self, path: str, *, peak: bool = False) -> None:
@@ -47,7 +47,7 @@ class Counter(TorchDispatchMode):
         self._alive: set[int] = set()
         self._saved: set[int] = set()
         self._line_of_node: dict[int, int | None] = {}
-        self._writes: dict[int, int] = defaultdict(int)
+        self._writes: dict[int, float] = defaultdict(float)
         self._hooks = saved_tensors_hooks(self._save, lambda x: x)
 
     def __enter__(self) -> Counter:
@@ -66,6 +66,7 @@ class Counter(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         place = self._place(func)
+        self._note_write(place[0], func, args)
         inputs, outputs = list(tensors(args)) + list(tensors(kwargs)), list(tensors(result))
         self.counts["FLOPs"][place] += _flops(func, args, kwargs, result)
         held = {_address(x) for x in inputs}
@@ -85,14 +86,20 @@ class Counter(TorchDispatchMode):
                 line = max(self._writes, key=lambda number: self._writes[number])
             return line, f"backward of {node.name()}"
         line = current_line(self._path)
-        if line is not None and func._schema.is_mutable:
-            self._writes[line] += 1
         sequence = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self._line_of_node[sequence - 1] = line
         name = self._names.get(func)
         if name is None:
             name = self._names[func] = str(func)
         return line, name
+
+    def _note_write(self, line: int | None, func: Any, args: Sequence[Any]) -> None:
+        """Note the whole bytes of a tensor into a part of which a line writes."""
+        if line is None or torch._C._current_autograd_node() is not None or not func._schema.is_mutable:
+            return
+        if isinstance(args[0], Tensor):
+            whole = args[0].untyped_storage().nbytes()
+            self._writes[line] += whole if _bytes(args[0]) < whole else 0.0
 
     def _live(self, output: Tensor) -> None:
         storage = output.untyped_storage()

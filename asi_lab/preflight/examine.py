@@ -196,7 +196,10 @@ def _checks(exam: Exam, runs: bool) -> Iterator[tuple[str, CandidateState, Calla
 
 
 def _leaks(
-    subjects: Callable[[], Iterable[Subject]], path: str, lengths: Sequence[int], most_rows: int = 0
+    subjects: Callable[[], Iterable[Subject]],
+    path: str,
+    lengths: Sequence[int],
+    most_rows: int = isolation.ROWS,
 ) -> Iterator[tuple[str, CandidateState, Callable[[], Check]]]:
     yield "batch", S.LEAKING, lambda: isolation.batch(subjects(), path, most_rows)
     yield "causality", S.LEAKING, lambda: causality.causality(subjects(), path, lengths)

@@ -84,11 +84,12 @@ def _excesses(kind: str, counts: Sequence[dict[Place, float]]) -> list[Growth]:
     """Places whose work a token grows faster from doubling to doubling.
 
     For n log n the work a token rises by the same amount with each doubling, for n not at all; the excess is
-    what the last rise adds to the one before it.
+    what the last rise adds to the one before it. That cannot be told of what began less than two doublings
+    ago.
     """
     total = sum(counts[-1].values())
     found = []
-    for place in counts[-1]:
+    for place in counts[-1].keys() & counts[-3].keys():
         work = [count.get(place, 0.0) for count in counts]
         per_token = [w / 2**i for i, w in enumerate(work)]
         rises = [b - a for a, b in itertools.pairwise(per_token)]

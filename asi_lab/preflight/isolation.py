@@ -16,11 +16,14 @@ from asi_lab.records import Check
 BATCH, LENGTHS = 5, (7, 65)
 """The batch has as many rows as few other axes have, so that its axis can be told in a trace."""
 
+ROWS = 12
+"""Of a larger batch, looked at beside the largest of the lab: half of its rows are changed."""
+
 LOUD = 30.0
 """What should have no influence is made this much larger than the rest."""
 
 
-def batch(subjects: Iterable[Subject], path: str, most_rows: int = BATCH) -> Check:
+def batch(subjects: Iterable[Subject], path: str, most_rows: int = ROWS) -> Check:
     """A row gives the same alone as among others, whatever they hold, and has no gradient from them. The lab
     trains and evaluates batches of up to `most_rows`."""
     worst = Worst()
@@ -29,22 +32,23 @@ def batch(subjects: Iterable[Subject], path: str, most_rows: int = BATCH) -> Che
             subject.module.train(mode == "train")
             for length in LENGTHS:
                 _batch(subject, mode, length, path, worst)
-            if most_rows > BATCH:
-                _change_others(subject, mode, most_rows, min(LENGTHS), path, worst)
-    rows = f"{BATCH} rows{f', {most_rows}' if most_rows > BATCH else ''} and one"
+            for rows in sorted({ROWS, most_rows}):
+                _change_others(subject, mode, rows, 2, min(LENGTHS), path, worst)
+    rows = f"{BATCH} rows and one, also {' and '.join(map(str, sorted({ROWS, most_rows})))}"
     return worst.check("batch", f"{rows}, lengths {LENGTHS}, {' and '.join(MODES)} mode")
 
 
 def _change_others(
-    subject: Subject, mode: str, rows: int, length: int, path: str, worst: Worst
+    subject: Subject, mode: str, rows: int, every: int, length: int, path: str, worst: Worst
 ) -> tuple[Tensor, Callable[[], Line | None]]:
-    """See whether the first row moves with the others. Returns the rows, and what finds the line to blame."""
+    """See whether the first row, and one in `every` after it, moves with the others, which become loud.
+    Returns the rows, and what finds the line to blame."""
     x, changed = subject.draw(rows, length), LOUD * subject.draw(rows, length)
-    changed[0] = x[0]
-    localise = _localiser(subject, mode, x, changed, path)
+    changed[::every] = x[::every]
+    localise = _localiser(subject, mode, x, changed, every, path)
 
     def others(dtype: torch.dtype) -> Deviation:
-        return deviation(subject(changed.to(dtype))[:1], subject(x.to(dtype))[:1])
+        return deviation(subject(changed.to(dtype))[::every], subject(x.to(dtype))[::every])
 
     with torch.no_grad():
         found = settle(subject, others)
@@ -55,7 +59,7 @@ def _change_others(
 
 def _batch(subject: Subject, mode: str, length: int, path: str, worst: Worst) -> None:
     where = f"{subject.condition}, {mode} mode, length {length}"
-    x, localise = _change_others(subject, mode, BATCH, length, path, worst)
+    x, localise = _change_others(subject, mode, BATCH, BATCH, length, path, worst)
 
     def alone(dtype: torch.dtype) -> Deviation:
         return deviation(torch.cat([subject(row[None]) for row in x.to(dtype)]), subject(x.to(dtype)))
@@ -76,14 +80,14 @@ def _batch(subject: Subject, mode: str, length: int, path: str, worst: Worst) ->
 
 
 def _localiser(
-    subject: Subject, mode: str, x: Tensor, changed: Tensor, path: str
+    subject: Subject, mode: str, x: Tensor, changed: Tensor, every: int, path: str
 ) -> Callable[[], Line | None]:
-    def first_row(output: Tensor) -> list[Tensor]:
-        return [output[:1]] if output.ndim and output.shape[0] == len(x) else []
+    def kept(output: Tensor) -> list[Tensor]:
+        return [output[::every]] if output.ndim and output.shape[0] == len(x) else []
 
     def localise() -> Line | None:
         subject.module.train(mode == "train")
-        return first_change(path, lambda: subject(x), lambda: subject(changed), first_row)
+        return first_change(path, lambda: subject(x), lambda: subject(changed), kept)
 
     return localise
 

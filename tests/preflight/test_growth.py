@@ -40,6 +40,8 @@ def verdict(amount):
         lambda n: 100 * n * math.log2(n / 64),
         lambda n: 100 * n * min(n, 512),  # a window
         lambda n: 100 * n if n > 600 else 0,  # a branch for long sequences
+        lambda n: 100 * n if n > 1500 else 0,
+        lambda n: 100 * n if n > 3000 else 0,
     ],
 )
 def test_up_to_n_log_n_passes(amount):
@@ -57,15 +59,16 @@ def test_a_branch_for_long_sequences_is_followed_to_longer_ones():
 def test_writing_in_pieces_is_told_with_its_line_and_what_to_do_instead():
     class InPieces(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, None, None]:
-            out = torch.empty_like(x)
+            out, sums = torch.empty_like(x), torch.zeros(4)
             for start in range(0, x.shape[1], 16):
+                sums.add_(1).add_(2).add_(3)
                 out[:, start : start + 16] = 2 * x[:, start : start + 16]
             return out, None, None
 
     subject = of_layer("", InPieces(), lambda batch, length: torch.randn(batch, length, 4))
     found = growth(subject, __file__, 128)
     assert not found.passed
-    assert found.line == InPieces.forward.__code__.co_firstlineno + 3
+    assert found.line == InPieces.forward.__code__.co_firstlineno + 4
     assert "use torch.stack or torch.cat" in found.detail
 
 
