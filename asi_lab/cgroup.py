@@ -11,6 +11,7 @@ is mounted there is the container's own group, whatever path the kernel names.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,8 @@ class Groups(msgspec.Struct, frozen=True):
             return 0
         innermost = self.memory[0]
         counted = _numbers(innermost / "memory.events") | _numbers(innermost / "memory.oom_control")
-        return int(counted.get("oom_kill", 0))
+        count = counted.get("oom_kill", 0.0)
+        return int(count) if math.isfinite(count) else 0
 
 
 def own(proc: Path = Path("/proc/self")) -> Groups:
@@ -53,7 +55,12 @@ def own(proc: Path = Path("/proc/self")) -> Groups:
     def groups(controller: str) -> tuple[Path, ...]:
         name = controller if controller in paths else ""
         tops = [(root, mount) for controllers, root, mount in mounts if name in controllers]
-        return tuple(_upwards(paths[name], *tops[0])) if name in paths and tops else ()
+        if name not in paths or not tops:
+            return ()
+        path = paths[name]
+        # Several mounts may show parts of one hierarchy: the part that holds us counts, the smallest of them.
+        root, mount = max(tops, key=lambda top: len(top[0]) if _is_below(path, top[0]) else 0)
+        return tuple(_upwards(path, root, mount))
 
     return Groups(groups("cpu"), groups("memory"))
 
@@ -62,8 +69,10 @@ def _paths(proc: Path) -> dict[str, str]:
     """The process's path in each hierarchy, by controller; that of version 2 by the empty name."""
     found: dict[str, str] = {}
     for line in _lines(proc / "cgroup"):
-        _, controllers, path = line.split(":", 2)
-        found |= dict.fromkeys(controllers.split(","), path)
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if path:
+            found |= dict.fromkeys(controllers.split(","), path)
     return found
 
 
@@ -72,17 +81,25 @@ def _mounts(proc: Path) -> Iterator[tuple[frozenset[str], str, Path]]:
     mount is, and where."""
     for line in _lines(proc / "mountinfo"):
         place, _, kind = line.partition(" - ")
-        _, _, _, root, mount, *_ = place.split()
-        filesystem, _, options = kind.split(maxsplit=2)
-        if filesystem == "cgroup":
-            yield frozenset(options.split(",")), root, Path(mount)
-        elif filesystem == "cgroup2":
-            yield frozenset({""}), root, Path(mount)
+        _, _, _, root, mount, *_ = [*place.split(" "), *[""] * 5]
+        filesystem, *_, options = kind.split(" ")
+        if filesystem in ("cgroup", "cgroup2"):
+            controllers = options.split(",") if filesystem == "cgroup" else [""]
+            yield frozenset(controllers), _plain(root), Path(_plain(mount))
+
+
+def _plain(name: str) -> str:
+    """A path in which the kernel wrote blanks and the like as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip("/") + "/")
 
 
 def _upwards(path: str, root: str, mount: Path) -> Iterator[Path]:
     """The group's folder and those of the groups above it, as far as they are mounted."""
-    below = path.removeprefix(root.rstrip("/")) if path.startswith(root) else ""
+    below = path.removeprefix(root.rstrip("/")) if _is_below(path, root) else ""
     folder = mount / below.strip("/")
     while folder != mount:
         if folder.is_dir():
@@ -92,23 +109,29 @@ def _upwards(path: str, root: str, mount: Path) -> Iterator[Path]:
 
 
 def _quota(group: Path) -> float:
-    quota, period = "max", "100000"
-    for line in _lines(group / "cpu.max"):
-        quota, _, period = line.partition(" ")
-    for line in _lines(group / "cpu.cfs_quota_us"):
-        quota, period = line, next(_lines(group / "cpu.cfs_period_us"), period)
-    return math.inf if quota == "max" or int(quota) <= 0 else int(quota) / int(period or 100_000)
+    quota, _, period = _first(group / "cpu.max").partition(" ")
+    if not quota:
+        quota, period = _first(group / "cpu.cfs_quota_us"), _first(group / "cpu.cfs_period_us")
+    found, each = _number(quota), _number(period)
+    return found / each if 0 < found < math.inf and 0 < each < math.inf else math.inf
 
 
 def _memory(group: Path) -> float:
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        for line in _lines(group / name):
-            return math.inf if line == "max" or int(line) >= NO_LIMIT else float(line)
-    return math.inf
+    found = _number(_first(group / "memory.max") or _first(group / "memory.limit_in_bytes"))
+    return found if found < NO_LIMIT else math.inf
 
 
-def _numbers(file: Path) -> dict[str, int]:
-    return {name: int(value) for name, _, value in (line.partition(" ") for line in _lines(file))}
+def _numbers(file: Path) -> dict[str, float]:
+    return {name: _number(value) for name, _, value in (line.partition(" ") for line in _lines(file))}
+
+
+def _number(text: str) -> float:
+    """A number of the kernel's; infinite for `max`, and for what is none."""
+    return float(text) if text.lstrip("-").isdecimal() else math.inf
+
+
+def _first(file: Path) -> str:
+    return next(_lines(file), "").strip()
 
 
 def _lines(file: Path) -> Iterator[str]:

@@ -23,7 +23,9 @@ def machine(root: Path, paths: str, mounts: dict[str, str], files: dict[str, str
     for folder, told in mounts.items():
         top, filesystem, options = told.split()
         (root / folder).mkdir(parents=True, exist_ok=True)
-        lines.append(f"31 23 0:28 {top} {root / folder} rw,relatime - {filesystem} none rw,{options}")
+        place = str(root / folder).replace(" ", "\\040")
+        lines.append(f"31 23 0:28 {top} {place} rw,relatime - {filesystem} none rw,{options}")
+    lines.append("40 23 0:40 / /mnt/x rw,relatime shared:9 - tmpfs  rw")  # as the kernel writes an empty name
     (proc / "mountinfo").write_text("\n".join(lines) + "\n")
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +88,26 @@ def test_a_container_of_version_1_names_the_path_of_its_host(tmp_path):
     }
     groups = machine(tmp_path, paths, mounts, files)
     assert (groups.cores(), groups.memory_bytes()) == (3.0, 1_000_000)
+
+
+def test_names_with_blanks_are_read(tmp_path):
+    groups = machine(
+        tmp_path, "0::/my job:1\n", {"my sys": "/ cgroup2 rw"}, {"my sys/my job:1/memory.max": "1000"}
+    )
+    assert groups.memory_bytes() == 1000
+
+
+def test_of_several_mounts_the_one_that_holds_us_counts(tmp_path):
+    mounts = {"foreign": "/other cgroup2 rw", "whole": "/ cgroup2 rw", "ours": "/job cgroup2 rw"}
+    files = {f"{name}/memory.max": str(size) for name, size in (("foreign", 10), ("whole", 20), ("ours", 30))}
+    assert machine(tmp_path, "0::/job\n", mounts, files).memory_bytes() == 30
+
+
+@pytest.mark.parametrize("text", ["", "\n", "nonsense\n", "max\n"])
+def test_what_is_no_number_is_no_limit(tmp_path, text):
+    files = {f"sys/{name}": text for name in ("cpu.max", "memory.max", "memory.events")}
+    groups = machine(tmp_path, "\nnonsense\n0::/\n", {"sys": "/ cgroup2 rw"}, files)
+    assert (groups.cores(), groups.memory_bytes(), groups.kills()) == (math.inf, math.inf, 0)
 
 
 @pytest.mark.parametrize("paths", ["", "0::/\n", "4:memory:/\n"])

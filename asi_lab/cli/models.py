@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from asi_lab.agents import names_of
 from asi_lab.cli.finding import Finding
-from asi_lab.errors import LabError
+from asi_lab.errors import ConfigError, LabError
 from asi_lab.lab import Lab
 from asi_lab.settings import Agents
 
@@ -67,6 +67,8 @@ def _not_pulled(wanted: list[str], installed: list[str]) -> list[str]:
 def _ollama(settings: Agents, wanted: list[str]) -> Finding:
     try:
         installed = _installed(settings)
+    except ConfigError as error:
+        return Finding("ollama", "fail" if wanted else "warn", str(error), "correct what the message names")
     except LabError as error:
         if wanted:
             return Finding("ollama", "fail", f"{error}", f"ollama serve, then: ollama pull {wanted[0]}")

@@ -57,6 +57,7 @@ def _embed(name: str, settings: Agents) -> Embed:
     if provider == "ollama" and model:
         from asi_lab.llm import ollama
 
+        ollama.official()
         return functools.partial(ollama.embed, settings.ollama_host or None, model)
     if provider == "openai" and model:
         from asi_lab.llm import openai

@@ -77,7 +77,7 @@ class Busy(ModelError):
         self.after = after
 
 
-NOT_READY = frozenset({502, 503, 504})
+NOT_READY = frozenset({502, 503})
 """Statuses of a server that is not ready, said by itself or by what stands before it."""
 
 

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import ipaddress
 import os
+import socket
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,7 @@ from asi_lab.text import plain
 PROXIES = tuple(
     name for scheme in ("http", "https", "all") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())
 )
-VARIABLES = (*PROXIES, "no_proxy", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+VARIABLES = (*PROXIES, "no_proxy", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
 """All that clients read."""
 
 
@@ -34,33 +35,16 @@ def options(address: str) -> dict[str, Any]:
     Raises:
         ConfigError: a variable of the environment names a proxy or certificates that cannot be used.
     """
+    _check_keys_file()
     parts = split(address)
     if parts is not None and _is_here(parts.hostname or ""):
         own: dict[str, Any] = {"verify": ssl.create_default_context()} if parts.scheme == "https" else {}
         return {"trust_env": False, **own}
-    check()
-    return {}
-
-
-def check() -> None:
-    """Look at all variables.
-
-    Raises:
-        ConfigError: one names a proxy or certificates that cannot be used.
-    """
-    for name in PROXIES:
-        _check_proxy(name, os.environ.get(name, ""))
+    for name in _proxies_in_use():
+        _check_proxy(name, os.environ[name])
     _check_certificates(os.environ.get("SSL_CERT_FILE", ""))
-    import httpx
-
-    try:
-        httpx.Client().close()
-    except Exception as error:  # of many kinds; httpx makes patterns of hosts without looking at them
-        names = ", ".join(name for name in VARIABLES if os.environ.get(name))
-        raise ConfigError(
-            f"{names}: expected proxies, hosts and certificates to use; found: {plain(str(error))}. "
-            "Correct or unset what is wrong."
-        ) from None
+    _check_all()
+    return {}
 
 
 @contextlib.contextmanager
@@ -73,9 +57,47 @@ def unread() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _check_proxy(name: str, value: str) -> None:
-    if not value:
+def _proxies_in_use() -> list[str]:
+    """Those that clients read: of each pair the small one, where both are there; none under NO_PROXY=*."""
+    excepted = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    if "*" in [host.strip() for host in excepted.split(",")]:
+        return []
+    small = [name for name in PROXIES if name.islower()]
+    pairs = [name if name in os.environ else name.upper() for name in small]
+    return [name for name in pairs if os.environ.get(name)]
+
+
+def _check_keys_file() -> None:
+    """Python writes the keys of connections there, where it is asked to."""
+    file = os.environ.get("SSLKEYLOGFILE")
+    if not file:
         return
+    try:
+        with open(file, "ab"):  # noqa: PTH123  # it may be empty, which Path takes for the working directory
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no name of a file"
+        raise ConfigError(
+            f"SSLKEYLOGFILE: expected a file that can be written; found {plain(file)!r} ({reason}). "
+            "Correct or unset it."
+        ) from None
+
+
+def _check_all() -> None:
+    """Make a client, as the last look: httpx makes patterns of the hosts in NO_PROXY, for example."""
+    import httpx
+
+    try:
+        httpx.Client().close()
+    except Exception as error:  # of many kinds
+        names = ", ".join(name for name in VARIABLES if os.environ.get(name))
+        raise ConfigError(
+            f"{names or 'the environment'}: expected proxies, hosts and certificates to use; found: "
+            f"{plain(str(error))}. Correct or unset what is wrong."
+        ) from None
+
+
+def _check_proxy(name: str, value: str) -> None:
     kinds = frozenset({"http", "https", "socks5", "socks5h"})
     parts = _parts(value if "://" in value else f"http://{value}", kinds)
     wanted = f"{name}: expected a proxy such as http://host:3128; found {bare(value)!r}"
@@ -110,10 +132,14 @@ def _parts(address: str, schemes: frozenset[str]) -> SplitResult | None:
 
 def _is_here(host: str) -> bool:
     """Whether a host is this machine by its name."""
+    host = host.rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+        address = ipaddress.ip_address(
+            socket.inet_aton(host) if host[:1].isdigit() and ":" not in host else host
+        )
+    except (ValueError, OSError):
         return False
-    return address.is_loopback or address.is_unspecified
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(mapped.is_loopback or mapped.is_unspecified)

@@ -71,6 +71,7 @@ class Ollama:
         self.model = model
         self.host = _address(host)
         key_host(host).check()
+        official()
         self.context = context
         self._lock = threading.Lock()
         self._window = 0
@@ -215,14 +216,15 @@ def _client(host: str, timeout: float, line: Line) -> Any:
 
     key_host(host).check()
     patience = httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
-    return _official().Client(
+    return official().Client(
         host=host, timeout=patience, event_hooks=line.hooks, **network.options(_url(host))
     )
 
 
 @functools.cache
-def _official() -> Any:
-    """The official package, which makes a client of its own while it is imported."""
+def official() -> Any:
+    """The official package, which makes a client of its own while it is imported. Whoever goes on to start
+    threads asks for it before: until it is there, the environment lacks some variables."""
     with network.unread():
         import ollama
     return ollama
@@ -244,9 +246,9 @@ def _url(address: str) -> str:
 
 def _address(host: str | None) -> str:
     address = host or os.environ.get("OLLAMA_HOST", "").strip() or DEFAULT_HOST
-    scheme, _, rest = address.rpartition("://")
+    scheme, mark, rest = address.rpartition("://")
     host_first = f"127.0.0.1{rest}" if rest.startswith((":", "/")) else rest
-    if network.split(f"{scheme or 'http'}://{host_first}") is None:
+    if network.split(f"{scheme if mark else 'http'}://{host_first}") is None:
         raise _wrong_address(address)
     return address
 
@@ -283,7 +285,7 @@ def _explain(error: Exception, line: Line, host: str, model: str, call: Call) ->
     import httpx
 
     server = _server(host)
-    if isinstance(error, _official().ResponseError):
+    if isinstance(error, official().ResponseError):
         return _refusal(error, line, server, model, call)
     if isinstance(error, ConnectionError | httpx.ConnectError | httpx.ConnectTimeout):
         return Unreachable(f"{server} cannot be reached; is it running? Start it with `ollama serve`.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from asi_lab.llm.model import (
@@ -29,7 +30,7 @@ class Patient:
 
     The waits grow exponentially and are drawn at random, so that many callers do not come back all at once.
     So many attempts are made. A server that is not ready, or was there and is not any more, is waited for
-    instead, as long as it might be silent: loading a large model takes minutes.
+    instead, as long as it might be silent, calls among it: loading a large model takes minutes.
     `call.on_text` sees an answer that broke off, and then the next one from its start.
     """
 
@@ -39,10 +40,11 @@ class Patient:
         attempts: int = 6,
         told: Callable[[str], object] = lambda note: None,
         sleep: Callable[[threading.Event, float], bool] = threading.Event.wait,
+        now: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         """`attempts` counts the first one too. `told` gets one line for each wait. `sleep` waits for an event
-        for some seconds and says whether it is set.
+        for some seconds and says whether it is set; `now` tells the time of calls.
 
         Raises:
             ValueError: `attempts` is less than 1.
@@ -50,7 +52,7 @@ class Patient:
         if attempts < 1:
             raise ValueError(f"attempts should be at least 1, not {attempts}")
         self.model, self.attempts = model, attempts
-        self._told, self._sleep, self._rng = told, sleep, rng or random.Random()
+        self._told, self._sleep, self._now, self._rng = told, sleep, now, rng or random.Random()
         self._has_answered = False
 
     @property
@@ -67,6 +69,7 @@ class Patient:
         """
         waits, attempt, waited = 0, 1, 0.0
         while True:
+            began = self._now()
             try:
                 reply = self.model.complete(messages, call)
             except Busy as busy:
@@ -77,6 +80,7 @@ class Patient:
             waits += 1
             seconds = self._wait(waits, fault.after)
             if isinstance(fault, NotReady) or (isinstance(fault, Unreachable) and self._has_answered):
+                waited += self._now() - began
                 if waited >= call.timeout:
                     tried = f"Waited {call.timeout:g} s for it"
                     raise ModelError(f"{words}. {tried}; start again when the server answers.")

@@ -150,10 +150,10 @@ def said(text: object, *secrets: str) -> str:
 
 
 def bare(address: str) -> str:
-    """An address as it is shown: without the user, password and query that it may carry."""
-    scheme, mark, rest = address.partition("?")[0].rpartition("://")
-    host, slash, path = rest.partition("/")
-    return plain(scheme + mark + host.rpartition("@")[2] + slash + path, limit=200)
+    """An address as it is shown: without the user, password and query that it may carry, however they are
+    written."""
+    scheme, mark, rest = address.rpartition("://")
+    return plain(scheme + mark + rest.rpartition("@")[2].partition("?")[0], limit=200)
 
 
 def of_one_length(vectors: list[list[float]], wanted: int, server: str) -> list[list[float]]:

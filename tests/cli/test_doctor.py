@@ -199,3 +199,38 @@ def test_damaged_data_fails(copied):
 def test_data_is_described(searched, fresh):
     assert "training tokens" in found(searched, "data").detail
     assert "first search" in found(fresh, "data").detail
+
+
+def test_a_check_that_breaks_takes_no_other_with_it(searched, monkeypatch):
+    def broken() -> None:
+        raise RuntimeError("odd machine")
+
+    monkeypatch.setattr(doctor, "annoy_available", broken)
+    findings = doctor.examine(searched)
+    assert [finding.name for finding in findings] == NAMES
+    finding = next(finding for finding in findings if finding.name == "annoy")
+    assert finding.verdict == "fail"
+    assert "RuntimeError: odd machine" in finding.detail
+
+
+@pytest.mark.parametrize(("gigabytes", "verdict"), [(0.5, "warn"), (1000.0, "ok")])
+def test_what_a_control_group_allows_is_told(searched, monkeypatch, tmp_path, gigabytes, verdict):
+    (tmp_path / "cpu.max").write_text("25000 100000\n")
+    (tmp_path / "memory.max").write_text(f"{int(gigabytes * 2**30)}\n")
+    monkeypatch.setattr(doctor.cgroup, "own", lambda: doctor.cgroup.Groups((tmp_path,), (tmp_path,)))
+    finding = found(searched, "machine")
+    assert finding.verdict == verdict
+    assert "of which a control group allows 0.25" in finding.detail
+    assert ("0.5 GB of memory, while limits.memory_gb allows a trial 4" in finding.detail) == (
+        verdict == "warn"
+    )
+
+
+def test_a_proxy_that_is_none_is_named_beside_all_other_findings(searched, monkeypatch):
+    monkeypatch.setenv("OLLAMA_HOST", "http://models.example:1")
+    monkeypatch.setenv("HTTP_PROXY", "nonsense://")
+    findings = doctor.examine(searched)
+    assert [finding.name for finding in findings] == NAMES
+    ollama = next(finding for finding in findings if finding.name == "ollama")
+    assert ollama.detail.startswith("HTTP_PROXY: expected a proxy")
+    assert ollama.fix == "correct what the message names"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,4 +30,13 @@ def test_what_is_no_report_is_refused_and_not_repeated(tmp_path, what):
     with pytest.raises(MalformedReport) as error:
         process.read()
     assert str(error.value) == "wrote what is no report"
+    process.kill()
+
+
+def test_the_kernel_is_to_take_it_before_the_engine(tmp_path):
+    says = "print(open('/proc/self/oom_score_adj').read(), flush=True)"
+    process = Process(Command((sys.executable, "-S", "-c", says), {}), {}, tmp_path / "log", tmp_path)
+    process.popen.wait()
+    assert int(process.log_tail()) == 1000
+    assert int(Path("/proc/self/oom_score_adj").read_text()) < 1000
     process.kill()

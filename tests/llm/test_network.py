@@ -48,8 +48,18 @@ def test_a_socks_proxy_names_what_it_needs(monkeypatch):
         network.options(FAR)
 
 
-def test_a_proxys_password_is_not_told(monkeypatch):
-    monkeypatch.setenv("HTTPS_PROXY", "ftp://user:hunter2@proxy:1")
+@pytest.mark.parametrize(
+    "value",
+    [
+        "ftp://user:hunter2@proxy:1",
+        "http://user:hun/hunter2@proxy:3128",
+        "user:hunter2?x@proxy:x",
+        "//user:hunter2@proxy:x",
+        "http://user:hunter2@x@proxy:x",
+    ],
+)
+def test_a_proxys_password_is_not_told(monkeypatch, value):
+    monkeypatch.setenv("HTTPS_PROXY", value)
     with pytest.raises(ConfigError) as fault:
         network.options(FAR)
     assert "hunter2" not in str(fault.value)
@@ -72,6 +82,23 @@ def test_exceptions_that_the_client_does_not_take_are_named(monkeypatch):
         network.options(FAR)
 
 
+def test_a_file_for_keys_that_cannot_be_written_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "nowhere" / "keys"))
+    for address in (FAR, "http://127.0.0.1:1"):
+        with pytest.raises(ConfigError, match=r"^SSLKEYLOGFILE: expected a file that can be written; found "):
+            network.options(address)
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    assert network.options(FAR) == {}
+
+
+@pytest.mark.parametrize("names", [{"NO_PROXY": "a, *"}, {"all_proxy": ""}])
+def test_a_proxy_that_no_client_would_use_does_not_matter(monkeypatch, names):
+    monkeypatch.setenv("ALL_PROXY", "socks4://proxy:1080")
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert network.options(FAR) == {}
+
+
 def test_what_can_be_used_is_left_to_the_client(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://user:word@proxy:3128")
     monkeypatch.setenv("http_proxy", "proxy:3128")
@@ -80,7 +107,16 @@ def test_what_can_be_used_is_left_to_the_client(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "address", ["http://127.0.0.1:11434", "http://localhost:1/v1", "http://[::1]:1", "http://0.0.0.0:1"]
+    "address",
+    [
+        "http://127.0.0.1:11434",
+        "http://localhost:1/v1",
+        "http://[::1]:1",
+        "http://0.0.0.0:1",
+        "http://127.1:1",
+        "http://localhost.:1",
+        "http://[::ffff:127.0.0.1]:1",
+    ],
 )
 def test_this_machine_is_reached_directly(monkeypatch, address):
     monkeypatch.setenv("HTTP_PROXY", "nonsense://")
@@ -112,7 +148,9 @@ def test_a_server_here_is_asked_past_the_proxy(monkeypatch):
     assert asked == ["/api/tags"]
 
 
-@pytest.mark.parametrize("host", ["http://[::1", "127.0.0.1:x", "my host", "host:0", "ftp://host", "a:b:c"])
+@pytest.mark.parametrize(
+    "host", ["http://[::1", "127.0.0.1:x", "my host", "host:0", "ftp://host", "a:b:c", "://x"]
+)
 def test_a_host_that_is_none_is_refused(monkeypatch, host):
     monkeypatch.setenv("OLLAMA_HOST", host)
     with pytest.raises(ConfigError, match="Ollama's server should be an address"):
@@ -136,7 +174,7 @@ def test_the_official_client_is_imported_whatever_the_environment_says(name, val
     program = (
         f"import os; os.environ[{name!r}] = {value!r}\n"
         "from asi_lab.llm import ollama\n"
-        f"print(ollama._official().__name__, os.environ[{name!r}])"
+        f"print(ollama.official().__name__, os.environ[{name!r}])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.returncode) == (f"ollama {value}\n", 0), done.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 
@@ -38,6 +39,10 @@ class Clock:
     def __call__(self, event: threading.Event, seconds: float) -> bool:
         self.waits.append(seconds)
         return event.is_set()
+
+    def still(self) -> float:
+        """The time, which stands still."""
+        return 0.0
 
 
 def test_the_first_answer_is_passed_on() -> None:
@@ -123,7 +128,7 @@ def test_cancelling_ends_a_wait_at_once() -> None:
 def test_a_server_that_loads_is_waited_for_as_long_as_it_might_be_silent() -> None:
     clock, told = Clock(), list[str]()
     inner = Scripted([*(NotReady("loading") for _ in range(9)), Reply("yes")])
-    model = Patient(inner, attempts=2, told=told.append, sleep=clock, rng=Highest())
+    model = Patient(inner, attempts=2, told=told.append, sleep=clock, now=clock.still, rng=Highest())
     assert model.complete(ASK, Call(timeout=300.0)) == Reply("yes")
     assert clock.waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
     assert told[0] == "loading; trying again in 1.0 s (for up to 300 s more)"
@@ -133,7 +138,7 @@ def test_a_server_that_loads_is_waited_for_as_long_as_it_might_be_silent() -> No
 def test_a_server_that_loads_for_ever_is_given_up() -> None:
     clock, inner = Clock(), Scripted([NotReady("loading", after=20.0) for _ in range(9)])
     with pytest.raises(ModelError) as fault:
-        Patient(inner, sleep=clock).complete(ASK, Call(timeout=50.0))
+        Patient(inner, sleep=clock, now=clock.still).complete(ASK, Call(timeout=50.0))
     assert str(fault.value) == "loading. Waited 50 s for it; start again when the server answers."
     assert type(fault.value) is ModelError
     assert clock.waits == [20.0, 20.0, 10.0]
@@ -148,7 +153,7 @@ def test_a_server_that_was_never_there_is_not_waited_for() -> None:
 def test_a_server_that_goes_away_is_waited_for() -> None:
     clock = Clock()
     inner = Scripted([Reply("one"), *(Unreachable("gone") for _ in range(9)), Reply("two")])
-    model = Patient(inner, attempts=2, sleep=clock, rng=Highest())
+    model = Patient(inner, attempts=2, sleep=clock, now=clock.still, rng=Highest())
     assert model.complete(ASK, Call()) == Reply("one")
     assert model.complete(ASK, Call(timeout=300.0)) == Reply("two")
     assert len(clock.waits) == 9
@@ -157,3 +162,14 @@ def test_a_server_that_goes_away_is_waited_for() -> None:
 def test_waiting_for_a_server_uses_up_no_attempts() -> None:
     clock, inner = Clock(), Scripted([NotReady("loading"), Busy("full"), NotReady("loading"), Reply("yes")])
     assert Patient(inner, attempts=2, sleep=clock).complete(ASK, Call()) == Reply("yes")
+
+
+def test_calls_that_take_long_to_say_so_count_too() -> None:
+    clock, inner, times = (
+        Clock(),
+        Scripted([NotReady("loading") for _ in range(99)]),
+        itertools.count(0.0, 30.0),
+    )
+    with pytest.raises(ModelError, match=r"^loading\. Waited 300 s for it"):
+        Patient(inner, sleep=clock, now=lambda: next(times)).complete(ASK, Call(timeout=300.0))
+    assert 30.0 * len(inner.requests) + sum(clock.waits) == pytest.approx(300.0, abs=30.0)
