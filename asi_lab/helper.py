@@ -39,6 +39,7 @@ def run_helper(module: str, arguments: list[str], control: Control) -> list[str]
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
                     raise StopNow from None
+                control.tick()
     if process.returncode != 0:
         raise DataError(err.strip() or f"{module} ended with status {process.returncode}")
     return out.splitlines()

@@ -8,6 +8,7 @@ import pytest
 
 from asi_lab import clock
 from asi_lab.control import Control
+from asi_lab.helper import run_helper
 from asi_lab.lab import Lab
 
 
@@ -54,3 +55,11 @@ def test_without_hours_it_goes_on(tmp_path):
     endless = Control(Lab(tmp_path), lambda text: None, hours=None)
     assert endless.until is None
     assert goes_on(endless)
+
+
+def test_the_preparation_of_data_is_looked_on():
+    """So that its time counts among the hours."""
+    looks: list[int] = []
+    control = SimpleNamespace(stopping=False, tick=lambda: looks.append(1))
+    assert run_helper("timeit", ["-n1", "-r1", "import time; time.sleep(1.5)"], control)
+    assert len(looks) >= 2

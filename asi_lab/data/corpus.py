@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import re
@@ -117,7 +118,8 @@ def _text_documents(pattern: str, warn: Warn) -> Iterator[Document]:
     if not files:
         raise DataError(
             f"text:{pattern} matches no file (looked from {Path.cwd()}). Give the path of a text file or a "
-            "pattern such as text:~/books/**/*.txt, where ** also matches subfolders."
+            "pattern such as text:~/books/**/*.txt, where ** also matches subfolders. Where [ ? * belong "
+            "to the name of a folder, write [[] [?] [*]."
         )
     return _documents_of_files(files, warn)
 
@@ -162,11 +164,20 @@ class _Counted:
         """Raises `DataError` where more of what was read is no text than slips of the pen explain."""
         if self.strange > max(FEW_STRANGE, MOST_STRANGE * self.bytes):
             found = f"{self.strange:,} of the first {self.bytes:,} bytes that are none"
+            name = shlex.quote(str(path))
             raise DataError(
                 f"{path}: expected UTF-8 text without zeros; found {found}, the first at byte "
-                f"{_first_strange(path):,}. Convert it: iconv -f latin1 -t utf-8 {shlex.quote(str(path))}, "
+                f"{_first_strange(path):,}. Convert it: iconv -f {_likely_encoding(path)} -t utf-8 {name}, "
                 "or leave it out."
             )
+
+
+def _likely_encoding(path: Path) -> str:
+    """What iconv may read a text as that is no UTF-8."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    is_wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or head.count(0) > len(head) // 4
+    return "utf-16" if is_wide else "latin1"
 
 
 def _first_strange(path: Path) -> int:

@@ -6,9 +6,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from asi_lab import disk, scratch
 from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.executor import LocalTrio, policy_of
 from asi_lab.engineer.run import Watch, run
+from asi_lab.errors import DiskError
 from asi_lab.protocol import ARCHITECTURE_FILE, Reach, TrialJob
 from asi_lab.records import CandidateState, Evidence
 from asi_lab.sandbox import Sandbox
@@ -22,6 +24,7 @@ def check(
 
     Raises:
         TrialError: the machinery broke.
+        DiskError: there is no folder for temporary files.
     """
     static = check_source(code)
     failed = [check for check in static if not check.passed]
@@ -40,7 +43,11 @@ def check(
         limits=settings.limits,
         reach=Reach(settings.evaluate.max_length, settings.evaluate.batch),
     )
-    with tempfile.TemporaryDirectory(prefix="asi-lab-check-") as folder:
+    try:
+        place = tempfile.TemporaryDirectory(prefix="asi-lab-check-")
+    except OSError as error:
+        raise DiskError(disk.explain(error, scratch.PLACE)) from None
+    with place as folder:
         directory, slot = Path(folder, "candidate"), Path(folder, "slot")
         directory.mkdir()
         slot.mkdir()

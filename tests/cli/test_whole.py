@@ -29,18 +29,27 @@ def without_links(place: Path) -> Path:
     return place
 
 
+def egg_info(tree: Path) -> subprocess.CompletedProcess[str]:
+    """The first step of every build."""
+    command = [sys.executable, "setup.py", "--quiet", "egg_info"]
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=120)
+
+
 def test_nothing_is_built_of_a_tree_without_links(tmp_path):
     tree = without_links(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "setup.py", "--quiet", "egg_info"],
-        cwd=tree,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = egg_info(tree)
     assert done.returncode != 0
-    assert "found files: cognition, kernels, lineage_repo, prompts, tui." in done.stderr
+    assert "found none for cognition, kernels, lineage_repo, prompts, tui." in done.stderr
     assert not list(tree.glob("*.egg-info"))
+
+
+def test_a_single_part_that_is_missing_is_told(tmp_path):
+    tree = without_links(tmp_path)
+    for name in cli._PARTS[1:]:
+        (tree / "asi_lab" / name).unlink()
+        (tree / "asi_lab" / name).symlink_to(ROOT / name)
+    assert "found none for cognition." in egg_info(tree).stderr
+    assert tuple(sorted(p.name for p in (ROOT / "asi_lab").iterdir() if p.is_symlink())) == cli._PARTS
 
 
 def test_it_says_so_when_it_runs(tmp_path):
