@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -151,9 +152,9 @@ def said(text: object, *secrets: str) -> str:
 
 def bare(address: str) -> str:
     """An address as it is shown: without the user, password and query that it may carry, however they are
-    written."""
+    written. Nothing before the last @ is shown, which may belong to any of them."""
     scheme, mark, rest = address.rpartition("://")
-    return plain(scheme + mark + rest.rpartition("@")[2].partition("?")[0], limit=200)
+    return plain(scheme + mark + re.split("[?&#]", rest.rpartition("@")[2])[0], limit=200)
 
 
 def of_one_length(vectors: list[list[float]], wanted: int, server: str) -> list[list[float]]:

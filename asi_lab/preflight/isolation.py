@@ -34,8 +34,8 @@ def batch(subjects: Iterable[Subject], path: str, most_rows: int = ROWS) -> Chec
                 _batch(subject, mode, length, path, worst)
             for rows in sorted({ROWS, most_rows}):
                 _change_others(subject, mode, rows, 2, min(LENGTHS), path, worst)
-    rows = f"{BATCH} rows and one, also {' and '.join(map(str, sorted({ROWS, most_rows})))}"
-    return worst.check("batch", f"{rows}, lengths {LENGTHS}, {' and '.join(MODES)} mode")
+    looked = f"{BATCH} rows and one, also {' and '.join(map(str, sorted({ROWS, most_rows})))}"
+    return worst.check("batch", f"{looked}, lengths {LENGTHS}, {' and '.join(MODES)} mode")
 
 
 def _change_others(

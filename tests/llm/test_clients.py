@@ -606,7 +606,9 @@ class TestWords:
     def test_addresses_without_passwords(self) -> None:
         assert bare("https://user:secret@host:1/v1") == "https://host:1/v1"
         assert bare("user:secret@host") == "host"
-        assert bare("http://host/a@b?key=secret") == "http://host/a@b"
+        assert bare("http://host/a@b?key=secret") == "http://b"
+        assert bare("http://host/v1?user=a@b&key=secret") == "http://b"
+        assert bare("http://user:se/cr?et@host/v1#x") == "http://host/v1"
 
     def test_server_text_is_harmless_and_short(self) -> None:
         assert said("a\x1b[2Jb\n c sk-1", "sk-1", "") == "ab c ***"
