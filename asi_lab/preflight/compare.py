@@ -126,10 +126,15 @@ class Worst:
             self._found, self._tolerance = found, tolerance
             self._words, self._localise = words, localise
 
+    @property
+    def is_bad(self) -> bool:
+        """Whether a deviation was more than rounding."""
+        return self._found.value > self._tolerance
+
     def check(self, name: str, otherwise: str) -> Check:
         """The verdict under a name; `otherwise` is its detail when it passed."""
         value, tolerance = self._found.value, self._tolerance
-        if value <= tolerance:
+        if not self.is_bad:
             return Check(name, True, value, tolerance, otherwise)
         line = self._localise()
         detail = f"{self._words}{f'; first seen in {line}' if line else ''}"
