@@ -100,7 +100,11 @@ _TASKS: dict[str, tuple[dict[str, Any], Callable[[_Source, Random], Rows]]] = {
     "asi_continuation": (
         _CHOICE,
         lambda s, r: textual.continuation(
-            cut(s.documents, CONTINUATION_TOKENS, s.count), r, s.limit, CONTINUATION_CONTEXT
+            cut(s.documents, CONTINUATION_TOKENS, s.count),
+            [document.text for document in s.documents],
+            r,
+            s.limit,
+            CONTINUATION_CONTEXT,
         ),
     ),
     "asi_recall": (_CHOICE, lambda s, r: s.probe(probes.recall, r)),

@@ -39,10 +39,10 @@ def last_word(passages: Sequence[Passage], random: Random, limit: int) -> list[d
 
 
 def continuation(
-    passages: Sequence[Passage], random: Random, limit: int, context_tokens: int
+    passages: Sequence[Passage], texts: Sequence[str], random: Random, limit: int, context_tokens: int
 ) -> list[dict[str, Any]]:
     """A context and four endings; the wrong ones end passages near it in the source, at like length
-    (as in HellaSwag, arXiv:1905.07830)."""
+    (as in HellaSwag, arXiv:1905.07830). Nowhere in `texts`, all there are, does one of them follow it."""
     parts = [part for passage in passages if (part := _split(passage, context_tokens))]
     rows: list[dict[str, Any]] = []
     for i in random.sample(range(len(parts)), len(parts)):
@@ -52,8 +52,12 @@ def continuation(
         ]
         near.sort(key=lambda part: abs(part[2] - size))
         endings = list(dict.fromkeys(ending for _, ending, _ in near if ending != right))[:NEIGHBOURS]
-        if len(endings) >= CHOICES - 1:
-            rows.append({**choice_row(context, right, random.sample(endings, CHOICES - 1), random)})
+        while len(endings) >= CHOICES - 1:
+            wrong = random.sample(endings, CHOICES - 1)
+            if not (true := [e for e in wrong if any(f"{context} {e}" in text for text in texts)]):
+                rows.append({**choice_row(context, right, wrong, random)})
+                break
+            endings = [ending for ending in endings if ending not in true]
         if len(rows) == limit:
             break
     return rows

@@ -10,8 +10,9 @@ import yaml
 from asi_lab.data.tokenizer import Tokenizer, train_tokenizer
 from asi_lab.errors import DataError
 from asi_lab.evaluate import probes
-from asi_lab.evaluate.passages import Document, cut, read_documents, symbols, word_counter
+from asi_lab.evaluate.passages import Document, Passage, cut, read_documents, symbols, word_counter
 from asi_lab.evaluate.tasks import TASK_NAMES, build_tasks
+from asi_lab.evaluate.textual import continuation
 
 WORDS = [f"word{i}" for i in range(30)]
 
@@ -73,6 +74,17 @@ def test_only_the_right_continuation_follows_in_the_text(
         assert any(f"{row['context']} {right}" in text for text in evaluation_text.values())
         for wrong in set(row["choices"]) - {right}:
             assert not any(f"{row['context']} {wrong}" in text for text in evaluation_text.values())
+
+
+def test_an_ending_that_is_true_somewhere_is_no_wrong_one() -> None:
+    """Such as the beginning of the right one, or what follows the same words in another passage."""
+    endings = ["only function.", "only function", "of a class", "in a loop", "at the end", "below it"]
+    passages = [Passage(("it", " is", f" {ending}"), (1, 1, 2)) for ending in endings]
+    texts = [f"it is {ending}" for ending in endings[:3]]
+    found = continuation(passages, texts, Random(0), 6, 2)
+    assert {row["choices"][row["label"]] for row in found} == set(endings[:3])  # the others have too few
+    for row in found:
+        assert set(row["choices"]) == {row["choices"][row["label"]], *endings[3:]}
 
 
 def test_the_answer_of_every_probe_follows_from_its_context(tasks_dir: Path) -> None:
