@@ -17,7 +17,7 @@ may come when. What enters the fitness comes from the scorer and from the engine
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 
@@ -30,6 +30,11 @@ class Reach(msgspec.Struct, frozen=True):
 
     length: int = 0
     rows: int = 0
+
+    @classmethod
+    def of(cls, evaluate: Evaluate) -> Self:
+        """That of a lab with these settings."""
+        return cls(evaluate.max_length, evaluate.batch)
 
 
 class TrialJob(msgspec.Struct, frozen=True):

@@ -222,7 +222,7 @@ class Trials:
             train=settings.train,
             limits=settings.limits,
             marks=mark_steps(settings),
-            reach=protocol.Reach(settings.evaluate.max_length, settings.evaluate.batch),
+            reach=protocol.Reach.of(settings.evaluate),
         )
 
     def _vocab_size(self) -> int:

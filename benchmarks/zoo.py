@@ -73,7 +73,7 @@ def examined(entry: Entry, settings: Settings) -> tuple[list[Check], float]:
             settings.data.vocabulary,
             torch.device("cpu"),
             0,
-            Reach(settings.evaluate.max_length, settings.evaluate.batch),
+            Reach.of(settings.evaluate),
         )
         return [*static, *(check for check, _ in examine(exam))], time.perf_counter() - started
 

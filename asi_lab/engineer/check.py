@@ -41,7 +41,7 @@ def check(
         model=settings.model,
         train=settings.train,
         limits=settings.limits,
-        reach=Reach(settings.evaluate.max_length, settings.evaluate.batch),
+        reach=Reach.of(settings.evaluate),
     )
     try:
         place = tempfile.TemporaryDirectory(prefix="asi-lab-check-")

@@ -116,8 +116,7 @@ class Supervisor:
     def _scorer_died(self, code: int, by_kernel: bool) -> None:
         """Killed from outside it takes the trial with it; what else ends it is our fault."""
         if code in (-signal.SIGKILL, -signal.SIGTERM):
-            words = f"was ended by the kernel {self._want}" if by_kernel else _words(code)
-            raise Ended(S.INTERRUPTED, f"the scoring process {words}")
+            raise Ended(S.INTERRUPTED, f"the scoring process {self._ending(code, by_kernel)}")
         raise TrialError(
             f"The scoring process {_words(code)}. The candidate was not judged and will be scored again when "
             f"the search is started again.\n{self.trio.said('scorer')}"
@@ -127,23 +126,20 @@ class Supervisor:
         """What an exit status means, as a state and in words. SIGKILL comes from the kernel, for want of
         memory, or from somebody else. Where the kernel took a trial that held little, others had filled the
         memory."""
+        words = self._ending(code, by_kernel)
         if code == -signal.SIGKILL and by_kernel:
             room = min(self.limits.memory_gb, self._groups.memory_bytes() / 2**30)
             state = S.OUT_OF_MEMORY if self._resident > GREEDY * room else S.INTERRUPTED
-            return (
-                state,
-                f"was ended by the kernel {self._want}: it held {self._resident:.1f} GB when last seen",
-            )
-        if code in (-signal.SIGKILL, -signal.SIGTERM):
-            return S.INTERRUPTED, _words(code)
-        return S.BROKEN, _words(code)
+            return state, f"{words}: it held {self._resident:.1f} GB when last seen"
+        return S.INTERRUPTED if code in (-signal.SIGKILL, -signal.SIGTERM) else S.BROKEN, words
 
-    @property
-    def _want(self) -> str:
-        """Why the kernel ends processes, with the limit that is reached."""
+    def _ending(self, code: int, by_kernel: bool) -> str:
+        """What an exit status is called; of what the kernel ended, with the limit that was reached."""
+        if code != -signal.SIGKILL or not by_kernel:
+            return _words(code)
         most = self._groups.memory_bytes() / 2**30
         whose = f"of the {most:.1f} GB of this control group" if math.isfinite(most) else "on this machine"
-        return f"for want of memory {whose}"
+        return f"was ended by the kernel for want of memory {whose}"
 
 
 def blame_a_full_disk(directory: Path, end: Ended, written: Callable[[], float]) -> None:

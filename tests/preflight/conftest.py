@@ -47,7 +47,7 @@ def exam_of(tmp_path: Path) -> MakeExam:
             1024,
             torch.device("cpu"),
             0,
-            Reach(settings.evaluate.max_length, settings.evaluate.batch),
+            Reach.of(settings.evaluate),
         )
 
     return make
