@@ -51,19 +51,24 @@ def _seconds(subject: Subject, batch: int, length: int) -> float:
     """Of a step: on a CPU those of the processor on one thread, which other programs hardly move."""
     x = subject.draw(batch, length).requires_grad_()
     subject.module.train()
-    on_gpu = x.device.type == "cuda"
-    clock, threads = time.perf_counter if on_gpu else time.process_time, torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     _synchronise(x.device)
-    started = clock()
+    started = _clocks(x.device)
     try:
         subject.backward(x)
         _synchronise(x.device)
     finally:
         torch.set_num_threads(threads)
-    seconds = clock() - started
+    seconds = max(now - then for then, now in zip(started, _clocks(x.device), strict=True))
     subject.module.zero_grad(set_to_none=True)
     return max(seconds, 1e-9)
+
+
+def _clocks(device: torch.device) -> tuple[float, ...]:
+    """Wall time on a GPU; elsewhere processor time of the process, and of this thread, which is part of it:
+    on a crowded machine the process's has been seen not to advance over a whole step."""
+    return (time.perf_counter(),) if device.type == "cuda" else (time.process_time(), time.thread_time())
 
 
 def _peak_bytes(subject: Subject, batch: int, length: int, path: str) -> int:

@@ -219,6 +219,16 @@ def test_time_near_its_limit_is_measured_again(monkeypatch, mine, rounds, passed
     assert len(taken) == rounds
 
 
+def test_a_clock_of_the_process_that_stands_still_makes_nothing_free(monkeypatch, exam_of):
+    from asi_lab.preflight import cost
+
+    monkeypatch.setattr(cost.time, "process_time", lambda: 7.0)
+    exam = exam_of(GOOD)
+    (found,) = [check for check, _ in examine(exam) if check.name == "cost"]
+    assert found.passed
+    assert 0.3 < found.value < 3.0
+
+
 @pytest.mark.slow
 def test_the_checks_run_at_every_preset_of_the_paper_on_a_small_model(exam_of):
     """Their precision and context, at a width that a CPU bears."""

@@ -105,7 +105,10 @@ def engine(lab) -> Iterator[subprocess.Popen]:
 
 def viewer_of(lab: Lab) -> psutil.Process:
     words = ["-m", "asi_lab", "--lab", str(lab.path)]
-    (viewer,) = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:5] == words]
+    running = psutil.process_iter(["cmdline", "ppid"])
+    found = {p.pid: p for p in running if (p.info["cmdline"] or [])[1:5] == words}
+    # A child has the command line of its parent until it runs a program of its own.
+    (viewer,) = [p for p in found.values() if p.info["ppid"] not in found]
     return viewer
 
 
