@@ -48,27 +48,23 @@ def _ratio(mine: Subject, baseline: Subject, batch: int, length: int, limit: flo
 
 
 def _seconds(subject: Subject, batch: int, length: int) -> float:
-    """Of a step: on a CPU those of the processor on one thread, which other programs hardly move."""
+    """Of a step: on a CPU those of the processor on this one thread, which other programs hardly move. The
+    process's own would count torch's other threads, which spin while they wait for work."""
     x = subject.draw(batch, length).requires_grad_()
     subject.module.train()
-    threads = torch.get_num_threads()
+    on_gpu = x.device.type == "cuda"
+    clock, threads = time.perf_counter if on_gpu else time.thread_time, torch.get_num_threads()
     torch.set_num_threads(1)
     _synchronise(x.device)
-    started = _clocks(x.device)
+    started = clock()
     try:
         subject.backward(x)
         _synchronise(x.device)
     finally:
         torch.set_num_threads(threads)
-    seconds = max(now - then for then, now in zip(started, _clocks(x.device), strict=True))
+    seconds = clock() - started
     subject.module.zero_grad(set_to_none=True)
     return max(seconds, 1e-9)
-
-
-def _clocks(device: torch.device) -> tuple[float, ...]:
-    """Wall time on a GPU; elsewhere processor time of the process, and of this thread, which is part of it:
-    on a crowded machine the process's has been seen not to advance over a whole step."""
-    return (time.perf_counter(),) if device.type == "cuda" else (time.process_time(), time.thread_time())
 
 
 def _peak_bytes(subject: Subject, batch: int, length: int, path: str) -> int:
