@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from asi_lab import arms, aside, prompting, references, spending
+from asi_lab import arms, prompting, references, spending
 from asi_lab.baselines import SEED_ARCHITECTURE
+from asi_lab.common import background
+from asi_lab.common.randomness import keyed_random
 from asi_lab.engineer.panel import Scale
 from asi_lab.events import NewEvent
 from asi_lab.lab import trial_label
@@ -28,7 +30,6 @@ from asi_lab.llm.providers import connect
 from asi_lab.llm.record import Exchange, Recorded
 from asi_lab.llm.retry import Patient
 from asi_lab.llm.tokens import Meter
-from asi_lab.randomness import keyed_random
 from asi_lab.records import Cognition, Draw
 from asi_lab.settings import Agents as AgentSettings
 from asi_lab.settings import Settings
@@ -277,7 +278,7 @@ class Agents:
     def wait(self, work: Callable[[], T], cancelled: threading.Event) -> T:
         """Run `work` in a thread and tick until it is done. What `tick` raises gives it up."""
         try:
-            return aside.wait(aside.begin(work, "role"), self.watch.tick)
+            return background.wait(background.begin(work, "role"), self.watch.tick)
         except BaseException:
             cancelled.set()
             raise

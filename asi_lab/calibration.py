@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from asi_lab.baselines import Baselines
-from asi_lab.randomness import keyed_random
+from asi_lab.common.randomness import keyed_random
 from asi_lab.records import Candidate, CandidateState
 from asi_lab.settings import Settings
 from asi_lab.store import Store

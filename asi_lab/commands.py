@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.errors import DiskError
 
 _MOST_BYTES = 1 << 16

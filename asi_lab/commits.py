@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
+from asi_lab.common.text import plain
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Proposal
-from asi_lab.text import plain
 
 MAIN = "refs/heads/main"
 BEST = "refs/heads/best"

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 import lmdb
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.copies import Copies
 from asi_lab.errors import StoreError
 

@@ -14,10 +14,12 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from asi_lab import baselines, consent, disk, fsck, imports, references, sandbox
+from asi_lab import baselines, consent, fsck, imports, references, sandbox
 from asi_lab.agents import Agents
-from asi_lab.aside import Aside
 from asi_lab.baselines import SEED_ARCHITECTURE, run_label
+from asi_lab.common import disk
+from asi_lab.common.background import Aside
+from asi_lab.common.process import physical_cores
 from asi_lab.control import Control, StopNow
 from asi_lab.data.manifest import load_manifest
 from asi_lab.data.sources import check_out_of_reach
@@ -31,7 +33,6 @@ from asi_lab.lineage import Lineage
 from asi_lab.llm.model import Model
 from asi_lab.loop import Loop
 from asi_lab.places import Places, share_out, visible_gpus
-from asi_lab.process import physical_cores
 from asi_lab.protocol import CHECKPOINT_FILE, Progress
 from asi_lab.records import RULES, SEED_ID
 from asi_lab.roles import Roles

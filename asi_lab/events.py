@@ -37,7 +37,7 @@ class Event(msgspec.Struct, frozen=True):
     """One line of the lab's history.
 
     `seq` counts from 1 without gaps. `time` is in seconds since the epoch. `message` is kept as it
-    came and may hold hostile text: show it through `asi_lab.text.plain`.
+    came and may hold hostile text: show it through `asi_lab.common.text.plain`.
     """
 
     seq: int

@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 
+from asi_lab.common.process import die_with_parent
 from asi_lab.control import Control, StopNow
 from asi_lab.errors import DataError
-from asi_lab.process import die_with_parent
 
 TICK_SECONDS = 0.2
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.errors import ConfigError
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Proposal
 from asi_lab.store import Store

@@ -21,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from asi_lab import disk, scratch
 from asi_lab.commits import (
     ARCHITECTURES,
     BEST,
@@ -35,10 +34,11 @@ from asi_lab.commits import (
     reference_commit,
     seed_commit,
 )
+from asi_lab.common import disk, scratch
+from asi_lab.common.text import plain
 from asi_lab.errors import LineageError
 from asi_lab.records import SEED_ID, Candidate, Proposal
 from asi_lab.repository import FOLDER, SHA, Repository
-from asi_lab.text import plain
 
 FILES = ("architecture.py", "motivation.md", "analysis.md", "metrics.json", "config.toml", "error.txt")
 _SETTINGS = {

@@ -23,8 +23,8 @@ import msgspec
 
 from asi_lab import baselines, calibration, fitness, pool, references, stagnation, steering
 from asi_lab.agents import Agents
-from asi_lab.aside import Aside
 from asi_lab.baselines import Baselines, run_label
+from asi_lab.common.background import Aside
 from asi_lab.engineer.contract import check_source
 from asi_lab.events import NewEvent
 from asi_lab.lab import trial_label

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from asi_lab.common.machine import find_nvml
 from asi_lab.errors import ConfigError
-from asi_lab.machine import find_nvml
 from asi_lab.sandbox.policy import gpu_devices
 from asi_lab.settings import Settings
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from asi_lab.randomness import keyed_random
+from asi_lab.common.randomness import keyed_random
 from asi_lab.records import Candidate, Draw
 from asi_lab.settings import Search
 

@@ -33,7 +33,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.errors import ConfigError
 
 _SHARED = re.compile(r"^\{\{> ([a-z_]+)\}\}$", re.MULTILINE)

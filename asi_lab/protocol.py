@@ -3,7 +3,7 @@
 The engine starts three processes together, all single use. Each reads its job, one line of JSON, from
 standard input, and writes JSON lines, its reports, to the file descriptor it was given with `--report-fd`.
 Standard output and error go to a capped log: candidate code may print. Trial and server talk to the scorer
-over pairs of pipes with the frames of `asi_lab.evaluate.wire`.
+over pairs of pipes with the frames of `asi_lab.common.wire`.
 
     engine --TrialJob---> trial   --Ready, Checked, Stage, Progress, Standing, ..., Trained, Failed--> engine
     engine --ServeJob---> server  --Ready, Alive, Failed---------------------------------------------> engine

@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asi_lab import disk, scratch, trust
+from asi_lab.common import disk, scratch, trust
+from asi_lab.common.text import plain
 from asi_lab.errors import LineageError
-from asi_lab.text import plain
 
 SHA = re.compile(r"[0-9a-f]{40}")
 REF = re.compile(r"refs/(?!.*(?:\.\.|//|@\{|\.lock(?:/|$)|/\.))[^\0-\x20\x7f~^:?*\[\\]+(?<![./])")

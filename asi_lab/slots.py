@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from asi_lab import aside
+from asi_lab.common import background
 from asi_lab.control import StopNow
 from asi_lab.engineer.executor import Executor
 from asi_lab.protocol import Progress
@@ -77,7 +77,7 @@ class Slots:
             self._watch.over(label)
             return
         self.wait_for_room()
-        self._begun[label] = aside.begin(work, f"trial {label}")
+        self._begun[label] = background.begin(work, f"trial {label}")
 
     def settle(self) -> None:
         """Take those that have ended out of their slots. What one raised is raised here."""
@@ -96,7 +96,7 @@ class Slots:
             self._wait_for_one()
 
     def _wait_for_one(self) -> None:
-        aside.wait_for_one(self.begun, self._watch.tick)
+        background.wait_for_one(self.begun, self._watch.tick)
         self.settle()
 
     @contextlib.contextmanager

@@ -13,8 +13,8 @@ from statistics import fmean
 
 import msgspec
 
+from asi_lab.common.randomness import keyed_random
 from asi_lab.pool import Entry
-from asi_lab.randomness import keyed_random
 from asi_lab.records import SEED_ID, Draw
 from asi_lab.settings import Search
 

@@ -21,12 +21,12 @@ import msgspec
 
 from asi_lab import repeats
 from asi_lab.commands import Command
+from asi_lab.common.text import plain
 from asi_lab.lineage import Lineage
 from asi_lab.pool import Entry
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Draw
 from asi_lab.repeats import Repeat
 from asi_lab.store import Store
-from asi_lab.text import plain
 
 KEY = "steering"
 LONGEST_IDEA, LONGEST_COMMENT = 4000, 2000

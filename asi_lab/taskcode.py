@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
+from asi_lab.common.text import plain
 from asi_lab.data.manifest import file_sha256
 from asi_lab.errors import ConsentError, DataError
-from asi_lab.text import plain
 
 _DATA = frozenset({"json", "csv", "text", "parquet"})
 """Formats of local files that `datasets` reads without running anything."""

@@ -11,8 +11,10 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from asi_lab import calibration, protocol, references, spending, taskcode, trust
+from asi_lab import calibration, protocol, references, spending, taskcode
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines, run_label
+from asi_lab.common import trust
+from asi_lab.common.randomness import keyed_seed
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer import resume, run
 from asi_lab.engineer.contract import check_source
@@ -29,7 +31,6 @@ from asi_lab.protocol import (
     ScoreJob,
     TrialJob,
 )
-from asi_lab.randomness import keyed_seed
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
 from asi_lab.settings import Settings
 from asi_lab.slots import Slots, Watch

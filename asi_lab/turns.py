@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asi_lab import aside
 from asi_lab.agents import Agents
-from asi_lab.aside import Aside
+from asi_lab.common import background
+from asi_lab.common.background import Aside
 from asi_lab.lab import trial_label
 from asi_lab.settings import Settings
 from asi_lab.slots import Slots
@@ -52,7 +52,7 @@ class Turns:
             if not late and (over or self.slots.has_room):
                 return None if over else candidate_id
             # Those that are late may come back, and draws count on their ends.
-            aside.wait_for_one([*self.slots.begun, *self.ends.begun], self.agents.watch.tick)
+            background.wait_for_one([*self.slots.begun, *self.ends.begun], self.agents.watch.tick)
 
     def _first(self, summaries: Sequence[Summary]) -> int:
         """The first candidate that waits for a turn, or the next new one."""

@@ -33,7 +33,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asi_lab import process, references
+from asi_lab import references
+from asi_lab.common import process
 from asi_lab.config import from_preset
 from asi_lab.settings import Model, Train
 from asi_lab.train import model as language_model

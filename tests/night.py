@@ -26,8 +26,8 @@ from typing import Any
 import msgspec
 
 from asi_lab import prompting, references
+from asi_lab.common.syntax import without_prose
 from asi_lab.llm.model import Call, Message, Reply, ToolCall
-from asi_lab.source import without_prose
 
 CANDIDATES = 10
 SEED = references.source("delta_net")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab import cgroup, process
+from asi_lab.common import cgroup, process
 
 GIGABYTE = 2**30
 VERSION_1 = ("cpu,cpuacct", "memory", "name=systemd")

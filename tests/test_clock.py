@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from asi_lab import clock
-from asi_lab.clock import LONGEST_GAP, Clock
+from asi_lab.common import clock
+from asi_lab.common.clock import LONGEST_GAP, Clock
 
 
 @pytest.fixture

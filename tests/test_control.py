@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from asi_lab import clock
+from asi_lab.common import clock
 from asi_lab.control import Control
 from asi_lab.helper import run_helper
 from asi_lab.lab import Lab

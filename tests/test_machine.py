@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from asi_lab.machine import Gauge, Gpu
+from asi_lab.common.machine import Gauge, Gpu
 
 
 class Nvml:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab import trust
+from asi_lab.common import trust
 from asi_lab.errors import ConsentError, LineageError
 from asi_lab.lineage import Lineage
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab import disk, scratch
+from asi_lab.common import disk, scratch
 
 PREFIX = "asi-lab-some-"
 HOLD = f"""

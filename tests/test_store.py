@@ -16,12 +16,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from asi_lab.common.text import plain
 from asi_lab.database import Database
 from asi_lab.errors import StoreError
 from asi_lab.records import BaselineRun, CandidateState, Evidence
 from asi_lab.store import SERIES_COLUMNS, Store
 from asi_lab.summary import summarise
-from asi_lab.text import plain
 
 S = CandidateState
 

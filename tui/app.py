@@ -21,9 +21,9 @@ from textual.theme import Theme
 from textual.widget import AwaitMount
 from textual.widgets import ContentSwitcher, Input, Static
 
+from asi_lab.common.text import one_line, plain
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab, trial_label
-from asi_lab.text import one_line, plain
 from asi_lab.tui import engine, outside, preferences, since, themes, verbs
 from asi_lab.tui.ascii import Ascii
 from asi_lab.tui.commandline import CommandLine

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import msgspec
 
-from asi_lab import disk, sandbox
+from asi_lab import sandbox
 from asi_lab.cli import models
+from asi_lab.common import disk
+from asi_lab.common.machine import Gauge
+from asi_lab.common.text import plain
 from asi_lab.errors import DiskError, LabError
 from asi_lab.lab import Lab
-from asi_lab.machine import Gauge
 from asi_lab.settings import Settings
 from asi_lab.spending import load_prices
-from asi_lab.text import plain
 from asi_lab.view import remote, tables
 from asi_lab.view.estimate import estimate
 

@@ -18,7 +18,7 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from asi_lab.text import one_line
+from asi_lab.common.text import one_line
 
 LOADING = "Looking into the lab ..."
 """What stands in a table before it was filled."""

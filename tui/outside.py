@@ -11,7 +11,7 @@ from typing import Any
 
 from textual.app import App, SuspendNotSupported
 
-from asi_lab.text import plain
+from asi_lab.common.text import plain
 from asi_lab.tui import preferences
 
 

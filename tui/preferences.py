@@ -15,7 +15,7 @@ import msgspec
 import platformdirs
 from textual.binding import Binding
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.errors import ConfigError
 
 APP = "asi-lab"

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.errors import DiskError
 from asi_lab.lab import Lab
 

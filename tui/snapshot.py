@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from asi_lab import arms, steering
 from asi_lab.agents import arms_of
+from asi_lab.common.machine import Gauge, Machine
 from asi_lab.errors import LabError, StoreError
 from asi_lab.events import Event
 from asi_lab.lab import Lab
 from asi_lab.llm.record import Exchange
-from asi_lab.machine import Gauge, Machine
 from asi_lab.records import Candidate
 from asi_lab.settings import Settings
 from asi_lab.steering import Note

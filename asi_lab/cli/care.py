@@ -115,8 +115,8 @@ def doctor(ctx: click.Context, as_json: bool, pull: bool) -> None:
 def fsck(ctx: click.Context, repair: bool) -> None:
     """Check that store and git lineage say the same."""
     from asi_lab import fsck, references
+    from asi_lab.common.text import plain
     from asi_lab.store import Store
-    from asi_lab.text import plain
 
     lab = existing()
     if not lab.has_results():

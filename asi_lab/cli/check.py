@@ -28,8 +28,8 @@ def check(ctx: click.Context, target: str, as_json: bool, preset: str | None) ->
     checks run at the scale of a preset.
     """
     from asi_lab import consent, sandbox
+    from asi_lab.common.text import plain
     from asi_lab.engineer.check import check
-    from asi_lab.text import plain
     from asi_lab.view import page, tables
 
     lab = current_lab()
@@ -75,7 +75,7 @@ def _code(lab: Lab, target: str) -> str:
     Raises:
         UsageError: there is no such file or candidate, or it is no text.
     """
-    from asi_lab.source import decoded
+    from asi_lab.common.syntax import decoded
     from asi_lab.view import remote
 
     path = Path(target)

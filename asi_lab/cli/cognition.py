@@ -46,8 +46,8 @@ def list_(family: str | None, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from asi_lab.common.text import plain
     from asi_lab.knowledge.base import load
-    from asi_lab.text import plain
     from asi_lab.view import tables
 
     base = load(_lab())
@@ -83,9 +83,9 @@ def show(key: str, raw: bool) -> None:
     """The entry of KEY, rendered."""
     from rich.markdown import Markdown
 
+    from asi_lab.common.text import plain
     from asi_lab.knowledge.base import load
     from asi_lab.knowledge.entry import render
-    from asi_lab.text import plain
     from asi_lab.view import tables
 
     entry = load(_lab()).get(key)
@@ -113,9 +113,9 @@ def search(words: tuple[str, ...], count: int, embedder: str | None, as_json: bo
     """The entries for a weakness, such as "weak long-range recall"."""
     from rich.text import Text
 
+    from asi_lab.common.text import plain
     from asi_lab.knowledge import rank
     from asi_lab.knowledge.base import load
-    from asi_lab.text import plain
     from asi_lab.view import tables
 
     lab = current_lab()
@@ -139,9 +139,9 @@ def search(words: tuple[str, ...], count: int, embedder: str | None, as_json: bo
 @click.pass_context
 def lint(ctx: click.Context, as_json: bool) -> None:
     """Check all entries: layout, lengths, links, names, duplicates. Exit status 1 where one is at fault."""
+    from asi_lab.common.text import plain
     from asi_lab.knowledge import lint as rules
     from asi_lab.knowledge.base import load
-    from asi_lab.text import plain
     from asi_lab.view import tables
 
     base = load(_lab())

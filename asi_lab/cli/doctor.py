@@ -17,16 +17,17 @@ import psutil
 from rich.table import Table
 from rich.text import Text
 
-from asi_lab import cgroup, sandbox
+from asi_lab import sandbox
 from asi_lab.cli import models
 from asi_lab.cli.finding import Finding, Verdict
+from asi_lab.common import cgroup
+from asi_lab.common.text import plain
 from asi_lab.data.corpus import files_of
 from asi_lab.data.manifest import load_manifest
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab
 from asi_lab.retrieval import annoy_available
 from asi_lab.store import Store
-from asi_lab.text import plain
 
 _TORCH_SECONDS = 120.0
 _COMMAND_SECONDS = 10.0

@@ -17,7 +17,7 @@ def models(as_json: bool) -> None:
 
     from asi_lab import arms
     from asi_lab.agents import arms_of
-    from asi_lab.text import plain
+    from asi_lab.common.text import plain
     from asi_lab.view import remote, tables
 
     lab = existing()

@@ -74,7 +74,8 @@ def create_from(lab: Lab, origin: Path, count: int, preset: str | None, seed: in
     """
     import msgspec
 
-    from asi_lab import disk, imports
+    from asi_lab import imports
+    from asi_lab.common import disk
     from asi_lab.errors import DiskError
     from asi_lab.lab import Lab
     from asi_lab.view import remote

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from asi_lab.cli.shared import existing, lab_option
+from asi_lab.common.text import plain
 from asi_lab.errors import UsageError
-from asi_lab.text import plain
 
 if TYPE_CHECKING:
     from asi_lab.commands import Action

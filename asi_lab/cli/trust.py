@@ -56,7 +56,7 @@ def trust(folder: Path | None, yes: bool, as_json: bool) -> None:
 
 
 def _show(asked: Asked) -> None:
-    from asi_lab.text import one_line, plain
+    from asi_lab.common.text import one_line, plain
 
     if asked.owner is not None:
         click.echo(f"files of another user, number {asked.owner}: {one_line(asked.lab)}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.data.corpus import Warn, documents
 from asi_lab.data.manifest import FILES, FORMAT, MANIFEST_FILE, File, Manifest, file_sha256, fingerprint
 from asi_lab.data.splits import Assigned, part_of, read_head, with_all_parts, without_repetition

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.data.manifest import FORMAT, Manifest, load_manifest
 from asi_lab.errors import DataError, LabError, UsageError
 from asi_lab.settings import Data

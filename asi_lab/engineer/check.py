@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from asi_lab import disk, scratch
+from asi_lab.common import disk, scratch
 from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.executor import LocalTrio, policy_of
 from asi_lab.engineer.run import Watch, run

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ast
 
+from asi_lab.common.syntax import parsed
 from asi_lab.engineer.lint import check_names
 from asi_lab.engineer.scopes import bound_names, own_nodes
 from asi_lab.protocol import CLASS_NAME
 from asi_lab.records import Check
-from asi_lab.source import parsed
 
 CONSTRUCTOR = [
     *("mode", "d_model", "hidden_size", "expand_k", "expand_v", "num_heads", "use_beta", "use_gate"),

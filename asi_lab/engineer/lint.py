@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
+from asi_lab.common.syntax import expression
 from asi_lab.engineer.names import (
     ALLOWED_IMPORTS,
     BY_NAME,
@@ -20,7 +21,6 @@ from asi_lab.engineer.names import (
 from asi_lab.engineer.scopes import Comprehension, Scopes, bound_names
 from asi_lab.engineer.texts import constant, fields, may_be_forbidden
 from asi_lab.records import Check
-from asi_lab.source import expression
 
 ACCESSORS = frozenset({"getattr", "hasattr", "setattr", "delattr"})
 SETTERS = frozenset({"setattr", "delattr"})

@@ -14,10 +14,10 @@ import msgspec
 
 from asi_lab import facts
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
+from asi_lab.common.syntax import without_prose
 from asi_lab.engineer.judge import MIDPOINT, performance
 from asi_lab.llm.ask import Asker
 from asi_lab.records import Candidate, Judgement, RubricPart
-from asi_lab.source import without_prose
 
 LOWEST, HIGHEST = 1.0, 10.0
 PARTS = ("complexity", "efficiency", "novelty")

@@ -13,8 +13,8 @@ from typing import IO
 import msgspec
 
 from asi_lab import protocol
+from asi_lab.common.process import bound_to_me
 from asi_lab.engineer.usage import Tree, Usage
-from asi_lab.process import bound_to_me
 from asi_lab.protocol import MOST_LINE_BYTES, UNREADABLE, Report, ScoreJob, ServeJob, TrialJob
 from asi_lab.protocol import Command as Order
 from asi_lab.sandbox.command import Command

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.protocol import ARCHITECTURE_FILE, TrialJob, saved_file
 from asi_lab.records import Check, HeldOut
 

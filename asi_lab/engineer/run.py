@@ -12,7 +12,9 @@ from pathlib import Path
 import msgspec
 
 from asi_lab import protocol
-from asi_lab.clock import Clock
+from asi_lab.common.clock import Clock
+from asi_lab.common.process import physical_cores
+from asi_lab.common.weights import BadWeights, Weights
 from asi_lab.engineer import resume
 from asi_lab.engineer.executor import Source, Trio
 from asi_lab.engineer.gate import Forged, Gate, Place, ServerGate
@@ -21,7 +23,6 @@ from asi_lab.engineer.process import MalformedReport
 from asi_lab.engineer.supervisor import POLL_SECONDS, Supervisor, blame_a_full_disk
 from asi_lab.engineer.workspace import Tampered
 from asi_lab.errors import TrialError
-from asi_lab.process import physical_cores
 from asi_lab.protocol import (
     ARCHITECTURE_FILE,
     CHECKPOINT_FILE,
@@ -36,7 +37,6 @@ from asi_lab.protocol import (
 )
 from asi_lab.records import CandidateState, Check, Evidence, HeldOut, Training
 from asi_lab.settings import Supervise
-from asi_lab.weights import BadWeights, Weights
 
 S = CandidateState
 Observe = Callable[[Report, Evidence], None]

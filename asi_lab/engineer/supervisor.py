@@ -9,8 +9,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from asi_lab import cgroup, protocol
-from asi_lab.clock import Clock
+from asi_lab import protocol
+from asi_lab.common import cgroup
+from asi_lab.common.clock import Clock
 from asi_lab.engineer.executor import Health, Trio
 from asi_lab.engineer.monitor import Ended, Expectations
 from asi_lab.errors import TrialError

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asi_lab.common.wire import WireError, receive, send
 from asi_lab.evaluate.fault import CandidateFault
 from asi_lab.evaluate.output import Output
-from asi_lab.evaluate.wire import WireError, receive, send
 from asi_lab.protocol import LEAK_CHECKS
 from asi_lab.records import CandidateState
 from asi_lab.settings import Model

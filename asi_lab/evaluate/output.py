@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asi_lab.common.weights import BadWeights, Weights
 from asi_lab.evaluate.fault import CandidateFault
 from asi_lab.kernels import rms_norm
 from asi_lab.records import CandidateState
 from asi_lab.settings import Model
-from asi_lab.weights import BadWeights, Weights
 
 LOGITS_AT_ONCE = 1 << 25
 

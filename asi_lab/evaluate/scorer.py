@@ -27,13 +27,13 @@ from typing import IO
 import msgspec
 import torch
 
-from asi_lab import process
+from asi_lab.common import process
+from asi_lab.common.wire import WireError
 from asi_lab.errors import LabError
 from asi_lab.evaluate.client import Remote
 from asi_lab.evaluate.fault import CandidateFault
 from asi_lab.evaluate.listening import Listening, Pulse
 from asi_lab.evaluate.scoring import Scoring
-from asi_lab.evaluate.wire import WireError
 from asi_lab.protocol import (
     SERVER_UNUSABLE,
     TRIAL_UNUSABLE,

@@ -11,10 +11,10 @@ import numpy as np
 from lm_eval.api.task import Task
 from numpy.typing import NDArray
 
+from asi_lab.common.device import pick_device
 from asi_lab.data.manifest import MARKS_FILE, VALIDATION_FILE
 from asi_lab.data.shards import held_out_windows
 from asi_lab.data.tokenizer import Tokenizer
-from asi_lab.device import pick_device
 from asi_lab.evaluate import run
 from asi_lab.evaluate.client import Remote
 from asi_lab.evaluate.compare import Position, differences, drawn, is_rounding

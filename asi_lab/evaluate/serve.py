@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asi_lab.evaluate.wire import WireError, receive, send
+from asi_lab.common.wire import WireError, receive, send
 
 Fault = tuple[int, int]
 """A check for leaks that failed, by its place among them, and the line of the source, 0 where none is

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.data import tokenizer as data_tokenizer
 from asi_lab.data.manifest import EVALUATION_FILE, file_sha256
 from asi_lab.errors import DataError, LabError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.errors import KnowledgeError
 from asi_lab.knowledge.entry import Entry, Insight, parse
 

@@ -10,10 +10,10 @@ import time
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from asi_lab.common.text import plain
 from asi_lab.errors import KnowledgeError
 from asi_lab.llm.network import options
 from asi_lab.llm.wire import Line, bare
-from asi_lab.text import plain
 
 SECONDS = 60.0
 """For the whole download, redirects among it."""

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from asi_lab import disk, prompting
+from asi_lab import prompting
 from asi_lab.agents import KEPT_FREE, SHARES
+from asi_lab.common import disk
 from asi_lab.errors import DiskError, KnowledgeError
 from asi_lab.knowledge import lint
 from asi_lab.knowledge.base import FOLDER, Base

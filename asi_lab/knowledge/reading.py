@@ -15,9 +15,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from asi_lab import process
+from asi_lab.common import process
+from asi_lab.common.text import plain
 from asi_lab.errors import KnowledgeError
-from asi_lab.text import plain
 
 MOST_PAGES = 300
 MOST_CHARACTERS = 20_000_000

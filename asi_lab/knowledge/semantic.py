@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_lab import disk
+from asi_lab.common import disk
 from asi_lab.errors import ConfigError, DiskError
 from asi_lab.knowledge.base import Base
 from asi_lab.knowledge.search import OF_A_FAMILY, Found, diverse

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from asi_lab.common.text import plain
 from asi_lab.errors import KnowledgeError
 from asi_lab.knowledge import download, reading
 from asi_lab.knowledge.download import MOST_BYTES
-from asi_lab.text import plain
 
 ARXIV = re.compile(
     r"(?:arxiv:|https?://arxiv\.org/(?:abs|pdf)/)?(\d{4}\.\d{4,5})(?:v\d+)?(?:\.pdf)?", re.IGNORECASE

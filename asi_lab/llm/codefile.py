@@ -8,9 +8,9 @@ from typing import Any
 
 import json_repair
 
+from asi_lab.common.syntax import parsed
 from asi_lab.llm.model import RAW, Tool, ToolCall
 from asi_lab.llm.parse import Unreadable, code_of, edits_of
-from asi_lab.source import parsed
 
 WRITE = Tool(
     "write_code_file",

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from asi_lab.common.text import plain
 from asi_lab.errors import ConfigError
 from asi_lab.llm.wire import bare
-from asi_lab.text import plain
 
 PROXIES = tuple(
     name for scheme in ("http", "https", "all") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from asi_lab.common.text import plain
+from asi_lab.common.trust import KeyHost
 from asi_lab.errors import ConfigError
 from asi_lab.llm import network
 from asi_lab.llm.model import (
@@ -29,8 +31,6 @@ from asi_lab.llm.model import (
     Usage,
 )
 from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, of_one_length, said
-from asi_lab.text import plain
-from asi_lab.trust import KeyHost
 
 KEEP_ALIVE = "30m"
 """How long the server keeps a model in memory; roles take turns, and loading takes a while."""

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from asi_lab.common.text import plain
+from asi_lab.common.trust import KeyHost
 from asi_lab.errors import ConfigError
 from asi_lab.llm import network
 from asi_lab.llm.model import (
@@ -32,8 +34,6 @@ from asi_lab.llm.model import (
     Usage,
 )
 from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, of_one_length, said
-from asi_lab.text import plain
-from asi_lab.trust import KeyHost
 
 OPTIONAL = ("stream_options", "response_format", "temperature")
 """Parameters that are left out where the server refuses them."""

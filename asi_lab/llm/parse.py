@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import json_repair
 import msgspec
 
+from asi_lab.common.syntax import parsed
 from asi_lab.llm.model import ToolCall
-from asi_lab.source import parsed
 
 T = TypeVar("T")
 

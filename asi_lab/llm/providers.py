@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from asi_lab.common.text import plain
 from asi_lab.errors import ConfigError
 from asi_lab.llm.model import Model
-from asi_lab.text import plain
 
 
 def connect(

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from asi_lab.common.text import plain
 from asi_lab.llm.model import Busy, Call, Cancelled, ModelError
-from asi_lab.text import plain
 
 CONNECT_SECONDS = 10.0
 POLL_SECONDS = 0.1

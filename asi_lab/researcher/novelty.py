@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 
-from asi_lab.source import drop_docstrings, parsed
+from asi_lab.common.syntax import drop_docstrings, parsed
 
 
 def code_hash(code: str) -> str:

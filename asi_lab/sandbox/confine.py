@@ -23,7 +23,7 @@ from typing import NoReturn
 import msgspec
 import psutil
 
-from asi_lab.process import die_with_parent, limit
+from asi_lab.common.process import die_with_parent, limit
 from asi_lab.sandbox import landlock, seccomp
 from asi_lab.sandbox.policy import Level, Policy, system_paths
 

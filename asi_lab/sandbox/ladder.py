@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from asi_lab import scratch
+from asi_lab.common import scratch
 from asi_lab.errors import ConfigError
 from asi_lab.sandbox import bubblewrap, landlock, seccomp
 from asi_lab.sandbox.command import Sandbox, can_leave_root

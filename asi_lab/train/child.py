@@ -14,9 +14,10 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from asi_lab import process, protocol
+from asi_lab import protocol
+from asi_lab.common import process
+from asi_lab.common.wire import Closed, WireError
 from asi_lab.data.builtin import HIDDEN_PACKAGES
-from asi_lab.evaluate.wire import Closed, WireError
 from asi_lab.records import CandidateState
 from asi_lab.train.model import LanguageModel
 from asi_lab.train.trainer import Diverged

@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import torch
 
-from asi_lab import process
+from asi_lab.common import process
+from asi_lab.common.device import pick_device
 from asi_lab.data.builtin import HIDDEN_PACKAGES
-from asi_lab.device import pick_device
 from asi_lab.protocol import ARCHITECTURE_FILE, TrialJob
 from asi_lab.train.job import build_model, prepare_fit
 from asi_lab.train.model import load_architecture

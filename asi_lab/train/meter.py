@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asi_lab.machine import find_nvml
+from asi_lab.common.machine import find_nvml
 from asi_lab.train.model import LanguageModel
 
 BACKWARD = 2

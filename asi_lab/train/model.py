@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from asi_lab import source
+from asi_lab.common import syntax
 from asi_lab.kernels import linear_cross_entropy, rms_norm
 from asi_lab.protocol import CLASS_NAME
 from asi_lab.settings import Model
@@ -38,8 +38,8 @@ def load_architecture(path: Path) -> type[nn.Module]:
         SyntaxError: the file is no source that the static checks let pass as text.
         AttributeError: the file does not define the class. Anything else the code raises.
     """
-    name, code = str(path), source.decoded(path.read_bytes())
-    program = source.program(code, name)
+    name, code = str(path), syntax.decoded(path.read_bytes())
+    program = syntax.program(code, name)
     module = _module_of(name)
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     exec(program, module.__dict__)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from asi_lab import process
-from asi_lab.device import pick_device
+from asi_lab.common import process
+from asi_lab.common.device import pick_device
 from asi_lab.evaluate.serve import serve
 from asi_lab.protocol import ARCHITECTURE_FILE, CHECKPOINT_FILE, ServeJob
 from asi_lab.train import checkpoint

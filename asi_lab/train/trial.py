@@ -18,8 +18,9 @@ import msgspec
 import torch
 from torch import nn
 
-from asi_lab import process, protocol
-from asi_lab.device import pick_device
+from asi_lab import protocol
+from asi_lab.common import process
+from asi_lab.common.device import pick_device
 from asi_lab.evaluate.serve import Fault, serve
 from asi_lab.preflight import Exam, Verdict, examine, recheck
 from asi_lab.protocol import CHECKPOINT_FILE, TrialJob

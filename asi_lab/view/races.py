@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from asi_lab.common.text import plain
 from asi_lab.races import Figure, Race
-from asi_lab.text import plain
 
 TASK_WIDTH = 18
 """Columns of a task's score; more tasks than fit side by side go into further tables."""

@@ -1,6 +1,6 @@
 """How the lab's records look on a terminal and as JSON.
 
-Text that a language model or a candidate wrote passes through `asi_lab.text.plain` and is never read
+Text that a language model or a candidate wrote passes through `asi_lab.common.text.plain` and is never read
 as markup. Widths are those of the console; 80 columns are enough.
 """
 
@@ -23,13 +23,13 @@ from rich.table import Table
 from rich.text import Text
 
 from asi_lab.baselines import TITLES, Baselines
+from asi_lab.common.text import one_line, plain
 from asi_lab.events import Event
 from asi_lab.lab import Lab
 from asi_lab.records import Candidate
 from asi_lab.spending import Spent
 from asi_lab.steering import Steering
 from asi_lab.talks import Talk
-from asi_lab.text import one_line, plain
 from asi_lab.view.leaderboard import Board, Row, standing
 from asi_lab.view.status import Doing, Status
 

@@ -9,12 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from asi_lab.common.text import plain
 from asi_lab.llm.model import Message, ToolCall
 from asi_lab.llm.record import Exchange
 from asi_lab.replay import Outcome, conversations
 from asi_lab.store import Store
 from asi_lab.talks import Talk
-from asi_lab.text import plain
 
 LONGEST = 20_000
 """Characters of a message that are shown; the JSON has all of it."""

@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from asi_lab import trust
 from asi_lab.cli import cli, models
+from asi_lab.common import trust
 from asi_lab.engineer.executor import MODULES
 from asi_lab.lab import Lab
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from asi_lab import cgroup, clock, protocol
+from asi_lab import protocol
+from asi_lab.common import cgroup, clock
 from asi_lab.engineer import resume, supervisor
 from asi_lab.engineer.executor import Health, Source, Worker
 from asi_lab.engineer.monitor import Expectations, Expected

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from asi_lab.common.wire import WireError, receive, send
 from asi_lab.evaluate.client import Remote
 from asi_lab.evaluate.fault import CandidateFault
-from asi_lab.evaluate.wire import WireError, receive, send
 from asi_lab.records import CandidateState
 from tests.evaluate.conftest import of_width
 

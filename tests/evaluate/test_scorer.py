@@ -20,13 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from asi_lab import protocol
+from asi_lab.common.wire import WireError
 from asi_lab.data.prepare import prepare
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.evaluate import scorer
 from asi_lab.evaluate.output import Output
 from asi_lab.evaluate.serve import serve
 from asi_lab.evaluate.tasks import TASK_NAMES, build_tasks
-from asi_lab.evaluate.wire import WireError
 from asi_lab.protocol import (
     Answered,
     Command,
@@ -100,7 +100,7 @@ def run_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., tuple[int, list[protocol.Report]]]:
     """Run the scorer's entry point in this process, which spares the imports; it is told `words`."""
-    monkeypatch.setattr("asi_lab.process.die_with_parent", lambda *_: None)
+    monkeypatch.setattr("asi_lab.common.process.die_with_parent", lambda *_: None)
     monkeypatch.chdir(tmp_path)
 
     def run(words: bytes, *processes: Process) -> tuple[int, list[protocol.Report]]:

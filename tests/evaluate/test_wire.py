@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asi_lab.evaluate.wire import MAGIC, MAX_HEADER, WireError, receive, send
+from asi_lab.common.wire import MAGIC, MAX_HEADER, WireError, receive, send
 
 
 def frame(header: object = None, body: bytes = b"", magic: bytes = MAGIC) -> bytes:

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from asi_lab import fsck
 from asi_lab.commits import Commit, candidate_commit, ref_of
+from asi_lab.common.text import plain
 from asi_lab.config import from_preset
 from asi_lab.errors import StoreError
 from asi_lab.headless import ConsoleView
@@ -42,7 +43,6 @@ from asi_lab.records import (
 )
 from asi_lab.store import Store
 from asi_lab.summary import summarise
-from asi_lab.text import plain
 
 MEGABYTE = 1_000_000
 COUNT = 1000

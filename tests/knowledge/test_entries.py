@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asi_lab.common.text import plain
 from asi_lab.errors import KnowledgeError
 from asi_lab.knowledge import lint
 from asi_lab.knowledge.base import FOLDER, Base, load
 from asi_lab.knowledge.entry import Entry, Front, Insight, parse, render
-from asi_lab.text import plain
 
 BASE = load()
 SKETCHES = [

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from asi_lab import trust
+from asi_lab.common import trust
 from asi_lab.llm import Model
 
 Chunk = dict[str, Any]

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import torch
 
-from asi_lab import process
+from asi_lab.common import process
 from asi_lab.config import from_preset
 from asi_lab.preflight import Exam
 from asi_lab.protocol import Reach

@@ -3,7 +3,7 @@
 import numpy as np
 
 from asi_lab import references
-from asi_lab.randomness import keyed_random
+from asi_lab.common.randomness import keyed_random
 from asi_lab.records import Candidate, CandidateState
 from asi_lab.researcher import grammar, propose
 from asi_lab.retrieval import DIMENSION, Index

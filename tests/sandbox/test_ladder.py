@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab import sandbox, scratch
+from asi_lab import sandbox
+from asi_lab.common import scratch
 from asi_lab.errors import ConfigError
 from asi_lab.sandbox import Finding, Level, Policy, Sandbox, choose, ladder, landlock, seccomp
 

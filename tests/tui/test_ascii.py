@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from textual.color import Color
 
-from asi_lab.text import plain
+from asi_lab.common.text import plain
 from asi_lab.tui import themes
 from asi_lab.tui.ascii import Ascii, drawn
 from asi_lab.tui.linetable import LineTable

@@ -9,8 +9,8 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from asi_lab.common.text import plain
 from asi_lab.events import Event
-from asi_lab.text import plain
 from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.notices import Notice
 from asi_lab.tui.panes.pane import ListPane, following

@@ -9,8 +9,8 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from asi_lab.machine import Gpu, Machine
-from asi_lab.text import one_line
+from asi_lab.common.machine import Gpu, Machine
+from asi_lab.common.text import one_line
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view import tables

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import psutil
 
-from asi_lab import cgroup
+from asi_lab.common import cgroup
 
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4

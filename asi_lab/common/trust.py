@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import msgspec
 import platformdirs
 
-from asi_lab import disk
+from asi_lab.common import disk
+from asi_lab.common.text import plain
 from asi_lab.errors import ConfigError, ConsentError, DiskError
-from asi_lab.text import plain
 
 _PORTS = {"http": 80, "https": 443}
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from asi_lab import disk
+from asi_lab.common import disk
 
 PLACE = Path("the folder for temporary files")
 """What messages call it: where there is none, it has no path."""

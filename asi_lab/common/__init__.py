@@ -1,0 +1,1 @@
+"""Small helpers that know nothing of a lab. Each file is imported by itself."""
