@@ -21,7 +21,7 @@ from asi_lab.baselines import SEED_ARCHITECTURE
 from asi_lab.common import background
 from asi_lab.common.randomness import keyed_random
 from asi_lab.engineer.panel import Scale
-from asi_lab.events import NewEvent
+from asi_lab.events import NewEvent, Watch
 from asi_lab.lab import trial_label
 from asi_lab.llm.ask import Asker, Question, RoleFailed, ask
 from asi_lab.llm.codefile import CodeFile
@@ -33,7 +33,6 @@ from asi_lab.llm.tokens import Meter
 from asi_lab.records import Cognition, Draw
 from asi_lab.settings import Agents as AgentSettings
 from asi_lab.settings import Settings
-from asi_lab.slots import Watch
 from asi_lab.store import Store
 from asi_lab.talks import Talks
 

@@ -13,6 +13,7 @@ import msgspec
 
 from asi_lab import commands, steering
 from asi_lab.commands import Command
+from asi_lab.common.background import StopNow
 from asi_lab.common.clock import Clock
 from asi_lab.common.text import plain
 from asi_lab.events import NewEvent
@@ -24,10 +25,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _OWN = frozenset({"pause", "resume", "stop", "stop_now", "release"})
 """Orders about the engine itself, and the one that brings a candidate back on its way."""
 _NAME = 100
-
-
-class StopNow(Exception):
-    """The running trial is to be cut off; it starts again with the next search."""
 
 
 def release(store: Store, candidate_id: int | None) -> str:
@@ -133,6 +130,16 @@ class Control:
             self._take_commands(self.store)
         if self.stop_now:
             raise StopNow
+
+    def tick_unless_stopping(self) -> None:
+        """As `tick`, for work before the first trial: it is cut off by any order to stop.
+
+        Raises:
+            StopNow: the search is to end.
+        """
+        if self.stopping:
+            raise StopNow
+        self.tick()
 
     def _take_commands(self, store: Store) -> None:
         for path, command in commands.pending(self.lab.commands):

@@ -18,15 +18,14 @@ from asi_lab import baselines, consent, fsck, imports, references, sandbox
 from asi_lab.agents import Agents
 from asi_lab.baselines import SEED_ARCHITECTURE, run_label
 from asi_lab.common import disk
-from asi_lab.common.background import Aside
-from asi_lab.common.process import physical_cores
-from asi_lab.control import Control, StopNow
+from asi_lab.common.background import Aside, StopNow
+from asi_lab.common.process import physical_cores, run_module
+from asi_lab.control import Control
 from asi_lab.data.manifest import load_manifest
 from asi_lab.data.sources import check_out_of_reach
 from asi_lab.engineer.executor import Executor, LocalExecutor
 from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
-from asi_lab.helper import run_helper
 from asi_lab.knowledge import rank as knowledge
 from asi_lab.lab import Lab, check_rules, check_unchanged, trial_label
 from asi_lab.lineage import Lineage
@@ -220,8 +219,8 @@ class Engine:
         tasks = [str(self.lab.data), str(self.settings.seed), str(self.settings.evaluate.limit)]
         if not (self.lab.data / "manifest.json").exists():
             self.view.say(f"Preparing data: {self.settings.data.source}, {self.settings.data.tokenizer}")
-        warned = run_helper("asi_lab.data.prepare", [str(self.lab.data), data], control)
-        repaired = run_helper("asi_lab.evaluate.tasks", tasks, control)
+        warned = run_module("asi_lab.data.prepare", [str(self.lab.data), data], control.tick_unless_stopping)
+        repaired = run_module("asi_lab.evaluate.tasks", tasks, control.tick_unless_stopping)
         news: list[NewEvent] = [("warning", line, {}) for line in warned]
         news += [("repair", line, {}) for line in repaired]
         return news

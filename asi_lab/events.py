@@ -1,10 +1,13 @@
-"""What the engine reports: one numbered event per change, kept in the store and shown by viewers."""
+"""What the engine reports: numbered events, kept in the store and shown by viewers, and what is being done at
+this moment, told to a `Watch`."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import msgspec
+
+from asi_lab.protocol import Progress
 
 EventKind = Literal[
     "engine_started",
@@ -46,3 +49,20 @@ class Event(msgspec.Struct, frozen=True):
     candidate: int | None
     message: str
     data: dict[str, Any] = {}
+
+
+class Watch(Protocol):
+    """Who is told what is being done, by any thread, and lets the main thread wait."""
+
+    def working(self, label: str, stage: str, progress: Progress | None) -> None:
+        """`label` is in `stage`; `progress` is its latest point while it trains."""
+
+    def over(self, label: str) -> None:
+        """Nothing is done about `label` any more."""
+
+    def tick(self) -> None:
+        """Called by the main thread a few times a second while it waits; may raise `StopNow`."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether all is to end at once, though the main thread may not have looked yet."""

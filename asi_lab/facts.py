@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from asi_lab.baselines import TITLES, Baselines, telling, winning_margin
-from asi_lab.prompting import CUT
+from asi_lab.common.text import CUT
 from asi_lab.records import Candidate, Evidence, TaskResult
 
 SECTIONS = {

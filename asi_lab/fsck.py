@@ -29,10 +29,10 @@ from asi_lab.commits import (
     reference_commit,
     seed_commit,
 )
+from asi_lab.common.embedding import embed, is_embedding
 from asi_lab.errors import LineageError, StoreError
 from asi_lab.lineage import Lineage
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Proposal
-from asi_lab.retrieval import embed, is_embedding
 from asi_lab.soundness import as_far_as_sound, back_to
 from asi_lab.store import Store
 from asi_lab.summary import summarise

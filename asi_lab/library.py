@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from asi_lab import facts, pool
+from asi_lab import facts
 from asi_lab.baselines import Baselines
-from asi_lab.records import SEED_ID, Candidate, CandidateState
+from asi_lab.records import SEED_ID, Candidate, CandidateState, Entry
 from asi_lab.settings import Settings
 from asi_lab.store import Store
 from asi_lab.summary import Summary
@@ -30,11 +30,9 @@ class Library:
         assert candidate is not None
         return candidate
 
-    def entries(self) -> list[pool.Entry]:
+    def entries(self) -> list[Entry]:
         """All finished candidates with a fitness, the seed among them."""
-        return [
-            pool.Entry(s.id, s.fitness, s.fitness_noise or 0.0) for s in self._done() if s.fitness is not None
-        ]
+        return [Entry(s.id, s.fitness, s.fitness_noise or 0.0) for s in self._done() if s.fitness is not None]
 
     def children(self, parent: int) -> list[Candidate]:
         """The finished candidates of a parent, in order of id."""

@@ -30,7 +30,7 @@ from asi_lab.events import NewEvent
 from asi_lab.lab import trial_label
 from asi_lab.library import Library
 from asi_lab.lineage import Lineage
-from asi_lab.records import RULES, Candidate, CandidateState, Draw, Evidence
+from asi_lab.records import RULES, Candidate, CandidateState, Draw, Entry, Evidence
 from asi_lab.reruns import Reruns
 from asi_lab.researcher import Proposed, duplicate_of
 from asi_lab.retrieval import Index
@@ -150,7 +150,7 @@ class Loop:
         with self._accepting:
             self._accept(candidate_id, created, draw, proposed)
 
-    def _draw(self, candidate_id: int, entries: Sequence[pool.Entry]) -> Draw:
+    def _draw(self, candidate_id: int, entries: Sequence[Entry]) -> Draw:
         """Parent and references, from further away the longer the search stands still."""
         search, seed, behind = self.settings.search, self.settings.seed, self.turns.behind
         orders = steering.read(self.store)

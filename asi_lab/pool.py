@@ -9,19 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from asi_lab.common.randomness import keyed_random
-from asi_lab.records import Candidate, Draw
+from asi_lab.records import Candidate, Draw, Entry
 from asi_lab.settings import Search
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """A finished candidate as the pool sees it; `noise` is the standard deviation of one run's fitness."""
-
-    id: int
-    fitness: float
-    noise: float = 0.0
 
 
 def generation_of(candidate_id: int, search: Search) -> int:

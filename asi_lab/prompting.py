@@ -34,14 +34,13 @@ import yaml
 from msgspec import Meta
 
 from asi_lab.common import disk
+from asi_lab.common.text import CUT
 from asi_lab.errors import ConfigError
 
 _SHARED = re.compile(r"^\{\{> ([a-z_]+)\}\}$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 _PARTS = ("System", "User")
 _PART = re.compile(rf"^# ({'|'.join(_PARTS)})[ \t]*$", re.MULTILINE)
-CUT = "[cut]"
-"""Stands where text was left out for want of room."""
 
 
 class Prompt(msgspec.Struct, frozen=True):

@@ -418,3 +418,11 @@ class Candidate(msgspec.Struct, frozen=True):
         """Held-out loss in nats per token, once evaluated."""
         evaluation = self.evidence.evaluation if self.evidence else None
         return evaluation.loss if evaluation else None
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A finished candidate as the pool sees it; `noise` is the standard deviation of one run's fitness."""
+
+    id: int
+    fitness: float
+    noise: float = 0.0

@@ -10,6 +10,7 @@ import msgspec
 
 from asi_lab import fitness
 from asi_lab.baselines import ARCHITECTURES, SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
+from asi_lab.common.syntax import code_hash
 from asi_lab.protocol import ARCHITECTURE_FILE
 from asi_lab.records import (
     RULES,
@@ -21,7 +22,6 @@ from asi_lab.records import (
     Judgement,
     Proposal,
 )
-from asi_lab.researcher.novelty import code_hash
 from asi_lab.settings import Settings
 
 

@@ -17,6 +17,7 @@ from asi_lab.agents import Agents, Plan
 from asi_lab.analyst import prose, tags
 from asi_lab.baselines import Baselines
 from asi_lab.common.randomness import keyed_random
+from asi_lab.common.syntax import code_hash
 from asi_lab.engineer import judge as rubric
 from asi_lab.engineer import panel, repair
 from asi_lab.engineer.contract import faults
@@ -29,7 +30,6 @@ from asi_lab.llm.model import ModelError
 from asi_lab.records import SEED_ID, Analysis, Candidate, Cognition, Draw, Judgement, Proposal, Repair
 from asi_lab.researcher import context, grammar, planner
 from asi_lab.researcher.context import NOTHING
-from asi_lab.researcher.novelty import code_hash
 from asi_lab.retrieval import Index
 from asi_lab.settings import Settings
 

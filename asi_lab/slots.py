@@ -13,32 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Protocol
 
 from asi_lab.common import background
-from asi_lab.control import StopNow
+from asi_lab.common.background import StopNow
 from asi_lab.engineer.executor import Executor
-from asi_lab.protocol import Progress
+from asi_lab.events import Watch
 
 CLOSE_SECONDS = 60.0
 """How long trials may take to end once they are stopped: a guard takes its time with a hostile one."""
-
-
-class Watch(Protocol):
-    """Who is told what is being done, by any thread, and lets the main thread wait."""
-
-    def working(self, label: str, stage: str, progress: Progress | None) -> None:
-        """`label` is in `stage`; `progress` is its latest point while it trains."""
-
-    def over(self, label: str) -> None:
-        """Nothing is done about `label` any more."""
-
-    def tick(self) -> None:
-        """Called by the main thread a few times a second while it waits; may raise `StopNow`."""
-
-    @property
-    def cut_off(self) -> bool:
-        """Whether all is to end at once, though the main thread may not have looked yet."""
 
 
 class Slots:

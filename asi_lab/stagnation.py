@@ -14,8 +14,7 @@ from statistics import fmean
 import msgspec
 
 from asi_lab.common.randomness import keyed_random
-from asi_lab.pool import Entry
-from asi_lab.records import SEED_ID, Draw
+from asi_lab.records import SEED_ID, Draw, Entry
 from asi_lab.settings import Search
 
 FAR, PARADIGM, FRESH = 1, 2, 3

@@ -23,8 +23,7 @@ from asi_lab import repeats
 from asi_lab.commands import Command
 from asi_lab.common.text import plain
 from asi_lab.lineage import Lineage
-from asi_lab.pool import Entry
-from asi_lab.records import SEED_ID, Candidate, CandidateState, Draw
+from asi_lab.records import SEED_ID, Candidate, CandidateState, Draw, Entry
 from asi_lab.repeats import Repeat
 from asi_lab.store import Store
 

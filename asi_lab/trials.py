@@ -21,6 +21,7 @@ from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.run import Observe
 from asi_lab.errors import TrialError
+from asi_lab.events import Watch
 from asi_lab.lab import Lab, trial_label
 from asi_lab.protocol import (
     ARCHITECTURE_FILE,
@@ -33,7 +34,7 @@ from asi_lab.protocol import (
 )
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
 from asi_lab.settings import Settings
-from asi_lab.slots import Slots, Watch
+from asi_lab.slots import Slots
 from asi_lab.store import Store
 
 Advance = Callable[..., Candidate]

@@ -15,8 +15,9 @@ import time
 
 import numpy as np
 
+from asi_lab.common.embedding import DIMENSION, embed
 from asi_lab.researcher import grammar
-from asi_lab.retrieval import DIMENSION, Index, annoy_available, embed
+from asi_lab.retrieval import Index, annoy_available
 
 QUERIES = 200
 

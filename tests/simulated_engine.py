@@ -28,11 +28,10 @@ import msgspec
 import tomlkit
 
 from asi_lab import engine, protocol
-from asi_lab.control import Control
+from asi_lab.common.process import run_module
 from asi_lab.engine import Engine
 from asi_lab.engineer.executor import Health, Source
 from asi_lab.errors import LabError
-from asi_lab.helper import run_helper
 from asi_lab.lab import Lab
 from asi_lab.protocol import Command, Progress, Report, ScoreJob, ServeJob, TrialJob
 from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, TaskResult, Training
@@ -45,13 +44,13 @@ SALT = 28100
 and in one of seed 1 the first four pass and one of the next two fails."""
 
 
-def _helper(module: str, arguments: list[str], control: Control) -> list[str]:
+def _run_module(module: str, arguments: list[str], tick: Callable[[], None]) -> list[str]:
     """As the engine's own, but data that are made are not looked at, which takes seconds."""
     made = Path(arguments[0], "tasks", "origin.json").exists()
-    return [] if made else run_helper(module, arguments, control)
+    return [] if made else run_module(module, arguments, tick)
 
 
-engine.run_helper = _helper
+engine.run_module = _run_module
 
 WORDS = ("linear", "attention", "keeps", "a", "matrix", "of", "fast", "weights", "by", "the", "delta", "rule")
 

@@ -19,8 +19,9 @@ from rich.console import Console
 
 from asi_lab import commands, prompting, references
 from asi_lab.cli import cli
+from asi_lab.common.background import StopNow
+from asi_lab.common.text import CUT
 from asi_lab.config import parse
-from asi_lab.control import StopNow
 from asi_lab.engine import Engine
 from asi_lab.errors import ConfigError
 from asi_lab.lab import Lab
@@ -586,7 +587,7 @@ def test_prompts_are_cut_to_the_window_and_again_where_the_server_finds_them_too
     assert lengths[1] < lengths[0]
     with Store.open_readonly(lab.store) as store:
         told = [e["messages"][1]["content"] for e in store.ledger.calls(1) if e["role"] == "planner"]
-    assert prompting.CUT in told[0]
+    assert CUT in told[0]
     assert night.SEED in told[0]  # the parent's code is never cut
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from asi_lab.common import clock
+from asi_lab.common.process import run_module
 from asi_lab.control import Control
-from asi_lab.helper import run_helper
 from asi_lab.lab import Lab
 
 
@@ -60,6 +60,5 @@ def test_without_hours_it_goes_on(tmp_path):
 def test_the_preparation_of_data_is_looked_on():
     """So that its time counts among the hours."""
     looks: list[int] = []
-    control = SimpleNamespace(stopping=False, tick=lambda: looks.append(1))
-    assert run_helper("timeit", ["-n1", "-r1", "import time; time.sleep(1.5)"], control)
+    assert run_module("timeit", ["-n1", "-r1", "import time; time.sleep(1.5)"], lambda: looks.append(1))
     assert len(looks) >= 2

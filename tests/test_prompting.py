@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from asi_lab import kernels, prompting
+from asi_lab.common.text import CUT
 from asi_lab.engineer.contract import CONSTRUCTOR, FORWARD
 from asi_lab.engineer.names import ALLOWED_IMPORTS
 from asi_lab.errors import ConfigError
@@ -389,15 +390,15 @@ def test_what_fits_is_left_alone_and_what_does_not_gives_way_in_order(load_text)
     system, user = prompt.fitted(values, 15, words)
     assert words(system) + words(user) <= 15
     assert user.startswith("one two\nthree four\nfive r0\nr1\n")
-    assert user.endswith(prompting.CUT)
+    assert user.endswith(CUT)
     _, user = prompt.fitted(values, 6, words)
-    assert user == f"one two\n{prompting.CUT} {prompting.CUT}"
+    assert user == f"one two\n{CUT} {CUT}"
 
 
 def test_what_may_not_give_way_stays_whole_however_little_room_there_is(load_text):
     prompt = load_text(whole(HEAD + "gives_way: [results]\n"))
     _, user = prompt.fitted({"parent": "a b c d", "results": "e\nf"}, 1, words)
-    assert user == f"a b c d {prompting.CUT}"
+    assert user == f"a b c d {CUT}"
 
 
 @pytest.mark.parametrize("name", ROLES)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from asi_lab import retrieval
-from asi_lab.retrieval import DIMENSION, Index, embed
+from asi_lab.common.embedding import DIMENSION, embed
+from asi_lab.retrieval import Index
 
 
 def test_embedding_is_unit_and_repeats():

@@ -15,8 +15,7 @@ from asi_lab.lab import Lab
 from asi_lab.lineage import Lineage
 from asi_lab.llm.model import ModelError
 from asi_lab.llm.scripted import Scripted
-from asi_lab.pool import Entry
-from asi_lab.records import CandidateState, Draw
+from asi_lab.records import CandidateState, Draw, Entry
 from asi_lab.steering import Idea, Steering
 from asi_lab.store import Store
 from tests import night, simulated_engine

@@ -100,3 +100,7 @@ class Aside:
         for future in self.begun:
             with contextlib.suppress(BaseException):
                 future.result(max(0.0, deadline - time.monotonic()))
+
+
+class StopNow(Exception):
+    """The running trial is to be cut off; it starts again with the next search."""

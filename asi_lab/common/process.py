@@ -1,7 +1,8 @@
-"""Small facts and settings of processes, shared by the engine and the processes it starts."""
+"""Processes: facts and settings of this one, and how the engine runs a module in one of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -10,11 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import psutil
 
 from asi_lab.common import cgroup
+from asi_lab.errors import DataError
+
+TICK_SECONDS = 0.2
 
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -84,3 +88,34 @@ def forget_packages(names: Iterable[str]) -> None:
     it is not installed, instead of whatever a folder raises that the sandbox hides."""
     for name in names:
         sys.modules[name] = None  # type: ignore[assignment]
+
+
+def run_module(module: str, arguments: list[str], tick: Callable[[], None]) -> list[str]:
+    """Run a module of ours in a process of its own, which ends with this one; returns the lines that it
+    printed. `tick` is called a few times a second; whatever it raises ends the process.
+
+    Raises:
+        DataError: it failed, with what it said.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", module, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl+C is for the engine
+        preexec_fn=die_with_parent,
+    ) as process:
+        try:
+            while True:
+                try:
+                    out, err = process.communicate(timeout=TICK_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    tick()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode != 0:
+        raise DataError(err.strip() or f"{module} ended with status {process.returncode}")
+    return out.splitlines()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
+CUT = "[cut]"
+"""Stands where text was left out for want of room."""
+
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"  # CSI, OSC and kin, short
     r"|\x9b[0-?]*[ -/]*[@-~]"  # the one-byte form of CSI

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
+from asi_lab.common.embedding import embed
 from asi_lab.knowledge.base import Base
 from asi_lab.knowledge.entry import BACKGROUND, SECTIONS, Entry, Insight
 from asi_lab.researcher.grammar.genome import GENES
-from asi_lab.retrieval import embed
 
 FAMILIES = frozenset(
     {

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from asi_lab.common.embedding import Vector, embed
+from asi_lab.common.syntax import code_hash
 from asi_lab.records import Neighbour, Proposal
-from asi_lab.researcher.novelty import code_hash
-from asi_lab.retrieval import Index, Vector, embed
+from asi_lab.retrieval import Index
 
 NEIGHBOURS = 5
 

@@ -42,7 +42,8 @@ import git  # noqa: F401  # what is imported where it is needed is imported once
 import scipy.special  # noqa: F401
 import simulated_engine
 
-from asi_lab import cli, engine, helper, prompting
+from asi_lab import cli, engine, prompting
+from asi_lab.common import process
 from asi_lab.engineer import run
 from asi_lab.knowledge import rank
 from asi_lab.lineage import Lineage
@@ -121,7 +122,7 @@ def _serve(request: dict[str, Any], boundaries: Path) -> int:
     run.Clock = lambda: types.SimpleNamespace(now=lambda: 0.0)  # type: ignore[assignment,misc]  # records hold times
     engine.HEARTBEAT_SECONDS = 1e9  # beats that depend on the machine's speed would be other boundaries
     if request.get("prepare"):
-        engine.run_helper = helper.run_helper
+        engine.run_module = process.run_module
     else:
         engine.Engine._prepare_data = lambda self, control: []  # type: ignore[method-assign]
     Boundaries(boundaries, {request.get("kill"): signal.SIGKILL, request.get("stop"): signal.SIGSTOP})

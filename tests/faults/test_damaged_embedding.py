@@ -6,8 +6,8 @@ import lmdb
 import numpy as np
 import pytest
 
+from asi_lab.common.embedding import DIMENSION, embed
 from asi_lab.lab import Lab
-from asi_lab.retrieval import DIMENSION, embed
 from asi_lab.store import Store
 
 DAMAGES = {

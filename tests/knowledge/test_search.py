@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from asi_lab.common.embedding import embed
 from asi_lab.errors import ConfigError, DiskError
 from asi_lab.knowledge import rank
 from asi_lab.knowledge.advice import COUNT, Adviser
@@ -19,7 +20,6 @@ from asi_lab.knowledge.semantic import Semantic
 from asi_lab.knowledge.standing import standings
 from asi_lab.llm.model import ModelError
 from asi_lab.records import CandidateState, Cognition
-from asi_lab.retrieval import embed
 from asi_lab.settings import Agents
 
 BASE = load()

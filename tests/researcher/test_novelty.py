@@ -1,6 +1,6 @@
 """When two pieces of code count as the same."""
 
-from asi_lab.researcher.novelty import code_hash
+from asi_lab.common.syntax import code_hash
 
 CODE = '''
 """Module."""

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from asi_lab.common.syntax import code_hash
 from asi_lab.researcher.grammar import Genome, render, seed_genome
-from asi_lab.researcher.novelty import code_hash
 
 
 @pytest.fixture(scope="module")
