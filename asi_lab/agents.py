@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from asi_lab import arms, prompting, references, spending
+from asi_lab import arms, prompting, references
 from asi_lab.baselines import SEED_ARCHITECTURE
 from asi_lab.common import background
 from asi_lab.common.randomness import keyed_random
 from asi_lab.engineer.panel import Scale
 from asi_lab.events import NewEvent, Watch
-from asi_lab.lab import trial_label
+from asi_lab.lab import Store, spending, trial_label
 from asi_lab.llm.ask import Asker, Question, RoleFailed, ask
 from asi_lab.llm.codefile import CodeFile
 from asi_lab.llm.model import Call, Message, Model, Reply, TooLong
@@ -33,7 +33,6 @@ from asi_lab.llm.tokens import Meter
 from asi_lab.records import Cognition, Draw
 from asi_lab.settings import Agents as AgentSettings
 from asi_lab.settings import Settings
-from asi_lab.store import Store
 from asi_lab.talks import Talks
 
 T = TypeVar("T")

@@ -18,8 +18,8 @@ from statistics import NormalDist
 
 import msgspec
 
+from asi_lab.lab.summary import Summary
 from asi_lab.records import CandidateState
-from asi_lab.summary import Summary
 
 PASSED, GAINED, WIDTH = 0.2, 0.8, 0.25
 UNTRAINED = frozenset(

@@ -19,9 +19,9 @@ import msgspec
 
 from asi_lab.baselines import Baselines
 from asi_lab.common.randomness import keyed_random
+from asi_lab.lab import Store
 from asi_lab.records import Candidate, CandidateState
 from asi_lab.settings import Settings
-from asi_lab.store import Store
 
 TOP = 0.25
 """The share of the candidates that counts as good, by fitness."""

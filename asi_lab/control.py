@@ -11,15 +11,13 @@ from types import FrameType
 
 import msgspec
 
-from asi_lab import commands, steering
-from asi_lab.commands import Command
 from asi_lab.common.background import StopNow
 from asi_lab.common.clock import Clock
 from asi_lab.common.text import plain
 from asi_lab.events import NewEvent
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store, commands, steering
+from asi_lab.lab.commands import Command
 from asi_lab.records import CandidateState
-from asi_lab.store import Store
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _OWN = frozenset({"pause", "resume", "stop", "stop_now", "release"})

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from asi_lab import baselines, consent, fsck, imports, references, sandbox
+from asi_lab import baselines, consent, references, sandbox
 from asi_lab.agents import Agents
 from asi_lab.baselines import SEED_ARCHITECTURE, run_label
 from asi_lab.common import disk
@@ -27,8 +27,8 @@ from asi_lab.engineer.executor import Executor, LocalExecutor
 from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
 from asi_lab.knowledge import rank as knowledge
-from asi_lab.lab import Lab, check_rules, check_unchanged, trial_label
-from asi_lab.lineage import Lineage
+from asi_lab.lab import Lab, Lineage, Store, fsck, imports, trial_label
+from asi_lab.lab.directory import check_rules, check_unchanged
 from asi_lab.llm.model import Model
 from asi_lab.loop import Loop
 from asi_lab.places import Places, share_out, visible_gpus
@@ -37,7 +37,6 @@ from asi_lab.records import RULES, SEED_ID
 from asi_lab.roles import Roles
 from asi_lab.settings import Settings, Train
 from asi_lab.slots import Slots
-from asi_lab.store import Store
 from asi_lab.trials import Trials
 
 HEARTBEAT_SECONDS = 1.0

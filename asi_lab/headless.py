@@ -24,12 +24,10 @@ from asi_lab.common import streams
 from asi_lab.common.text import plain
 from asi_lab.engine import Engine
 from asi_lab.events import Event
-from asi_lab.lab import Lab
-from asi_lab.lineage import Lineage
+from asi_lab.lab import Lab, Lineage, Store
 from asi_lab.protocol import Progress as TrainingProgress
 from asi_lab.records import Candidate, CandidateState
 from asi_lab.settings import Settings
-from asi_lab.store import Store
 from asi_lab.view import leaderboard, status, tables
 from asi_lab.view import races as racing
 

@@ -6,10 +6,10 @@ from collections.abc import Collection
 
 from asi_lab import facts
 from asi_lab.baselines import Baselines
+from asi_lab.lab import Store
+from asi_lab.lab.summary import Summary
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Entry
 from asi_lab.settings import Settings
-from asi_lab.store import Store
-from asi_lab.summary import Summary
 
 LESSONS, BEST, LATEST, NEAR = 60, 5, 10, 2
 """Failed candidates, best ones, latest ones and those with a like idea that the roles are told of."""

@@ -21,23 +21,21 @@ from typing import Any
 
 import msgspec
 
-from asi_lab import baselines, calibration, fitness, pool, references, stagnation, steering
+from asi_lab import baselines, calibration, fitness, pool, references, stagnation
 from asi_lab.agents import Agents
 from asi_lab.baselines import Baselines, run_label
 from asi_lab.common.background import Aside
 from asi_lab.engineer.contract import check_source
 from asi_lab.events import NewEvent
-from asi_lab.lab import trial_label
+from asi_lab.lab import Lineage, Store, steering, trial_label
+from asi_lab.lab.soundness import as_far_as_sound
 from asi_lab.library import Library
-from asi_lab.lineage import Lineage
 from asi_lab.records import RULES, Candidate, CandidateState, Draw, Entry, Evidence
 from asi_lab.reruns import Reruns
 from asi_lab.researcher import Proposed, duplicate_of
 from asi_lab.retrieval import Index
 from asi_lab.roles import Roles
 from asi_lab.settings import Settings
-from asi_lab.soundness import as_far_as_sound
-from asi_lab.store import Store
 from asi_lab.trials import Trials
 from asi_lab.turns import Turns
 

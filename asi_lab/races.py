@@ -16,9 +16,9 @@ import msgspec
 
 from asi_lab import fitness
 from asi_lab.baselines import pooled, t_quantile
+from asi_lab.lab import Store
 from asi_lab.records import BaselineRun, Evaluation, TaskResult
 from asi_lab.settings import Settings
-from asi_lab.store import Store
 
 
 class Figure(msgspec.Struct, frozen=True):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from asi_lab import repeats, steering
 from asi_lab.baselines import run_label
-from asi_lab.lab import trial_label
-from asi_lab.store import Store
+from asi_lab.lab import Store, repeats, steering, trial_label
 from asi_lab.trials import Trials
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from asi_lab import analyst, researcher, stagnation, steering
+from asi_lab import analyst, researcher, stagnation
 from asi_lab.agents import Agents, Plan
 from asi_lab.analyst import prose, tags
 from asi_lab.baselines import Baselines
@@ -24,6 +24,7 @@ from asi_lab.engineer.contract import faults
 from asi_lab.errors import LabError
 from asi_lab.events import EventKind, NewEvent
 from asi_lab.knowledge.advice import Adviser
+from asi_lab.lab import steering
 from asi_lab.library import Library
 from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.model import ModelError

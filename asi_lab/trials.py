@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from asi_lab import calibration, protocol, references, spending, taskcode
+from asi_lab import calibration, protocol, references, taskcode
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines, run_label
 from asi_lab.common import trust
 from asi_lab.common.randomness import keyed_seed
@@ -22,7 +22,7 @@ from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.run import Observe
 from asi_lab.errors import TrialError
 from asi_lab.events import Watch
-from asi_lab.lab import Lab, trial_label
+from asi_lab.lab import Lab, Store, spending, trial_label
 from asi_lab.protocol import (
     ARCHITECTURE_FILE,
     CHECKPOINT_FILE,
@@ -35,7 +35,6 @@ from asi_lab.protocol import (
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
 from asi_lab.settings import Settings
 from asi_lab.slots import Slots
-from asi_lab.store import Store
 
 Advance = Callable[..., Candidate]
 """Record that a candidate came to a state, with changes of other fields; returns the new record."""

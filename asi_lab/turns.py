@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from asi_lab.agents import Agents
 from asi_lab.common import background
 from asi_lab.common.background import Aside
-from asi_lab.lab import trial_label
+from asi_lab.lab import Store, trial_label
+from asi_lab.lab.summary import Summary
 from asi_lab.settings import Settings
 from asi_lab.slots import Slots
-from asi_lab.store import Store
-from asi_lab.summary import Summary
 
 
 class Turns:

@@ -19,9 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from asi_lab import engine
+from asi_lab.lab import Store
 from asi_lab.llm.model import Call, Message, Reply
 from asi_lab.llm.scripted import Scripted
-from asi_lab.store import Store
 from tests import night, simulated_engine
 
 TRIAL_SECONDS = 1.0

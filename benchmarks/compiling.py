@@ -13,9 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store
 from asi_lab.records import SEED_ID
-from asi_lab.store import Store
 
 
 def main() -> None:

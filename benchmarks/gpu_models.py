@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 from torch.autograd import DeviceType
 
-from asi_lab.config import from_preset
+from asi_lab.lab.config import from_preset
 from asi_lab.settings import Settings
 from asi_lab.train.meter import flops_per_token, matmul_rate, peak_memory_mb
 from asi_lab.train.model import LanguageModel

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from asi_lab import calibration
 from asi_lab.calibration import Calibration, FullRun, calibrate, full_run
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store
 from asi_lab.records import Candidate, CandidateState
-from asi_lab.store import Store
 from asi_lab.view import leaderboard
 
 

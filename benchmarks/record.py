@@ -20,9 +20,8 @@ import lmdb
 import msgspec
 
 from asi_lab import __version__
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store
 from asi_lab.records import SEED_ID
-from asi_lab.store import Store
 from asi_lab.tui.recorded import ABOUT, ARCHIVE, About
 
 TUI = Path(__file__).parents[1] / "tui"

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from asi_lab import fitness, pool
 from asi_lab.baselines import ARCHITECTURES, Baselines, winning_margin
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store
 from asi_lab.records import SEED_ID, Candidate, CandidateState
-from asi_lab.store import Store
 
 LEVEL = 0.05
 

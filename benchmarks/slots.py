@@ -19,8 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import psutil
 
-from asi_lab.lab import Lab
-from asi_lab.store import Store
+from asi_lab.lab import Lab, Store
 
 SCATTER, FAILING, SHORT = 0.35, 0.25, 0.15
 SIMULATED = 4000

@@ -34,7 +34,7 @@ import numpy as np
 from msgspec.structs import replace
 sys.path.insert(0, sys.argv[2])
 from asi_lab.records import CandidateState
-from asi_lab.store import Store
+from asi_lab.lab.store import Store
 from benchmarks.store import sample
 rng = random.Random(1)
 with Store.open(Path(sys.argv[1]), create=False) as store:

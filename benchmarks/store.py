@@ -20,9 +20,8 @@ from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 
-from asi_lab import fsck
 from asi_lab.baselines import ARCHITECTURES
-from asi_lab.lineage import Lineage
+from asi_lab.lab import Lineage, Store, fsck
 from asi_lab.records import (
     Analysis,
     BaselineRun,
@@ -39,7 +38,6 @@ from asi_lab.records import (
     TaskResult,
     Training,
 )
-from asi_lab.store import Store
 
 CONFIG = 'preset = "micro"\n' * 40
 UPDATE_EVERY, PARENT_RANKS = 50, 10

@@ -35,7 +35,7 @@ from torch.nn import functional
 
 from asi_lab import references
 from asi_lab.common import process
-from asi_lab.config import from_preset
+from asi_lab.lab.config import from_preset
 from asi_lab.settings import Model, Train
 from asi_lab.train import model as language_model
 from asi_lab.train.meter import flops_per_token, matmul_rate

@@ -21,9 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from msgspec.structs import replace
 
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store
 from asi_lab.records import BaselineRun, CandidateState
-from asi_lab.store import Store
 from asi_lab.tui.app import LabApp
 from benchmarks.store import sample
 
@@ -37,7 +36,7 @@ LOOK_SECONDS = 10
 NEWS = """
 import sys, time
 from pathlib import Path
-from asi_lab.store import Store
+from asi_lab.lab.store import Store
 with Store.open(Path(sys.argv[1]), create=False) as store:
     for number in range(60):
         store.append_events(("note", f"news {number}", {}))

@@ -22,8 +22,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from asi_lab.common import process
-from asi_lab.config import from_preset
 from asi_lab.engineer.contract import check_source
+from asi_lab.lab.config import from_preset
 from asi_lab.preflight import Exam, examine
 from asi_lab.protocol import Reach
 from asi_lab.records import Check

@@ -17,20 +17,19 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from asi_lab import commands, prompting, references
+from asi_lab import prompting, references
 from asi_lab.cli import cli
 from asi_lab.common.background import StopNow
 from asi_lab.common.text import CUT
-from asi_lab.config import parse
 from asi_lab.engine import Engine
 from asi_lab.errors import ConfigError
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store, commands
+from asi_lab.lab.config import parse
+from asi_lab.lab.spending import Spent
 from asi_lab.llm.model import Cancelled, Model, ModelError, Reply, TooLong, Usage
 from asi_lab.llm.scripted import Scripted
 from asi_lab.pool import generation_of
 from asi_lab.records import CandidateState
-from asi_lab.spending import Spent
-from asi_lab.store import Store
 from asi_lab.view import status, tables
 from asi_lab.view.transcript import transcript
 from tests import night, simulated_engine

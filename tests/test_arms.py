@@ -3,8 +3,8 @@
 import pytest
 
 from asi_lab.arms import Arm, arms, choose
+from asi_lab.lab.summary import summarise
 from asi_lab.records import CandidateState
-from asi_lab.summary import summarise
 
 S = CandidateState
 NAMES = ["ollama:small", "openai:large"]

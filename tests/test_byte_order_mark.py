@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asi_lab import config, prompting, spending
+from asi_lab import prompting
 from asi_lab.knowledge.base import load
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, config, spending
 from asi_lab.tui import preferences
 
 ROOT = Path(__file__).parents[1]

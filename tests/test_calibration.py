@@ -19,10 +19,10 @@ from asi_lab.calibration import (
     stopped_at,
     upper_bound,
 )
-from asi_lab.config import from_preset
+from asi_lab.lab import Store
+from asi_lab.lab.config import from_preset
 from asi_lab.records import CandidateState, HeldOut
 from asi_lab.settings import Settings
-from asi_lab.store import Store
 
 MARKS = {10: (5.0, 0.1), 50: (4.0, 0.05)}
 STEPS = 100

@@ -1,6 +1,6 @@
 """Orders as files."""
 
-from asi_lab import commands
+from asi_lab.lab import commands
 
 
 def test_orders_come_in_the_order_they_were_given(tmp_path):

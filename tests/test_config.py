@@ -2,8 +2,8 @@
 
 import pytest
 
-from asi_lab import config
 from asi_lab.errors import ConfigError
+from asi_lab.lab import config
 
 
 @pytest.mark.parametrize("name", config.preset_names())

@@ -14,12 +14,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from asi_lab import fsck
-from asi_lab.commits import is_published
 from asi_lab.errors import LineageError
-from asi_lab.lineage import Lineage
+from asi_lab.lab import Lineage, Store, fsck
+from asi_lab.lab.commits import is_published
 from asi_lab.records import SEED_ID, CandidateState
-from asi_lab.store import Store
 
 S = CandidateState
 CONFIG = 'preset = "micro"\n'
@@ -218,9 +216,9 @@ _ENGINE = """
     from pathlib import Path
     from msgspec.structs import replace
     from asi_lab import fsck
-    from asi_lab.lineage import Lineage
+    from asi_lab.lab.lineage import Lineage
     from asi_lab.records import Analysis, Candidate, CandidateState as S, Draw, Evidence, Proposal
-    from asi_lab.store import Store
+    from asi_lab.lab.store import Store
     from tests.analyst import test_explain
 
     lab, last = Path(sys.argv[1]), int(sys.argv[2])

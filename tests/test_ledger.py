@@ -4,9 +4,8 @@ import threading
 
 import pytest
 
-from asi_lab import spending
-from asi_lab.spending import Spent
-from asi_lab.store import Store
+from asi_lab.lab import Store, spending
+from asi_lab.lab.spending import Spent
 
 
 def call(candidate: int | None, dollars: float | None = 0.5) -> dict:

@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from asi_lab.commits import candidate_commit, ref_of, seed_commit
 from asi_lab.errors import LineageError
-from asi_lab.lineage import FILES, Lineage
+from asi_lab.lab import Lineage
+from asi_lab.lab.commits import candidate_commit, ref_of, seed_commit
+from asi_lab.lab.lineage import FILES
 from asi_lab.records import CandidateState
 
 S = CandidateState
@@ -266,7 +267,7 @@ def test_creation_goes_on_where_it_was_cut_off(tmp_path, seed):
 
 
 def test_many_commits_are_packed_and_leak_no_descriptor(lineage, make_candidate, monkeypatch):
-    monkeypatch.setattr("asi_lab.lineage._PACK_REFS", 20)
+    monkeypatch.setattr("asi_lab.lab.lineage._PACK_REFS", 20)
     root = lineage.sha_of(0)
     lineage.commit(make_candidate(1), CONFIG, root)
     before = len(list(Path("/proc/self/fd").iterdir()))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from asi_lab import config, places
-from asi_lab.config import from_preset
+from asi_lab import places
 from asi_lab.errors import ConfigError
+from asi_lab.lab import config
+from asi_lab.lab.config import from_preset
 from asi_lab.places import Places, listed, share_out, visible_gpus
 from asi_lab.settings import Settings
 

@@ -11,7 +11,7 @@ import pytest
 
 from asi_lab.common import trust
 from asi_lab.errors import ConsentError, LineageError
-from asi_lab.lineage import Lineage
+from asi_lab.lab import Lineage
 
 CONFIG = 'preset = "micro"\n'
 TRAPS = {

@@ -6,13 +6,13 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from asi_lab import config, fsck, imports, references
+from asi_lab import references
 from asi_lab.cli import cli
 from asi_lab.engine import Engine
 from asi_lab.errors import ConfigError, UsageError
-from asi_lab.lab import Lab, check_rules
+from asi_lab.lab import Lab, Store, config, fsck, imports
+from asi_lab.lab.directory import check_rules
 from asi_lab.records import RULES, SEED_ID, CandidateState, Proposal
-from asi_lab.store import Store
 from tests import old_lab, simulated_engine
 
 S = CandidateState
@@ -36,7 +36,7 @@ def test_its_lineage_is_made_again_commit_for_commit(old):
     """From the records alone, in the form that commits had then."""
     findings = repaired(old)
     assert all(finding.repaired for finding in findings)
-    from asi_lab.lineage import Lineage
+    from asi_lab.lab import Lineage
 
     refs = Lineage.open(old.lineage).refs()
     assert refs == old_lab.content()["refs"]

@@ -14,10 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asi_lab import fsck, references
+from asi_lab import references
 from asi_lab.errors import StoreError
-from asi_lab.lab import Lab
-from asi_lab.store import Store
+from asi_lab.lab import Lab, Store, fsck
 
 EXPERIMENTS = 3
 LAB = """preset = "micro"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from asi_lab.lab import Store
+from asi_lab.lab.soundness import as_far_as_sound, faults_of
 from asi_lab.records import (
     Analysis,
     Candidate,
@@ -20,8 +22,6 @@ from asi_lab.records import (
     TaskResult,
     Training,
 )
-from asi_lab.soundness import as_far_as_sound, faults_of
-from asi_lab.store import Store
 
 S = CandidateState
 TRAINING = Training(9, 5, 3, 30, 4.0, 2.0, 15.0, 1.0)

@@ -8,16 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from asi_lab import commands, repeats, steering
 from asi_lab.cli import cli
 from asi_lab.engine import Engine
-from asi_lab.lab import Lab
-from asi_lab.lineage import Lineage
+from asi_lab.lab import Lab, Lineage, Store, commands, repeats, steering
+from asi_lab.lab.steering import Idea, Steering
 from asi_lab.llm.model import ModelError
 from asi_lab.llm.scripted import Scripted
 from asi_lab.records import CandidateState, Draw, Entry
-from asi_lab.steering import Idea, Steering
-from asi_lab.store import Store
 from tests import night, simulated_engine
 
 SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n[judge]\ntiming = false\n"

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from asi_lab.common.text import plain
-from asi_lab.database import Database
 from asi_lab.errors import StoreError
+from asi_lab.lab import Store
+from asi_lab.lab.database import Database
+from asi_lab.lab.store import SERIES_COLUMNS
+from asi_lab.lab.summary import summarise
 from asi_lab.records import BaselineRun, CandidateState, Evidence
-from asi_lab.store import SERIES_COLUMNS, Store
-from asi_lab.summary import summarise
 
 S = CandidateState
 
@@ -232,7 +233,7 @@ def test_a_viewer_cannot_write(tmp_path, store, make_candidate):
 _VIEWER = """
     import sys, time
     from pathlib import Path
-    from asi_lab.store import Store
+    from asi_lab.lab.store import Store
 
     with Store.open_readonly(Path(sys.argv[1])) as viewer:
         seen, moments, deadline = 0, set(), time.monotonic() + 60
@@ -271,7 +272,7 @@ _WRITER = """
     from pathlib import Path
     import msgspec, numpy as np
     from asi_lab.records import Candidate, CandidateState
-    from asi_lab.store import Store
+    from asi_lab.lab.store import Store
 
     store = Store.open(Path(sys.argv[1]), map_size=1 << 18)
     number = store.last_id() + 1
@@ -311,7 +312,7 @@ _FILLER = """
     import numpy as np
     from asi_lab.errors import StoreError
     from asi_lab.records import Candidate, CandidateState
-    from asi_lab.store import Store
+    from asi_lab.lab.store import Store
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     store = Store.open(Path(sys.argv[1]))
@@ -356,7 +357,7 @@ def _environment() -> dict[str, str]:
 WRITER = """
 import sys
 from pathlib import Path
-from asi_lab.database import Database
+from asi_lab.lab.database import Database
 
 database = Database(Path(sys.argv[1]), ["meta"], readonly=False, create=True, map_size=1 << 26)
 for turn, _ in enumerate(sys.stdin):
@@ -394,8 +395,8 @@ class Beside:
 
 @pytest.fixture
 def beside(tmp_path, monkeypatch):
-    monkeypatch.setattr("asi_lab.database.os.access", lambda path, mode: False)
-    monkeypatch.setattr("asi_lab.copies.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("asi_lab.lab.database.os.access", lambda path, mode: False)
+    monkeypatch.setattr("asi_lab.lab.copies.FRESH_SECONDS", 0.0)
     found = Beside(tmp_path)
     yield found
     found.database.close()
@@ -420,7 +421,7 @@ def test_a_copy_is_made_again_where_too_much_was_written_meanwhile(beside, monke
             beside.change(changes)
         made.append(target)
 
-    monkeypatch.setattr("asi_lab.copies.shutil", SimpleNamespace(copyfile=copy))
+    monkeypatch.setattr("asi_lab.lab.copies.shutil", SimpleNamespace(copyfile=copy))
     assert len(beside.read()) == 1
     assert len(made) == copies
 
@@ -428,7 +429,7 @@ def test_a_copy_is_made_again_where_too_much_was_written_meanwhile(beside, monke
 def test_a_reader_that_never_sees_a_moment_says_so(beside, monkeypatch):
     beside.change()
     monkeypatch.setattr(
-        "asi_lab.copies.shutil", SimpleNamespace(copyfile=lambda source, target: beside.change(2))
+        "asi_lab.lab.copies.shutil", SimpleNamespace(copyfile=lambda source, target: beside.change(2))
     )
     with pytest.raises(
         StoreError, match=r"written too often to be copied, and .*lock\.mdb may not be written"
@@ -457,7 +458,7 @@ def test_another_user_can_look(tmp_path, has_readers):
     if not has_readers:
         (tmp_path / "store" / "lock.mdb").unlink()
     program = (
-        "import os, sys; from pathlib import Path; from asi_lab.store import Store; os.setuid(65534)\n"
+        "import os, sys; from pathlib import Path; from asi_lab.lab.store import Store; os.setuid(65534)\n"
         "with Store.open_readonly(Path(sys.argv[1])) as store: print(store.get_meta('said'))"
     )
     done = subprocess.run(

@@ -8,11 +8,11 @@ import stat
 import pytest
 from msgspec import structs
 
-from asi_lab import config, consent
+from asi_lab import consent
 from asi_lab.common import trust
 from asi_lab.common.trust import Grants, KeyHost
 from asi_lab.errors import ConfigError, ConsentError, DiskError
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, config
 from asi_lab.llm import ollama, openai
 
 OWN = ("https://api.example.com/v1", "")

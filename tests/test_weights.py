@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from asi_lab import references
 from asi_lab.common.weights import BadWeights, Weights
-from asi_lab.config import from_preset
 from asi_lab.evaluate.fault import CandidateFault
 from asi_lab.evaluate.output import Output
+from asi_lab.lab.config import from_preset
 from asi_lab.records import CandidateState
 from asi_lab.settings import Model
 from asi_lab.train import checkpoint

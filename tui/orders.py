@@ -7,11 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from asi_lab import commands
-from asi_lab.commands import Action
 from asi_lab.common.text import plain
 from asi_lab.errors import LabError
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, commands
+from asi_lab.lab.commands import Action
 
 Tell = Callable[[str, str], None]
 """Tell the user something: words and how grave they are (information, warning, error)."""

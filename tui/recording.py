@@ -18,18 +18,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_lab import arms, spending
+from asi_lab import arms
 from asi_lab.agents import arms_of
 from asi_lab.baselines import run_label
 from asi_lab.errors import UsageError
 from asi_lab.events import Event
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store, spending
+from asi_lab.lab.steering import Steering
+from asi_lab.lab.summary import Summary
 from asi_lab.llm.record import Exchange
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Evidence
 from asi_lab.settings import Settings
-from asi_lab.steering import Steering
-from asi_lab.store import Store
-from asi_lab.summary import Summary
 from asi_lab.talks import Talk
 from asi_lab.tui.snapshot import NO_CURVE, Snapshot
 from asi_lab.view import leaderboard, status

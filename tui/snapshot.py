@@ -11,18 +11,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_lab import arms, steering
+from asi_lab import arms
 from asi_lab.agents import arms_of
 from asi_lab.common.machine import Gauge, Machine
 from asi_lab.errors import LabError, StoreError
 from asi_lab.events import Event
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store, steering
+from asi_lab.lab.steering import Note
+from asi_lab.lab.store import SERIES_COLUMNS
+from asi_lab.lab.summary import Summary
 from asi_lab.llm.record import Exchange
 from asi_lab.records import Candidate
 from asi_lab.settings import Settings
-from asi_lab.steering import Note
-from asi_lab.store import SERIES_COLUMNS, Store
-from asi_lab.summary import Summary
 from asi_lab.view import leaderboard, page, status, transcript
 from asi_lab.view.leaderboard import Board
 from asi_lab.view.page import Dossier

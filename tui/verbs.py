@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from asi_lab.commands import Action
+from asi_lab.lab.commands import Action
 
 if TYPE_CHECKING:
     from asi_lab.tui.app import LabApp

@@ -58,7 +58,7 @@ def config() -> None:
 @click.option("--first", is_flag=True, help="The lab.toml with which the search began.")
 def config_show(first: bool) -> None:
     """All settings as they apply, with comments."""
-    from asi_lab import config
+    from asi_lab.lab import config
     from asi_lab.view import remote
 
     lab = existing()
@@ -76,7 +76,7 @@ def config_show(first: bool) -> None:
 @lab_option()
 def config_validate() -> None:
     """Check lab.toml, also against what the lab began with."""
-    from asi_lab.lab import check_unchanged
+    from asi_lab.lab.directory import check_unchanged
     from asi_lab.view import remote
 
     lab = existing()
@@ -114,9 +114,9 @@ def doctor(ctx: click.Context, as_json: bool, pull: bool) -> None:
 @click.pass_context
 def fsck(ctx: click.Context, repair: bool) -> None:
     """Check that store and git lineage say the same."""
-    from asi_lab import fsck, references
+    from asi_lab import references
     from asi_lab.common.text import plain
-    from asi_lab.store import Store
+    from asi_lab.lab import Store, fsck
 
     lab = existing()
     if not lab.has_results():

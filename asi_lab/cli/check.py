@@ -57,8 +57,8 @@ def check(ctx: click.Context, target: str, as_json: bool, preset: str | None) ->
 
 def _scale(lab: Lab, preset: str | None) -> tuple[Settings, int]:
     """The settings to check under, and the size of the vocabulary."""
-    from asi_lab import config
     from asi_lab.data.manifest import MANIFEST_FILE, load_manifest
+    from asi_lab.lab import config
 
     if preset is not None or not lab.exists:
         settings = config.from_preset(preset or DEFAULT_PRESET)

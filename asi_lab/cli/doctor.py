@@ -25,9 +25,8 @@ from asi_lab.common.text import plain
 from asi_lab.data.corpus import files_of
 from asi_lab.data.manifest import load_manifest
 from asi_lab.errors import LabError
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store
 from asi_lab.retrieval import annoy_available
-from asi_lab.store import Store
 
 _TORCH_SECONDS = 120.0
 _COMMAND_SECONDS = 10.0

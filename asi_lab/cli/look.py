@@ -195,7 +195,7 @@ def diff(before: str, after: str | None) -> None:
 
     A and B are ids or best. With A alone: the change from its parent to A.
     """
-    from asi_lab.lineage import Lineage
+    from asi_lab.lab import Lineage
     from asi_lab.view import remote, tables
 
     lab = existing()
@@ -227,7 +227,7 @@ def log(arguments: Sequence[str]) -> None:
 
     Arguments go to git; by default it draws a graph of all branches. On a terminal $PAGER shows it.
     """
-    from asi_lab.lineage import Lineage
+    from asi_lab.lab import Lineage
     from asi_lab.view import tables
 
     lab = existing()

@@ -51,7 +51,7 @@ def models(as_json: bool) -> None:
 @json_option
 def estimate(experiments: int, as_json: bool) -> None:
     """What so many further candidates will take: time, tokens, dollars."""
-    from asi_lab.spending import load_prices
+    from asi_lab.lab.spending import load_prices
     from asi_lab.view import remote, tables
     from asi_lab.view.estimate import estimate
 

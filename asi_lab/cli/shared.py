@@ -60,7 +60,7 @@ def existing() -> Lab:
 
 def create(lab: Lab, preset: str | None, seed: int | None) -> None:
     """Make a lab and say so."""
-    from asi_lab import config
+    from asi_lab.lab import config
 
     lab.create(config.from_preset(preset or DEFAULT_PRESET, seed=seed or 0))
     click.echo(f"Made a lab in {lab.path} (preset {preset or DEFAULT_PRESET}, seed {seed or 0}).", err=True)
@@ -74,10 +74,9 @@ def create_from(lab: Lab, origin: Path, count: int, preset: str | None, seed: in
     """
     import msgspec
 
-    from asi_lab import imports
     from asi_lab.common import disk
     from asi_lab.errors import DiskError
-    from asi_lab.lab import Lab
+    from asi_lab.lab import Lab, imports
     from asi_lab.view import remote
 
     other = Lab(origin)

@@ -12,8 +12,8 @@ from asi_lab.common.text import plain
 from asi_lab.errors import UsageError
 
 if TYPE_CHECKING:
-    from asi_lab.commands import Action
     from asi_lab.events import Event
+    from asi_lab.lab.commands import Action
 
 _ID = click.IntRange(min=0)
 
@@ -53,7 +53,7 @@ def release(candidate: int) -> None:
     (asi-lab show ID --code) before you do.
     """
     from asi_lab import control
-    from asi_lab.store import Store
+    from asi_lab.lab import Store
     from asi_lab.view import remote, tables
 
     lab = existing()
@@ -80,7 +80,7 @@ def idea(text: tuple[str, ...], listed: bool) -> None:
 
     Planners are language models. Without any the idea waits: the grammar cannot read.
     """
-    from asi_lab import steering
+    from asi_lab.lab import steering
     from asi_lab.view import remote
 
     if not listed:

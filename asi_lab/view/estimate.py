@@ -8,9 +8,9 @@ from statistics import fmean
 import msgspec
 
 from asi_lab.agents import names_of
+from asi_lab.lab import Store
+from asi_lab.lab.spending import Price, dollars, of_models, total
 from asi_lab.settings import Settings
-from asi_lab.spending import Price, dollars, of_models, total
-from asi_lab.store import Store
 from asi_lab.view import status
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 25_000, 6_000

@@ -14,10 +14,10 @@ import msgspec
 
 from asi_lab import fitness
 from asi_lab.baselines import ARCHITECTURES, MARKS, SEED_ARCHITECTURE, Baselines, winning_margin
+from asi_lab.lab import Store
+from asi_lab.lab.summary import Summary
 from asi_lab.records import SEED_ID, BaselineRun, CandidateState, Noise
 from asi_lab.settings import Settings
-from asi_lab.store import Store
-from asi_lab.summary import Summary
 
 LEVEL = 0.05
 """Chance of a single false win: a candidate no better than the baseline is marked this often."""

@@ -6,14 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from asi_lab import commands, steering
-from asi_lab.commands import Action
 from asi_lab.errors import UsageError
 from asi_lab.events import Event
-from asi_lab.lab import Lab
-from asi_lab.lineage import Lineage
+from asi_lab.lab import Lab, Lineage, Store, commands, steering
+from asi_lab.lab.commands import Action
 from asi_lab.records import Candidate
-from asi_lab.store import Store
 from asi_lab.view import tables
 
 ACKNOWLEDGE_SECONDS = 5.0
@@ -79,8 +76,8 @@ def order(lab: Lab, action: Action, candidate: int | None = None, text: str = ""
 
 
 def steer(lab: Lab, action: Action, candidate: int | None = None, text: str = "") -> Event | None:
-    """Give an order that steers the search (`asi_lab.steering`): to the engine, or, where none is at work, by
-    carrying it out here. Returns the answer, None when the engine is still busy.
+    """Give an order that steers the search (`asi_lab.lab.steering`): to the engine, or, where none is at
+    work, by carrying it out here. Returns the answer, None when the engine is still busy.
 
     Raises:
         UsageError: there is no search yet.

@@ -11,15 +11,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from asi_lab import commands, steering
 from asi_lab.events import Event
-from asi_lab.lab import Lab, trial_label
+from asi_lab.lab import Lab, Store, commands, steering, trial_label
+from asi_lab.lab.spending import Spent
+from asi_lab.lab.steering import Steering
+from asi_lab.lab.summary import Summary
 from asi_lab.records import SEED_ID, Candidate
 from asi_lab.settings import Settings
-from asi_lab.spending import Spent
-from asi_lab.steering import Steering
-from asi_lab.store import Store
-from asi_lab.summary import Summary
 from asi_lab.talks import Talk
 from asi_lab.view import leaderboard
 from asi_lab.view.leaderboard import Board

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from asi_lab.common.text import plain
+from asi_lab.lab import Store
 from asi_lab.llm.model import Message, ToolCall
 from asi_lab.llm.record import Exchange
 from asi_lab.replay import Outcome, conversations
-from asi_lab.store import Store
 from asi_lab.talks import Talk
 
 LONGEST = 20_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asi_lab.events import Event
-from asi_lab.store import Store
+from asi_lab.lab import Store
 
 
 class Watch:

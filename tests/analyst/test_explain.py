@@ -4,7 +4,7 @@ import pytest
 
 from asi_lab import analyst, fitness
 from asi_lab.baselines import Baselines
-from asi_lab.config import from_preset
+from asi_lab.lab.config import from_preset
 from asi_lab.records import (
     BaselineRun,
     Candidate,

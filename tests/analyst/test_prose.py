@@ -7,10 +7,10 @@ from asi_lab import analyst
 from asi_lab.analyst import prose, tags
 from asi_lab.analyst.prose import Experience, Prose
 from asi_lab.analyst.tags import Listed
+from asi_lab.lab import Store
 from asi_lab.library import Library
 from asi_lab.llm.ask import RoleFailed
 from asi_lab.records import CandidateState, Component, Origin
-from asi_lab.store import Store
 from tests.analyst import test_explain
 from tests.asking import Prepared
 
@@ -37,7 +37,7 @@ def library(tmp_path):
 
 
 def known_settings():
-    from asi_lab.config import from_preset
+    from asi_lab.lab.config import from_preset
 
     return from_preset("20m")
 

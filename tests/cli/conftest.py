@@ -12,9 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from asi_lab.cli import cli
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store
 from asi_lab.records import Candidate
-from asi_lab.store import Store
 from tests.simulated_engine import make_lab
 
 ENGINE = Path(__file__).parent.parent / "simulated_engine.py"

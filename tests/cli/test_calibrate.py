@@ -7,8 +7,8 @@ import json
 import msgspec
 import pytest
 
+from asi_lab.lab import Store
 from asi_lab.records import HeldOut
-from asi_lab.store import Store
 
 STEPS = (32, 64)
 

@@ -176,7 +176,7 @@ def test_a_broken_configuration_fails(run, copied):
 
 def test_a_running_engine_is_named(searched):
     hold = (
-        "import sys, time; from pathlib import Path; from asi_lab.lab import Lab\n"
+        "import sys, time; from pathlib import Path; from asi_lab.lab.directory import Lab\n"
         "with Lab(Path(sys.argv[1])).locked(): print('held', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", hold, str(searched.path)]

@@ -11,8 +11,8 @@ import time
 import msgspec
 import pytest
 
+from asi_lab.lab import Store
 from asi_lab.records import CandidateState
-from asi_lab.store import Store
 
 ESCAPE = re.compile(r"\x1b|\x9b|\x07")
 

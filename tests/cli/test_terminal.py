@@ -12,9 +12,8 @@ import sys
 import msgspec
 import pytest
 
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store
 from asi_lab.records import CandidateState
-from asi_lab.store import Store
 
 ESCAPE = re.compile(r"\x1b|\x9b|\x07")
 

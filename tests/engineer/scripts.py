@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from asi_lab import protocol
-from asi_lab.config import from_preset
 from asi_lab.engineer.executor import Source
+from asi_lab.lab.config import from_preset
 from asi_lab.protocol import Progress, Report, TrialJob
 from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, TaskResult, Training
 

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from asi_lab import sandbox
-from asi_lab.config import from_preset
 from asi_lab.data.manifest import MANIFEST_FILE, TRAIN_FILE
 from asi_lab.engineer.executor import LocalExecutor, LocalTrio
+from asi_lab.lab.config import from_preset
 from asi_lab.protocol import Ready
 from asi_lab.sandbox import Level, Policy, Sandbox
 from tests.engineer import scripts

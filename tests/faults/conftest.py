@@ -16,13 +16,11 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from asi_lab import fsck, references
+from asi_lab import references
 from asi_lab.data.prepare import prepare
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.evaluate.tasks import build_tasks
-from asi_lab.lab import Lab
-from asi_lab.lineage import Lineage
-from asi_lab.store import Store
+from asi_lab.lab import Lab, Lineage, Store, fsck
 
 SERVER = Path(__file__).with_name("engine_server.py")
 EXPERIMENTS = 4

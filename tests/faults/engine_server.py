@@ -46,11 +46,10 @@ from asi_lab import cli, engine, prompting
 from asi_lab.common import process
 from asi_lab.engineer import run
 from asi_lab.knowledge import rank
-from asi_lab.lineage import Lineage
+from asi_lab.lab import Lineage, Store
+from asi_lab.lab.repository import Repository
 from asi_lab.records import Candidate
-from asi_lab.repository import Repository
 from asi_lab.settings import Agents
-from asi_lab.store import Store
 from asi_lab.view import leaderboard, page, remote, tables  # noqa: F401
 
 NOW = 1_700_000_000.0

@@ -11,12 +11,9 @@ import time
 import msgspec
 import pytest
 
-from asi_lab import commands
-from asi_lab.commits import candidate_commit
-from asi_lab.lab import Lab
-from asi_lab.lineage import Lineage
+from asi_lab.lab import Lab, Lineage, Store, commands
+from asi_lab.lab.commits import candidate_commit
 from asi_lab.records import CandidateState
-from asi_lab.store import Store
 from asi_lab.view import status
 
 NOW = 1_700_000_000.0

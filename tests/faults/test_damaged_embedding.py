@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from asi_lab.common.embedding import DIMENSION, embed
-from asi_lab.lab import Lab
-from asi_lab.store import Store
+from asi_lab.lab import Lab, Store
 
 DAMAGES = {
     "too short": np.ones(DIMENSION - 1, np.float32),

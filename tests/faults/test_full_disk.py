@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab import commands
 from asi_lab.errors import DiskError, StoreError
-from asi_lab.lab import Lab
-from asi_lab.lineage import Lineage
-from asi_lab.store import Store
+from asi_lab.lab import Lab, Lineage, Store, commands
 
 ROOM = "Free some space"
 DISK_BYTES = 80 << 20

@@ -11,9 +11,8 @@ import threading
 import numpy as np
 import pytest
 
-from asi_lab import database
 from asi_lab.errors import StoreError
-from asi_lab.store import Store
+from asi_lab.lab import Store, database
 
 TINY = 1 << 16
 
@@ -54,8 +53,8 @@ def test_every_kind_of_change_grows_a_full_map(tmp_path, make_candidate, record_
 _READER = """
     import sys
     from pathlib import Path
-    from asi_lab.database import Database
-    from asi_lab.store import _TABLES, Store
+    from asi_lab.lab.database import Database
+    from asi_lab.lab.store import _TABLES, Store
 
     with Store(Database(Path(sys.argv[1]), _TABLES, readonly=True, map_size=1 << 16)) as viewer:
         print(viewer._db._env.info()["map_size"], flush=True)
@@ -147,7 +146,7 @@ _BOUNDED = """
     import resource, sys
     from pathlib import Path
     from asi_lab.errors import StoreError
-    from asi_lab.store import Store
+    from asi_lab.lab.store import Store
 
     store = Store.open(Path(sys.argv[1]), map_size=1 << 20)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -20,14 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from asi_lab import fsck
-from asi_lab.commits import Commit, candidate_commit, ref_of
 from asi_lab.common.text import plain
-from asi_lab.config import from_preset
 from asi_lab.errors import StoreError
 from asi_lab.headless import ConsoleView
-from asi_lab.lab import Lab
-from asi_lab.lineage import Lineage
+from asi_lab.lab import Lab, Lineage, Store, fsck
+from asi_lab.lab.commits import Commit, candidate_commit, ref_of
+from asi_lab.lab.config import from_preset
+from asi_lab.lab.summary import summarise
 from asi_lab.records import (
     Analysis,
     Candidate,
@@ -41,8 +40,6 @@ from asi_lab.records import (
     RubricPart,
     TaskResult,
 )
-from asi_lab.store import Store
-from asi_lab.summary import summarise
 
 MEGABYTE = 1_000_000
 COUNT = 1000

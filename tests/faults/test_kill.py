@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
+from asi_lab.lab import Store
 from asi_lab.records import CandidateState
-from asi_lab.store import Store
 
 WAY = ["proposed", "checked", "preflighted", "training", "trained", "evaluated", "judged", "analysed"]
 STEPS = {

@@ -8,9 +8,7 @@ import subprocess
 
 import pytest
 
-from asi_lab.lab import Lab
-from asi_lab.lineage import Lineage
-from asi_lab.store import Store
+from asi_lab.lab import Lab, Lineage, Store
 
 OURS = ("refs/heads/main", "refs/heads/best", "refs/heads/arch/", "refs/heads/reference/", "refs/failed/")
 USER = ("-c", "user.name=User", "-c", "user.email=user@localhost", "-c", "commit.gpgsign=false")

@@ -17,12 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asi_lab import commands
 from asi_lab.data.manifest import load_manifest
 from asi_lab.data.prepare import prepare
 from asi_lab.errors import StoreError
-from asi_lab.lab import Lab
-from asi_lab.store import Store
+from asi_lab.lab import Lab, Store, commands
 
 SIMULATED = Path(__file__).parents[1] / "simulated_engine.py"
 INT, TERM, HUP, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL

@@ -10,12 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab import commands, database
 from asi_lab.engine import Engine
 from asi_lab.errors import StoreError
-from asi_lab.lab import Lab
-from asi_lab.lineage import Lineage
-from asi_lab.store import Store
+from asi_lab.lab import Lab, Lineage, Store, commands, database
 
 READERS = 126
 """So many readers LMDB allows at a time."""
@@ -124,7 +121,7 @@ def test_readers_that_were_killed_take_no_place(tmp_path, make_candidate, record
             store.put(make_candidate(1))
             assert store.count() == 2
         Readers(tmp_path, tmp_path / "s", READERS - 1, "dies").close()
-        command = "import sys; from pathlib import Path; from asi_lab.store import Store\n"
+        command = "import sys; from pathlib import Path; from asi_lab.lab.store import Store\n"
         command += "print(Store.open_readonly(Path(sys.argv[1])).count())"
         done = subprocess.run(
             [sys.executable, "-c", command, str(tmp_path / "s")], capture_output=True, text=True, check=True

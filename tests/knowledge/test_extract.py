@@ -12,14 +12,13 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from asi_lab import config
 from asi_lab.cli import cli
 from asi_lab.errors import DiskError, KnowledgeError
 from asi_lab.knowledge import download, reading, source
 from asi_lab.knowledge.base import FOLDER, load
 from asi_lab.knowledge.entry import SECTIONS
 from asi_lab.knowledge.extract import REPLIES, Extractor, Tape, save
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, config
 from asi_lab.llm.model import Reply, Usage
 from asi_lab.llm.record import Exchange
 from asi_lab.llm.scripted import Scripted

@@ -12,12 +12,11 @@ from click.testing import CliRunner
 from asi_lab.cli import cli
 from asi_lab.engine import Engine
 from asi_lab.knowledge.base import load
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store
 from asi_lab.llm.scripted import Scripted
 from asi_lab.records import Cognition
 from asi_lab.researcher.grammar.genome import Genome, canonical, is_valid, seed_genome
 from asi_lab.researcher.grammar.mutate import lean
-from asi_lab.store import Store
 from tests import night, simulated_engine
 
 SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n[judge]\ntiming = false\n"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from asi_lab.common import process
-from asi_lab.config import from_preset
+from asi_lab.lab.config import from_preset
 from asi_lab.preflight import Exam
 from asi_lab.protocol import Reach
 from asi_lab.settings import Settings

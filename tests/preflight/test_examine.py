@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from asi_lab import references
-from asi_lab.config import from_preset
+from asi_lab.lab.config import from_preset
 from asi_lab.preflight import examine, recheck
 from asi_lab.preflight.examine import _runs
 from asi_lab.records import CandidateState

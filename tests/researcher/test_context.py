@@ -4,11 +4,11 @@ import msgspec
 import pytest
 
 from asi_lab import prompting
-from asi_lab.config import from_preset
+from asi_lab.lab import Store
+from asi_lab.lab.config import from_preset
 from asi_lab.library import Library
 from asi_lab.records import Analysis, CandidateState, Draw, Evidence
 from asi_lab.researcher import context
-from asi_lab.store import Store
 from tests.analyst import test_explain
 
 DONE = CandidateState.DONE

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asi_lab import references
-from asi_lab.config import from_preset
+from asi_lab.lab.config import from_preset
 from asi_lab.records import Training
 from asi_lab.train import meter
 from asi_lab.train.model import LanguageModel, load_architecture

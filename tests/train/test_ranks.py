@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from asi_lab import references
-from asi_lab.config import from_preset
 from asi_lab.data.prepare import prepare
+from asi_lab.lab.config import from_preset
 from asi_lab.protocol import RESUME_FILE, Progress, Saved, TrialJob, saved_file
 from asi_lab.settings import Data
 from asi_lab.train.job import build_model, prepare_fit

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from asi_lab import references
-from asi_lab.config import from_preset
+from asi_lab.lab.config import from_preset
 from asi_lab.protocol import Alive, Compiled, Progress, Saved, saved_file
 from asi_lab.train.model import LanguageModel, load_architecture
 from asi_lab.train.precision import MasterWeights

@@ -5,7 +5,7 @@ import itertools
 import msgspec
 import pytest
 
-from asi_lab.config import from_preset
+from asi_lab.lab.config import from_preset
 from asi_lab.train.schedule import learning_rate_factor
 
 

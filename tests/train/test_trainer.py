@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from asi_lab import references
-from asi_lab.config import from_preset
+from asi_lab.lab.config import from_preset
 from asi_lab.train import checkpoint, trainer
 from asi_lab.train.model import LanguageModel, load_architecture
 

@@ -10,9 +10,7 @@ import msgspec
 import pytest
 from textual.widgets import ContentSwitcher
 
-from asi_lab import commands
-from asi_lab.lab import Lab
-from asi_lab.store import Store
+from asi_lab.lab import Lab, Store, commands
 from asi_lab.tui import preferences, since
 from asi_lab.tui.app import PANES
 from asi_lab.tui.dialogs import Confirm, Help, Start

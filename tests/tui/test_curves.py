@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from asi_lab.lab import Store
 from asi_lab.records import CandidateState
-from asi_lab.store import Store
 from asi_lab.tui.panes.curves import Curve, _averaged
 from tests.tui.labs import EACH_SIZE, SIZES, search, seen, use
 

@@ -12,12 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from asi_lab.engine import Engine
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, Store
+from asi_lab.lab.steering import Comment, Note
 from asi_lab.llm.model import Message
 from asi_lab.llm.record import Exchange
 from asi_lab.records import Candidate
-from asi_lab.steering import Comment, Note
-from asi_lab.store import Store
 from asi_lab.talks import Talk
 from asi_lab.tui.app import LabApp
 from asi_lab.tui.linetable import Column, LineTable, Row

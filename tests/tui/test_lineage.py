@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from asi_lab.lab.summary import Summary
 from asi_lab.records import CandidateState
-from asi_lab.summary import Summary
 from asi_lab.tui.panes.lineage import graph, tree
 from tests.tui.labs import SIZES, seen, use
 

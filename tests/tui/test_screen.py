@@ -14,9 +14,7 @@ import pytest
 from textual import events
 from textual.keys import _character_to_key
 
-from asi_lab import commands
-from asi_lab.lab import Lab
-from asi_lab.store import Store
+from asi_lab.lab import Lab, Store, commands
 from asi_lab.tui.app import LabApp
 from asi_lab.tui.commandline import CommandLine
 from asi_lab.tui.dialogs import Start

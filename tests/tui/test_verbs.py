@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asi_lab import commands
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, commands
 from asi_lab.tui import verbs
 from asi_lab.tui.app import PANES
 from asi_lab.tui.commandline import CommandLine

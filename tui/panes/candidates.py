@@ -14,9 +14,9 @@ from textual.containers import VerticalScroll
 from textual.timer import Timer
 
 from asi_lab.common.text import plain
+from asi_lab.lab.steering import Note
+from asi_lab.lab.summary import Summary
 from asi_lab.records import CandidateState
-from asi_lab.steering import Note
-from asi_lab.summary import Summary
 from asi_lab.tui.field import Field
 from asi_lab.tui.lines import Lines
 from asi_lab.tui.linetable import Column, LineTable, Row

@@ -15,8 +15,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
-from asi_lab import commits
 from asi_lab.common.text import plain
+from asi_lab.lab import commits
 from asi_lab.records import SEED_ID, Candidate
 from asi_lab.tui.lines import Lines, split
 from asi_lab.tui.panes.pane import Pane, following

@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from asi_lab.common.text import plain
-from asi_lab.summary import Summary
+from asi_lab.lab.summary import Summary
 from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.panes.candidates import NO_NOTE, glyph
 from asi_lab.tui.panes.pane import ListPane

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from asi_lab import config
 from asi_lab.common import disk
 from asi_lab.errors import ConfigError, DiskError, LabLocked, UsageError
+from asi_lab.lab import config
 from asi_lab.records import RULES
 from asi_lab.settings import Settings
 

@@ -19,13 +19,13 @@ from typing import Any
 
 import msgspec
 
-from asi_lab import repeats
-from asi_lab.commands import Command
 from asi_lab.common.text import plain
-from asi_lab.lineage import Lineage
+from asi_lab.lab import repeats
+from asi_lab.lab.commands import Command
+from asi_lab.lab.lineage import Lineage
+from asi_lab.lab.repeats import Repeat
+from asi_lab.lab.store import Store
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Draw, Entry
-from asi_lab.repeats import Repeat
-from asi_lab.store import Store
 
 KEY = "steering"
 LONGEST_IDEA, LONGEST_COMMENT = 4000, 2000

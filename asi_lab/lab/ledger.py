@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from asi_lab.database import Database
-from asi_lab.sealed import anything, key, pack, unpack
-from asi_lab.spending import Spent, total
+from asi_lab.lab.codec import anything, key, pack, unpack
+from asi_lab.lab.database import Database
+from asi_lab.lab.spending import Spent, total
 
 TABLES = ("ledger", "exchanges")
 

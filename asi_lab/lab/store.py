@@ -18,16 +18,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_lab.database import INITIAL_MAP, Database
 from asi_lab.errors import StoreError
 from asi_lab.events import EVENT_KINDS, Event, EventKind, NewEvent
-from asi_lab.ledger import TABLES as LEDGER_TABLES
-from asi_lab.ledger import Ledger
+from asi_lab.lab.codec import DAMAGED, anything, pack, seal, unpack, unseal
+from asi_lab.lab.codec import key as number_key
+from asi_lab.lab.database import INITIAL_MAP, Database
+from asi_lab.lab.ledger import TABLES as LEDGER_TABLES
+from asi_lab.lab.ledger import Ledger
+from asi_lab.lab.soundness import as_far_as_sound, back_to, faults_of
+from asi_lab.lab.summary import Summary, summarise
 from asi_lab.records import BaselineRun, Candidate, CandidateState
-from asi_lab.sealed import DAMAGED, anything, pack, seal, unpack, unseal
-from asi_lab.sealed import key as number_key
-from asi_lab.soundness import as_far_as_sound, back_to, faults_of
-from asi_lab.summary import Summary, summarise
 
 FORMAT = 3
 SERIES_COLUMNS = ("step", "tokens", "loss", "learning_rate", "tokens_per_second", "memory_mb", "seconds")

@@ -18,8 +18,8 @@ from typing import Any, Self, TypeVar
 import lmdb
 
 from asi_lab.common import disk
-from asi_lab.copies import Copies
 from asi_lab.errors import StoreError
+from asi_lab.lab.copies import Copies
 
 T = TypeVar("T")
 INITIAL_MAP = 1 << 30

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
+from asi_lab.lab.store import Store
 from asi_lab.records import Candidate, Evidence
-from asi_lab.store import Store
 
 PREFIX = "repeat/"
 

@@ -12,8 +12,8 @@ import msgspec
 
 from asi_lab.common import disk
 from asi_lab.errors import ConfigError
+from asi_lab.lab.store import Store
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Proposal
-from asi_lab.store import Store
 
 FILE_NAME = "imports.jsonl"
 RESEARCHER = "import"

@@ -27,7 +27,7 @@ RETIRED = (("evaluate", "prefix_tolerance"),)
 
 def preset_names() -> list[str]:
     """Names of the packaged presets, small to large."""
-    folder = resources.files("asi_lab.presets")
+    folder = resources.files("asi_lab.lab.presets")
     names = [item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")]
     order = {"micro": 0, "mini": 1, "20m": 2, "340m": 3, "1.3b": 4}
     return sorted(names, key=lambda name: (order.get(name, 9), name))
@@ -41,7 +41,7 @@ def preset_table(name: str) -> dict[str, Any]:
     """
     if name not in preset_names():
         raise ConfigError(f"preset: expected one of {', '.join(preset_names())}; found {name!r}.")
-    text = (resources.files("asi_lab.presets") / f"{name}.toml").read_text(encoding="utf-8")
+    text = (resources.files("asi_lab.lab.presets") / f"{name}.toml").read_text(encoding="utf-8")
     return tomlkit.parse(text).unwrap()
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from asi_lab import repeats, steering
-from asi_lab.commits import (
+from asi_lab.common.embedding import embed, is_embedding
+from asi_lab.errors import LineageError, StoreError
+from asi_lab.lab import repeats, steering
+from asi_lab.lab.commits import (
     ARCHITECTURES,
     BEST,
     FAILURES,
@@ -29,13 +31,11 @@ from asi_lab.commits import (
     reference_commit,
     seed_commit,
 )
-from asi_lab.common.embedding import embed, is_embedding
-from asi_lab.errors import LineageError, StoreError
-from asi_lab.lineage import Lineage
+from asi_lab.lab.lineage import Lineage
+from asi_lab.lab.soundness import as_far_as_sound, back_to
+from asi_lab.lab.store import Store
+from asi_lab.lab.summary import summarise
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Proposal
-from asi_lab.soundness import as_far_as_sound, back_to
-from asi_lab.store import Store
-from asi_lab.summary import summarise
 
 _FOLDERS = {folder.rstrip("/") for folder in (ARCHITECTURES, FAILURES, REFERENCES)}
 

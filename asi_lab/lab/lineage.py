@@ -8,7 +8,7 @@
 
 Commits are made by `git fast-import`: one durable process for one commit, and the same path for
 thousands. Text of candidates reaches git on its standard input only, never as ref, option or path.
-Neither the configuration of the repository nor the user's has any influence (`asi_lab.repository`).
+Neither the configuration of the repository nor the user's has any influence (`asi_lab.lab.repository`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from asi_lab.commits import (
+from asi_lab.common import disk, scratch
+from asi_lab.common.text import plain
+from asi_lab.errors import LineageError
+from asi_lab.lab.commits import (
     ARCHITECTURES,
     BEST,
     EMAIL,
@@ -34,11 +37,8 @@ from asi_lab.commits import (
     reference_commit,
     seed_commit,
 )
-from asi_lab.common import disk, scratch
-from asi_lab.common.text import plain
-from asi_lab.errors import LineageError
+from asi_lab.lab.repository import FOLDER, SHA, Repository
 from asi_lab.records import SEED_ID, Candidate, Proposal
-from asi_lab.repository import FOLDER, SHA, Repository
 
 FILES = ("architecture.py", "motivation.md", "analysis.md", "metrics.json", "config.toml", "error.txt")
 _SETTINGS = {
