@@ -219,7 +219,7 @@ class Engine:
         if not (self.lab.data / "manifest.json").exists():
             self.view.say(f"Preparing data: {self.settings.data.source}, {self.settings.data.tokenizer}")
         warned = run_module("asi_lab.data.prepare", [str(self.lab.data), data], control.tick_unless_stopping)
-        repaired = run_module("asi_lab.evaluate.tasks", tasks, control.tick_unless_stopping)
+        repaired = run_module("asi_lab.scorer.tasks.build", tasks, control.tick_unless_stopping)
         news: list[NewEvent] = [("warning", line, {}) for line in warned]
         news += [("repair", line, {}) for line in repaired]
         return news

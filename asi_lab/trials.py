@@ -11,10 +11,11 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from asi_lab import calibration, protocol, references, taskcode
+from asi_lab import calibration, protocol, references
 from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines, run_label
 from asi_lab.common import trust
 from asi_lab.common.randomness import keyed_seed
+from asi_lab.data import taskcode
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer import resume, run
 from asi_lab.engineer.contract import check_source

@@ -13,10 +13,10 @@ from torch.autograd import DeviceType
 
 from asi_lab.lab.config import from_preset
 from asi_lab.settings import Settings
-from asi_lab.train.meter import flops_per_token, matmul_rate, peak_memory_mb
-from asi_lab.train.model import LanguageModel
-from asi_lab.train.optimisation import Optimisation
-from asi_lab.train.ranks import Alone
+from asi_lab.trial.model import LanguageModel
+from asi_lab.trial.train.meter import flops_per_token, matmul_rate, peak_memory_mb
+from asi_lab.trial.train.optimisation import Optimisation
+from asi_lab.trial.train.ranks import Alone
 
 MODELS = ("ours", "fla")
 WARM_UP, STEPS = 3, 10

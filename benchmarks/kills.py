@@ -105,9 +105,9 @@ def send(processes: list[psutil.Process], number: int) -> None:
 
 
 MODULES = {
-    "trial": "asi_lab.train.trial",
-    "server": "asi_lab.train.server",
-    "scorer": "asi_lab.evaluate.scorer",
+    "trial": "asi_lab.trial",
+    "server": "asi_lab.trial.server",
+    "scorer": "asi_lab.scorer",
 }
 REAL = (
     *("engine killed", "engine and all its processes killed", "engine stopped for 4 s"),

@@ -37,11 +37,11 @@ from asi_lab import references
 from asi_lab.common import process
 from asi_lab.lab.config import from_preset
 from asi_lab.settings import Model, Train
-from asi_lab.train import model as language_model
-from asi_lab.train.meter import flops_per_token, matmul_rate
-from asi_lab.train.model import LanguageModel, load_architecture
-from asi_lab.train.optimisation import Optimisation
-from asi_lab.train.ranks import Alone
+from asi_lab.trial import model as language_model
+from asi_lab.trial.model import LanguageModel, load_architecture
+from asi_lab.trial.train.meter import flops_per_token, matmul_rate
+from asi_lab.trial.train.optimisation import Optimisation
+from asi_lab.trial.train.ranks import Alone
 
 CPU = torch.device("cpu")
 SHAPES = {"micro": ("micro", {}, 1024), "mini": ("mini", {}, 2048), "1.34M": ("mini", {}, 4096)}

@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from asi_lab.common import process
 from asi_lab.engineer.contract import check_source
 from asi_lab.lab.config import from_preset
-from asi_lab.preflight import Exam, examine
 from asi_lab.protocol import Reach
 from asi_lab.records import Check
 from asi_lab.researcher.grammar import Genome, canonical, is_valid, render
 from asi_lab.researcher.grammar.genome import GENES
 from asi_lab.settings import Settings
-from asi_lab.train.model import load_architecture
+from asi_lab.trial.model import load_architecture
+from asi_lab.trial.preflight import Exam, examine
 from tests.zoo import Entry, faulty, sound
 
 MICRO = from_preset("micro")

@@ -91,7 +91,7 @@ def _data(data: Data, seed: int, limit: int) -> Path:
     """Data and tasks as an engine would make them, made once."""
     folder = _shared() / f"data{len(list(_shared().iterdir()))}"
     made = {"asi_lab.data.prepare": [msgspec.json.encode(data).decode()]}
-    made["asi_lab.evaluate.tasks"] = [str(seed), str(limit)]
+    made["asi_lab.scorer.tasks.build"] = [str(seed), str(limit)]
     for helper, arguments in made.items():
         command = [sys.executable, "-m", helper, str(folder), *arguments]
         subprocess.run(command, check=True, capture_output=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asi_lab.lineage_repo.delta_net.architecture import DeltaNet
-from asi_lab.masking import masked
+from asi_lab.trial.masking import masked
 
 WIDTH, LENGTH = 32, 40
 

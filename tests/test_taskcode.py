@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from asi_lab import taskcode
+from asi_lab.data import taskcode
 from asi_lab.errors import ConsentError, DataError
 
 PLAIN = {

@@ -160,7 +160,7 @@ class LocalTrio:
                 environment = _scorer_environment(directory) | self._seen
                 ends = dict(zip(SCORER_ENDS, (*by_trial, *by_server), strict=True))
                 limit = f"--memory-bytes={policy.memory_bytes}"
-                command = Command((*_python("asi_lab.evaluate.scorer"), limit), environment)
+                command = Command((*_python("asi_lab.scorer"), limit), environment)
                 self._processes["scorer"] = Process(command, ends, directory / "scorer.log", directory)
         self._selector = selectors.DefaultSelector()
         for source, process in self._processes.items():
@@ -378,8 +378,8 @@ def _python(module: str) -> tuple[str, ...]:
 
 
 MODULES: dict[Worker, tuple[str, ...]] = {
-    "trial": _python("asi_lab.train.trial"),
-    "server": _python("asi_lab.train.server"),
+    "trial": _python("asi_lab.trial"),
+    "server": _python("asi_lab.trial.server"),
 }
 
 

@@ -101,9 +101,7 @@ def until(condition, seconds: float = 20.0):
     return found
 
 
-@pytest.mark.parametrize(
-    "module", one_in(3, ["asi_lab.train.trial", "asi_lab.train.server", "asi_lab.evaluate.scorer"])
-)
+@pytest.mark.parametrize("module", one_in(3, ["asi_lab.trial", "asi_lab.trial.server", "asi_lab.scorer"]))
 def test_who_is_killed_while_it_waits_is_replaced(module, slots, tmp_path):
     def running() -> list[psutil.Process]:
         everybody = psutil.Process().children(recursive=True)

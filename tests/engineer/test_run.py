@@ -80,7 +80,7 @@ def data(tmp_path_factory, settings) -> Path:
     folder = tmp_path_factory.mktemp("lab") / "data"
     prepare(settings.data, folder)
     subprocess.run(
-        [sys.executable, "-m", "asi_lab.evaluate.tasks", str(folder), "0", str(settings.evaluate.limit)],
+        [sys.executable, "-m", "asi_lab.scorer.tasks.build", str(folder), "0", str(settings.evaluate.limit)],
         check=True,
     )
     return folder
@@ -364,7 +364,7 @@ def test_a_forged_report_ends_the_candidate(trial, what):
 
 HOSTILE = """
         import itertools, sys
-        import asi_lab.train.trainer as trainer
+        import asi_lab.trial.train.trainer as trainer
         DeltaNet.steps = getattr(DeltaNet, 'steps', 0) + (self.training and x.shape[:2] == (4, 56))
         if DeltaNet.steps == 7:  # training has begun
             real = trainer.time.perf_counter()
@@ -441,7 +441,7 @@ def kill(module: str) -> None:
     min(found, key=lambda process: process.create_time()).kill()
 
 
-MODULES = ["asi_lab.train.trial", "asi_lab.train.server", "asi_lab.evaluate.scorer"]
+MODULES = ["asi_lab.trial", "asi_lab.trial.server", "asi_lab.scorer"]
 BOUNDARIES = {
     "checked": lambda report: isinstance(report, protocol.Checked),
     "preflighted": lambda report: report == protocol.Stage(S.PREFLIGHTED),
@@ -485,9 +485,7 @@ def test_killed_in_training_it_goes_on_from_its_checkpoint_to_the_same_end(trial
         GOOD,
         directory=tmp_path,
         save_minutes=often,
-        see=lambda r: (
-            kill("asi_lab.train.trial") if isinstance(r, protocol.Progress) and r.step == 9 else None
-        ),
+        see=lambda r: kill("asi_lab.trial") if isinstance(r, protocol.Progress) and r.step == 9 else None,
     )
     assert killed.failure is S.INTERRUPTED, killed.error
     cut = msgspec.json.decode((tmp_path / resume.RECORD_FILE).read_bytes(), type=resume.Cut)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from asi_lab.common.wire import WireError
 from asi_lab.data.tokenizer import Tokenizer, train_tokenizer
-from asi_lab.evaluate.client import Remote
-from asi_lab.evaluate.lm import RemoteLM
-from asi_lab.evaluate.output import Output
-from asi_lab.evaluate.serve import serve
-from asi_lab.evaluate.tasks import build_tasks
+from asi_lab.scorer.client import Remote
+from asi_lab.scorer.lm import RemoteLM
+from asi_lab.scorer.output import Output
+from asi_lab.scorer.tasks.build import build_tasks
 from asi_lab.settings import Model
+from asi_lab.trial.answering import serve
 
 torch.set_num_threads(1)
 

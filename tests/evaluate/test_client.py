@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from asi_lab.common.wire import WireError, receive, send
-from asi_lab.evaluate.client import Remote
-from asi_lab.evaluate.fault import CandidateFault
 from asi_lab.records import CandidateState
+from asi_lab.scorer.client import Remote
+from asi_lab.scorer.fault import CandidateFault
 from tests.evaluate.conftest import of_width
 
 Connect = Callable[..., Remote]

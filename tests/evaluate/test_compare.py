@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from asi_lab.evaluate import compare
-from asi_lab.evaluate.compare import LEAK_NATS, ROUNDING_NATS, Position, differences, drawn, is_rounding
-from asi_lab.evaluate.fault import CandidateFault
-from asi_lab.evaluate.loss import target_log_probs
 from asi_lab.records import CandidateState
+from asi_lab.scorer import compare
+from asi_lab.scorer.compare import LEAK_NATS, ROUNDING_NATS, Position, differences, drawn, is_rounding
+from asi_lab.scorer.fault import CandidateFault
+from asi_lab.scorer.loss import target_log_probs
 from tests.evaluate.conftest import Plain
 
 WINDOWS = np.random.default_rng(0).integers(257, size=(12, 33))

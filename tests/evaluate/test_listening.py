@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from asi_lab.evaluate import listening
-from asi_lab.evaluate.listening import Listening, Pulse
+from asi_lab.scorer import listening
+from asi_lab.scorer.listening import Listening, Pulse
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from lm_eval.api.instance import Instance
 
 from asi_lab.data.tokenizer import train_tokenizer
 from asi_lab.errors import DataError
-from asi_lab.evaluate.lm import RemoteLM, Request
+from asi_lab.scorer.lm import RemoteLM, Request
 
 PAIRS = [
     ("The quick brown", " fox"),

@@ -3,10 +3,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from asi_lab.evaluate import output
-from asi_lab.evaluate.fault import CandidateFault
-from asi_lab.evaluate.loss import mean_loss, target_log_probs
 from asi_lab.records import CandidateState
+from asi_lab.scorer import output
+from asi_lab.scorer.fault import CandidateFault
+from asi_lab.scorer.loss import mean_loss, target_log_probs
 from tests.evaluate.conftest import Plain
 
 

@@ -9,14 +9,14 @@ import torch
 import yaml
 from torch import Tensor
 
-from asi_lab import taskcode
+from asi_lab.data import taskcode
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.errors import ConsentError, DataError
-from asi_lab.evaluate import run
-from asi_lab.evaluate.fault import CandidateFault
-from asi_lab.evaluate.lm import RemoteLM
-from asi_lab.evaluate.tasks import TASK_NAMES
 from asi_lab.records import CandidateState, TaskResult
+from asi_lab.scorer import harness
+from asi_lab.scorer.fault import CandidateFault
+from asi_lab.scorer.lm import RemoteLM
+from asi_lab.scorer.tasks.build import TASK_NAMES
 
 PIQA = Path(__file__).parents[3] / "shared" / "data" / "piqa" / "validation.jsonl"
 CHOICE_TASKS = [name for name in TASK_NAMES if name not in ("asi_perplexity", "asi_last_word")]
@@ -32,7 +32,7 @@ MakeLM = Callable[..., RemoteLM]
 
 
 def evaluate(lm: RemoteLM, tasks: list, limit: int, seed: int) -> tuple[TaskResult, ...]:
-    return tuple(score.result() for score in run.evaluate(lm, tasks, limit, seed))
+    return tuple(score.result() for score in harness.evaluate(lm, tasks, limit, seed))
 
 
 def write_task(folder: Path, name: str, samples: list[dict], **settings: object) -> Path:
@@ -88,7 +88,7 @@ def answers(tasks_dir: Path) -> list[tuple[str, str]]:
 
 def test_a_random_model_is_at_chance_everywhere(make_lm: MakeLM, model, tasks_dir: Path) -> None:
     lm = make_lm(model, 0.1 * model.head.weight, max_length=128, batch=64)
-    results = evaluate(lm, run.load(TASK_NAMES, tasks_dir), 100, 0)
+    results = evaluate(lm, harness.load(TASK_NAMES, tasks_dir), 100, 0)
     assert [result.task for result in results] == list(TASK_NAMES)
     for result in results:
         assert result.samples == 100
@@ -112,11 +112,11 @@ def test_a_model_that_knows_the_answers_is_near_one(
 ) -> None:
     hidden, head = oracle(answers(tasks_dir), tokenizer)
     lm = make_lm(hidden, 20 * head, max_length=256, batch=32)
-    for result in evaluate(lm, run.load(CHOICE_TASKS, tasks_dir), 30, 0):
+    for result in evaluate(lm, harness.load(CHOICE_TASKS, tasks_dir), 30, 0):
         assert result.score > 0.95
         assert result.metrics["acc"] == 1
     lm = make_lm(hidden, head, max_length=256, batch=32)
-    for result in evaluate(lm, run.load(["asi_perplexity", "asi_last_word"], tasks_dir), 30, 0):
+    for result in evaluate(lm, harness.load(["asi_perplexity", "asi_last_word"], tasks_dir), 30, 0):
         assert 0 < result.score < 0.1 * result.chance  # two texts may begin alike
 
 
@@ -135,7 +135,7 @@ def test_probability_of_a_choice_is_a_softmax_of_means_per_token(
     }
     folder = write_task(tmp_path / "mine", "pick", samples, **settings)
     lm = make_lm(model, model.head.weight)
-    (result,) = evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)
+    (result,) = evaluate(lm, harness.load([str(folder)], tmp_path), 10, 0)
     probabilities = []
     for sample in samples:
         means = []
@@ -168,7 +168,7 @@ def test_piqa(make_lm: MakeLM, model, tokenizer: Tokenizer, tmp_path: Path) -> N
         ],
     )
     lm = make_lm(model, 0.1 * model.head.weight, max_length=256, batch=64)
-    (result,) = evaluate(lm, run.load([str(folder)], tmp_path), 100, 0)
+    (result,) = evaluate(lm, harness.load([str(folder)], tmp_path), 100, 0)
     assert (result.task, result.samples, result.chance) == ("piqa_local", 100, 0.5)
     assert result.score == pytest.approx(0.5, abs=0.02)
     assert set(result.metrics) == {"acc", "acc_norm"}
@@ -181,7 +181,7 @@ def test_piqa(make_lm: MakeLM, model, tokenizer: Tokenizer, tmp_path: Path) -> N
     ]
     hidden, head = oracle(told, tokenizer)
     lm = make_lm(hidden, 20 * head, max_length=2000, batch=8)
-    (result,) = evaluate(lm, run.load([str(folder)], tmp_path), 40, 0)
+    (result,) = evaluate(lm, harness.load([str(folder)], tmp_path), 40, 0)
     assert result.score > 0.95
     assert result.metrics["acc"] == 1
 
@@ -206,7 +206,7 @@ def test_several_right_choices_and_several_inputs(make_lm: MakeLM, model, tmp_pa
         doc_to_target="end",
     )
     lm = make_lm(model, 0.01 * model.head.weight)
-    results = {r.task: r for r in evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)}
+    results = {r.task: r for r in evaluate(lm, harness.load([str(folder)], tmp_path), 10, 0)}
     assert results["several"].chance == 0.5
     assert results["several"].score == pytest.approx(0.5, abs=0.01)
     assert results["inputs"].chance == 0.5
@@ -229,7 +229,7 @@ def test_generated_answers_score_a_smoothed_rate(
     )
     told = [("1+1=", "2\n"), ("2+2=", "4\n"), ("3+3=", "7\n")]
     lm = make_lm(*oracle(told, tokenizer))
-    (result,) = evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)
+    (result,) = evaluate(lm, harness.load([str(folder)], tmp_path), 10, 0)
     assert result.metrics["exact_match"] == pytest.approx(2 / 3)
     assert (result.score_name, result.score, result.chance) == ("exact_match", 3 / 5, 1 / 5)
 
@@ -239,7 +239,7 @@ def test_a_lab_can_be_moved_and_leaves_no_trace(
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     moved = shutil.copytree(tasks_dir, tmp_path / "elsewhere")
-    (result,) = evaluate(lm, run.load(["asi_recall"], moved), 5, 0)
+    (result,) = evaluate(lm, harness.load(["asi_recall"], moved), 5, 0)
     assert result.samples == 5
     assert not (tmp_path / "cache").exists()
 
@@ -251,16 +251,16 @@ def test_paths_are_no_patterns(lm: RemoteLM, tasks_dir: Path, tmp_path: Path, na
     folder = tmp_path / name / "mine"
     samples = [{"context": "it is", "choices": ["so", "not"], "label": 0}] * 8
     write_task(folder, "mine", samples, **CHOICE)
-    loaded = run.load(["asi_recall", str(folder)], ours)
+    loaded = harness.load(["asi_recall", str(folder)], ours)
     found = evaluate(lm, loaded, limit=8, seed=0)
     assert [task.task for task in found] == ["asi_recall", "mine"]
-    assert found[0] == evaluate(lm, run.load(["asi_recall"], tasks_dir), limit=8, seed=0)[0]
+    assert found[0] == evaluate(lm, harness.load(["asi_recall"], tasks_dir), limit=8, seed=0)[0]
 
 
 def test_the_limit_and_nothing_else_decides_the_samples(lm: RemoteLM, tasks_dir: Path) -> None:
-    (few,) = evaluate(lm, run.load(["asi_induction"], tasks_dir), 10, 0)
-    (again,) = evaluate(lm, run.load(["asi_induction"], tasks_dir), 10, 1)
-    (more,) = evaluate(lm, run.load(["asi_induction"], tasks_dir), 20, 0)
+    (few,) = evaluate(lm, harness.load(["asi_induction"], tasks_dir), 10, 0)
+    (again,) = evaluate(lm, harness.load(["asi_induction"], tasks_dir), 10, 1)
+    (more,) = evaluate(lm, harness.load(["asi_induction"], tasks_dir), 20, 0)
     assert (few.samples, more.samples) == (10, 20)
     assert few.score == pytest.approx(again.score, abs=1e-6)
     assert few.score != more.score
@@ -268,18 +268,18 @@ def test_the_limit_and_nothing_else_decides_the_samples(lm: RemoteLM, tasks_dir:
 
 def test_unusable_tasks_are_explained(tasks_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'asi_nothing'.*offline tasks are asi_perplexity"):
-        run.load(["asi_nothing"], tasks_dir)
+        harness.load(["asi_nothing"], tasks_dir)
     with pytest.raises(DataError, match="expected a folder with task YAML"):
-        run.load([str(tmp_path / "missing")], tasks_dir)
+        harness.load([str(tmp_path / "missing")], tasks_dir)
     with pytest.raises(DataError, match="asi_copy more than once"):
-        run.load(["asi_copy", "asi_recall", "asi_copy"], tasks_dir)
+        harness.load(["asi_copy", "asi_recall", "asi_copy"], tasks_dir)
     folder = write_task(tmp_path / "mine", "gone", [{"q": "a"}], output_type="loglikelihood_rolling")
     (folder / "gone.jsonl").unlink()
     with pytest.raises(DataError, match="'gone' to load, found FileNotFoundError"):
-        run.load([str(folder)], tasks_dir)
+        harness.load([str(folder)], tasks_dir)
     (folder / "broken.yaml").write_text("task: [unclosed\n")
     with pytest.raises(DataError, match=r"broken\.yaml, found"):
-        run.load([str(folder)], tasks_dir)
+        harness.load([str(folder)], tasks_dir)
 
 
 def test_labels_outside_the_choices_are_explained(lm: RemoteLM, tmp_path: Path) -> None:
@@ -293,13 +293,13 @@ def test_labels_outside_the_choices_are_explained(lm: RemoteLM, tmp_path: Path) 
         doc_to_target="'{{answer}}'",
     )
     with pytest.raises(DataError, match="one of 2 choices"):
-        evaluate(lm, run.load([str(folder)], tmp_path), 10, 0)
+        evaluate(lm, harness.load([str(folder)], tmp_path), 10, 0)
 
 
 def test_a_perplexity_beyond_numbers_is_divergence(make_lm: MakeLM, model, tasks_dir: Path) -> None:
     lm = make_lm(model, 1e4 * model.head.weight, max_length=128)
     with pytest.raises(CandidateFault, match="overflows") as fault:
-        evaluate(lm, run.load(["asi_perplexity"], tasks_dir), 5, 0)
+        evaluate(lm, harness.load(["asi_perplexity"], tasks_dir), 5, 0)
     assert fault.value.state is CandidateState.DIVERGED
 
 
@@ -307,14 +307,14 @@ def test_certainty_is_no_honest_score(make_lm: MakeLM, tokenizer: Tokenizer, tas
     hidden, head = oracle(answers(tasks_dir), tokenizer)
     lm = make_lm(hidden, 100 * head, max_length=256)
     with pytest.raises(CandidateFault, match="no honest model") as fault:
-        evaluate(lm, run.load(["asi_last_word"], tasks_dir), 5, 0)
+        evaluate(lm, harness.load(["asi_last_word"], tasks_dir), 5, 0)
     assert fault.value.state is CandidateState.LEAKING
 
 
 @pytest.mark.slow
 def test_unknown_names_are_compared_with_those_of_lm_eval(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"did you mean .*hellaswag"):
-        run.load(["helaswag"], tmp_path)
+        harness.load(["helaswag"], tmp_path)
 
 
 def planted(folder: Path, sprung: Path, **files: str) -> None:
@@ -328,9 +328,9 @@ def test_yaml_planted_beside_the_samples_is_not_read(tasks_dir: Path, tmp_path: 
     folder = Path(shutil.copytree(tasks_dir, tmp_path / "tasks"))
     text = (folder / "asi_recall.yaml").read_text()
     planted(folder, tmp_path / "sprung", asi_recall=text, other=text, asi_mine="task: asi_mine\n")
-    assert [task.task_name for task in run.load(["asi_recall"], folder)] == ["asi_recall"]
+    assert [task.task_name for task in harness.load(["asi_recall"], folder)] == ["asi_recall"]
     with pytest.raises(DataError, match="the offline tasks are"):
-        run.load(["asi_mine"], folder)
+        harness.load(["asi_mine"], folder)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -347,7 +347,7 @@ def test_code_behind_a_byte_order_mark_is_not_run(tmp_path: Path, text: str) -> 
     planted(folder, tmp_path / "sprung")
     (folder / "lines.yaml").write_text(text, encoding="utf-8")
     with pytest.raises((ConsentError, DataError)):
-        run.load([str(folder)], tmp_path)
+        harness.load([str(folder)], tmp_path)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -357,10 +357,10 @@ def test_code_of_a_folder_waits_for_consent(tmp_path: Path) -> None:
     planted(folder, tmp_path / "sprung", lines=text)
     for given in ((), ("0" * 64,)):
         with pytest.raises(ConsentError, match=r"process_docs !function utils\.f"):
-            run.load([str(folder)], tmp_path, given)
+            harness.load([str(folder)], tmp_path, given)
     assert not (tmp_path / "sprung").exists()
     granted = taskcode.digest(folder, taskcode.files(folder))
-    assert len(run.load([str(folder)], tmp_path, [granted])) == 1
+    assert len(harness.load([str(folder)], tmp_path, [granted])) == 1
     assert (tmp_path / "sprung").exists()
 
 
@@ -372,10 +372,10 @@ def test_a_task_of_lm_eval_is_not_taken_from_the_current_folder(tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     found: list[str] = []
     monkeypatch.setattr(
-        run.TaskManager,
+        harness.TaskManager,
         "load",
         lambda self, names: found.extend(map(str, Path.cwd().iterdir())) or {"tasks": {}},
     )
-    run.load(["hellaswag"], tmp_path)
+    harness.load(["hellaswag"], tmp_path)
     assert found == []
     assert not (tmp_path / "sprung").exists()

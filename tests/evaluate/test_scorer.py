@@ -23,10 +23,6 @@ from asi_lab import protocol
 from asi_lab.common.wire import WireError
 from asi_lab.data.prepare import prepare
 from asi_lab.data.tokenizer import Tokenizer
-from asi_lab.evaluate import scorer
-from asi_lab.evaluate.output import Output
-from asi_lab.evaluate.serve import serve
-from asi_lab.evaluate.tasks import TASK_NAMES, build_tasks
 from asi_lab.protocol import (
     Answered,
     Command,
@@ -40,7 +36,11 @@ from asi_lab.protocol import (
     ScoreJob,
 )
 from asi_lab.records import CandidateState
+from asi_lab.scorer import main
+from asi_lab.scorer.output import Output
+from asi_lab.scorer.tasks.build import TASK_NAMES, build_tasks
 from asi_lab.settings import Data, Evaluate
+from asi_lab.trial.answering import serve
 from tests.evaluate.conftest import of_width
 
 S = CandidateState
@@ -81,7 +81,7 @@ def joined(*processes: Process) -> Iterator[tuple[list[str], tuple[int, ...], in
         threads[-1].start()
     fds = reports[1], *ends
     yield (
-        [word for name, fd in zip(scorer.DESCRIPTORS, fds, strict=True) for word in (name, str(fd))],
+        [word for name, fd in zip(main.DESCRIPTORS, fds, strict=True) for word in (name, str(fd))],
         fds,
         reports[0],
     )
@@ -109,7 +109,7 @@ def run_here(
         monkeypatch.setattr("sys.stdin", told.open())
         with joined(*processes) as (options, fds, reports):
             try:
-                status = scorer.main(options)
+                status = main.main(options)
             finally:
                 for fd in fds:
                     with contextlib.suppress(OSError):
@@ -179,7 +179,7 @@ def trained(lab_data: Path, model, tmp_path: Path) -> Trained:
 
 @pytest.fixture
 def windows(lab_data: Path) -> np.ndarray:
-    from asi_lab.evaluate.scoring import Scoring
+    from asi_lab.scorer.scoring import Scoring
 
     return Scoring(job(lab_data, tasks=("asi_recall",))).windows
 
@@ -191,7 +191,7 @@ def test_the_process_scores_a_model_from_end_to_end(
     words = lines(job(lab_data), *trained.whole(Measure(3)))
     with joined(trial, server) as (options, fds, reports):
         process = subprocess.Popen(
-            [sys.executable, "-m", "asi_lab.evaluate.scorer", *options],
+            [sys.executable, "-m", "asi_lab.scorer", *options],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=fds,

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from asi_lab.evaluate.fault import CandidateFault
-from asi_lab.evaluate.scores import TaskScore
 from asi_lab.records import CandidateState
+from asi_lab.scorer.fault import CandidateFault
+from asi_lab.scorer.scores import TaskScore
 
 
 def encode(text: str) -> list[int]:

@@ -9,10 +9,10 @@ import yaml
 
 from asi_lab.data.tokenizer import Tokenizer, train_tokenizer
 from asi_lab.errors import DataError
-from asi_lab.evaluate import probes
-from asi_lab.evaluate.passages import Document, Passage, cut, read_documents, symbols, word_counter
-from asi_lab.evaluate.tasks import TASK_NAMES, build_tasks
-from asi_lab.evaluate.textual import continuation
+from asi_lab.scorer.tasks import probes
+from asi_lab.scorer.tasks.build import TASK_NAMES, build_tasks
+from asi_lab.scorer.tasks.passages import Document, Passage, cut, read_documents, symbols, word_counter
+from asi_lab.scorer.tasks.textual import continuation
 
 WORDS = [f"word{i}" for i in range(30)]
 
@@ -155,7 +155,7 @@ def test_the_command_builds_next_to_the_data(
     data = tmp_path / "data"
     data.mkdir()
     (data / "evaluation.jsonl").write_bytes((data_dir / "evaluation.jsonl").read_bytes())
-    command = [sys.executable, "-m", "asi_lab.evaluate.tasks", str(data), "0", "100"]
+    command = [sys.executable, "-m", "asi_lab.scorer.tasks.build", str(data), "0", "100"]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert "tokenizer" in failed.stderr
@@ -168,6 +168,8 @@ def test_the_command_builds_next_to_the_data(
 
 
 def test_building_needs_neither_torch_nor_lm_eval() -> None:
-    code = "import asi_lab.evaluate.tasks, sys; print({'torch', 'lm_eval', 'datasets'} & set(sys.modules))"
+    code = (
+        "import asi_lab.scorer.tasks.build, sys; print({'torch', 'lm_eval', 'datasets'} & set(sys.modules))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

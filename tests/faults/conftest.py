@@ -19,8 +19,8 @@ import pytest
 from asi_lab import references
 from asi_lab.data.prepare import prepare
 from asi_lab.data.tokenizer import Tokenizer
-from asi_lab.evaluate.tasks import build_tasks
 from asi_lab.lab import Lab, Lineage, Store, fsck
+from asi_lab.scorer.tasks.build import build_tasks
 
 SERVER = Path(__file__).with_name("engine_server.py")
 EXPERIMENTS = 4

@@ -13,11 +13,11 @@ import pytest
 from asi_lab import references
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.errors import ConfigError
-from asi_lab.evaluate.tasks import build_tasks
 from asi_lab.lab import Lab, Lineage, Store, commands, config
 from asi_lab.lab.directory import check_unchanged
 from asi_lab.protocol import CHECKPOINT_FILE
 from asi_lab.records import CandidateState
+from asi_lab.scorer.tasks.build import build_tasks
 
 PAGE = 4096
 DAMAGES = ["empty", "half", "zeros"]

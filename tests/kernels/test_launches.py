@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from asi_lab import references
-from asi_lab.train.model import load_architecture
+from asi_lab.trial.model import load_architecture
 
 LAUNCHES = {
     "delta_net": 15,

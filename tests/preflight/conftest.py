@@ -11,10 +11,10 @@ import torch
 
 from asi_lab.common import process
 from asi_lab.lab.config import from_preset
-from asi_lab.preflight import Exam
 from asi_lab.protocol import Reach
 from asi_lab.settings import Settings
-from asi_lab.train.model import load_architecture
+from asi_lab.trial.model import load_architecture
+from asi_lab.trial.preflight import Exam
 
 process.tune_allocator()  # as a trial does
 MICRO = from_preset("micro")

@@ -9,10 +9,10 @@ import torch
 
 from asi_lab import references
 from asi_lab.lab.config import from_preset
-from asi_lab.preflight import examine, recheck
-from asi_lab.preflight.examine import _runs
 from asi_lab.records import CandidateState
-from asi_lab.train.model import LanguageModel
+from asi_lab.trial.model import LanguageModel
+from asi_lab.trial.preflight import examine, recheck
+from asi_lab.trial.preflight.examine import _runs
 from tests.zoo import faulty, sound
 
 S = CandidateState
@@ -203,7 +203,7 @@ def test_nothing_is_compiled(exam_of):
     ],
 )
 def test_time_near_its_limit_is_measured_again(monkeypatch, mine, rounds, passed):
-    from asi_lab.preflight import cost
+    from asi_lab.trial.preflight import cost
 
     taken: list[float] = []
 

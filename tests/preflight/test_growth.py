@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asi_lab.preflight.counting import Counter
-from asi_lab.preflight.growth import growth
-from asi_lab.preflight.subject import of_layer
+from asi_lab.trial.preflight.counting import Counter
+from asi_lab.trial.preflight.growth import growth
+from asi_lab.trial.preflight.subject import of_layer
 
 
 class Work(nn.Module):

@@ -7,7 +7,7 @@ from operator import attrgetter
 import pytest
 
 from asi_lab.engineer.contract import check_source
-from asi_lab.preflight import examine
+from asi_lab.trial.preflight import examine
 from tests.thinning import one_in
 from tests.zoo import faulty, sound
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from asi_lab.train.loader import prefetched
+from asi_lab.trial.train.loader import prefetched
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,8 @@ import torch
 from asi_lab import references
 from asi_lab.lab.config import from_preset
 from asi_lab.records import Training
-from asi_lab.train import meter
-from asi_lab.train.model import LanguageModel, load_architecture
+from asi_lab.trial.model import LanguageModel, load_architecture
+from asi_lab.trial.train import meter
 
 CPU = torch.device("cpu")
 

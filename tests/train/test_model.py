@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asi_lab.engineer.contract import check_source
-from asi_lab.train.model import load_architecture
+from asi_lab.trial.model import load_architecture
 
 LAYER = '''from __future__ import annotations
 

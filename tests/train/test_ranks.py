@@ -17,9 +17,9 @@ from asi_lab.data.prepare import prepare
 from asi_lab.lab.config import from_preset
 from asi_lab.protocol import RESUME_FILE, Progress, Saved, TrialJob, saved_file
 from asi_lab.settings import Data
-from asi_lab.train.job import build_model, prepare_fit
-from asi_lab.train.model import load_architecture
-from asi_lab.train.ranks import Alone, Group, start_others
+from asi_lab.trial.model import load_architecture
+from asi_lab.trial.train.job import build_model, prepare_fit
+from asi_lab.trial.train.ranks import Alone, Group, start_others
 
 MICRO = from_preset("micro")
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ def test_a_rank_that_fails_ends_them_all(data, tmp_path):
     code = (
         "import msgspec, sys, time\n"
         "from asi_lab.protocol import TrialJob\n"
-        "from asi_lab.train.ranks import start_others\n"
+        "from asi_lab.trial.train.ranks import start_others\n"
         "start_others(msgspec.json.decode(sys.stdin.buffer.read(), type=TrialJob), 2)\n"
         "time.sleep(60)\n"
     )

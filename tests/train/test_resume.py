@@ -13,9 +13,9 @@ from torch import nn
 from asi_lab import references
 from asi_lab.lab.config import from_preset
 from asi_lab.protocol import Alive, Compiled, Progress, Saved, saved_file
-from asi_lab.train.model import LanguageModel, load_architecture
-from asi_lab.train.precision import MasterWeights
-from asi_lab.train.trainer import Fit
+from asi_lab.trial.model import LanguageModel, load_architecture
+from asi_lab.trial.precision import MasterWeights
+from asi_lab.trial.train.trainer import Fit
 
 MICRO = from_preset("micro")
 MODEL = msgspec.structs.replace(MICRO.model, width=32, heads=2)
@@ -101,7 +101,7 @@ def test_cut_off_it_goes_on_to_the_same_weights(layer, tmp_path, precision):
 
 
 def test_long_steps_are_told_between_micro_batches(layer, monkeypatch):
-    monkeypatch.setattr("asi_lab.train.trainer.PULSE_SECONDS", 0.0)
+    monkeypatch.setattr("asi_lab.trial.train.trainer.PULSE_SECONDS", 0.0)
     run = Run(layer, msgspec.structs.replace(TRAIN, micro_batch=1), None)
     assert run.pulses == 4 * TRAIN.steps
 

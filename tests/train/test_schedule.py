@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from asi_lab.lab.config import from_preset
-from asi_lab.train.schedule import learning_rate_factor
+from asi_lab.trial.train.schedule import learning_rate_factor
 
 
 def train(**changes):

@@ -11,8 +11,8 @@ from torch import nn
 
 from asi_lab import references
 from asi_lab.lab.config import from_preset
-from asi_lab.train import checkpoint, trainer
-from asi_lab.train.model import LanguageModel, load_architecture
+from asi_lab.trial.model import LanguageModel, load_architecture
+from asi_lab.trial.train import checkpoint, trainer
 
 MICRO = from_preset("micro")
 MODEL = msgspec.structs.replace(MICRO.model, width=32, heads=2)

@@ -9,7 +9,7 @@ from torch import nn
 
 from asi_lab.kernels import delta_rule, fir_bank
 from asi_lab.researcher.grammar import Genome, gated_delta_net_genome, render, seed_genome
-from asi_lab.train.model import load_architecture
+from asi_lab.trial.model import load_architecture
 
 ROUTED = Genome(short_fir=3, long_fir=15, copy=True, router="hierarchical")
 

@@ -1,0 +1,7 @@
+"""`python -m asi_lab.scorer`: the process that scores one."""
+
+import sys
+
+from asi_lab.scorer.main import main
+
+sys.exit(main())

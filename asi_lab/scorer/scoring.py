@@ -1,0 +1,191 @@
+"""What is measured of one trained model: at marks, by full rows, and by bare prefixes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from lm_eval.api.task import Task
+from numpy.typing import NDArray
+
+from asi_lab.common.device import pick_device
+from asi_lab.data.manifest import MARKS_FILE, VALIDATION_FILE
+from asi_lab.data.shards import held_out_windows
+from asi_lab.data.tokenizer import Tokenizer
+from asi_lab.protocol import COMPARED_FILE, ScoreJob
+from asi_lab.records import CandidateState, Evaluation, HeldOut, TaskResult
+from asi_lab.scorer import harness
+from asi_lab.scorer.client import Remote
+from asi_lab.scorer.compare import Position, differences, drawn, is_rounding
+from asi_lab.scorer.fault import CandidateFault
+from asi_lab.scorer.lm import RemoteLM, ScoredPiece
+from asi_lab.scorer.loss import mean_loss, target_log_probs
+from asi_lab.scorer.output import Output
+from asi_lab.scorer.scores import TaskScore
+
+SUSPECT_CHECKS = 256
+"""Prefixes that are compared where a loss is implausibly low."""
+
+
+class Scoring:
+    """Everything that is needed to measure, loaded before the trial answers."""
+
+    def __init__(self, job: ScoreJob) -> None:
+        """Raises `LabError` where data or tasks are unusable."""
+        settings, data = job.evaluate, Path(job.data)
+        self.job, self.settings = job, settings
+        self.device = pick_device(job.device)
+        self.tokenizer = Tokenizer.load(data)
+        self.windows = held_out_windows(data, VALIDATION_FILE, job.train_context, settings.loss_tokens)
+        self.mark_windows = held_out_windows(data, MARKS_FILE, job.train_context, settings.mark_tokens)
+        tasks = harness.load(settings.tasks, data / "tasks", job.consented)
+        self._order = [task.task_name for task in tasks]
+        self._scored_tasks = [task for task in tasks if not harness.generates(task)]
+        self._generated_tasks = [task for task in tasks if harness.generates(task)]
+        self._batch_tokens = settings.batch * job.train_context
+        self._seconds = 0.0
+
+    def measure(self, trial: Remote, step: int) -> HeldOut:
+        """The held-out loss at a mark. Where it is implausibly low, everything that shows leaks is repeated.
+
+        The trial answers prefixes itself here, and says what head it has: marks enter no score.
+
+        Raises:
+            CandidateFault: the candidate leaks or diverged.
+            WireError: the trial is gone.
+        """
+        began = time.perf_counter()
+        output = trial.output(self.tokenizer.vocab_size)
+        found = target_log_probs(trial, output, self.mark_windows, self.settings.batch)
+        loss, bound = mean_loss(found), self.job.suspect_below.get(step)
+        suspect = bound is not None and loss < bound
+        checks = max(self.settings.prefix_checks, SUSPECT_CHECKS if suspect else 0)
+        self._compare_windows(trial, output, self.mark_windows, found, checks, "a row at a mark")
+        if suspect and (faults := trial.recheck()):
+            raise CandidateFault(
+                CandidateState.LEAKING,
+                f"after {step} steps the held-out loss was {loss:.4f}, implausibly low (under {bound:.4f}), "
+                f"and the repeated checks found a fault: {'; '.join(faults)}",
+            )
+        return HeldOut(step=step, loss=loss, seconds=time.perf_counter() - began, suspect=suspect)
+
+    def score(self, trial: Remote, checkpoint: Path) -> None:
+        """Take in what the trial says of all full rows, those of the loss first.
+
+        Raises:
+            CandidateFault, WireError: as `measure`.
+            DataError: a task cannot be scored.
+        """
+        began = time.perf_counter()
+        self.output = Output.of_checkpoint(checkpoint, self.job.model, self.tokenizer.vocab_size, self.device)
+        self.log_probs = target_log_probs(trial, self.output, self.windows, self.settings.batch)
+        self.loss = mean_loss(self.log_probs)
+        lm = self._lm(trial)
+        self.tasks = self._run(lm, self._scored_tasks)
+        self.pieces = lm.scored
+        self._seconds = time.perf_counter() - began
+
+    def compare(self, server: Remote, loss_positions: int, task_positions: int) -> Evaluation:
+        """Compare so many of the answers with those that the server gives to bare prefixes, have it generate
+        what is to be generated, and sum up.
+
+        Raises:
+            CandidateFault: an answer differs; a task gives no finite score.
+            WireError: the server is gone.
+            DataError: a task cannot be scored.
+        """
+        began = time.perf_counter()
+        found = self._compare_windows(
+            server, self.output, self.windows, self.log_probs, loss_positions, "a held-out row"
+        )
+        correction = 0.0 if is_rounding(found) else -float(found.mean())
+        results, compared = self._compare_tasks(server, task_positions)
+        for score in self._run(self._lm(server), self._generated_tasks):
+            results[score.name] = score.result()
+        return Evaluation(
+            loss=self.loss + correction,
+            loss_tokens=self.log_probs.size,
+            tasks=tuple(results[name] for name in self._order),
+            prefix_positions=len(found) + compared,
+            seconds=self._seconds + time.perf_counter() - began,
+            correction=correction,
+        )
+
+    def _compare_windows(
+        self,
+        model: Remote,
+        output: Output,
+        windows: NDArray[np.int64],
+        log_probs: NDArray[np.float32],
+        count: int,
+        what: str,
+    ) -> NDArray[np.float64]:
+        numbers = drawn(log_probs.size, count)
+        rows, columns = np.divmod(numbers, log_probs.shape[1])
+        positions = [
+            Position(
+                int(row),
+                windows[row, : column + 1],
+                int(windows[row, column + 1]),
+                float(log_probs[row, column]),
+            )
+            for row, column in zip(rows, columns, strict=True)
+        ]
+        found = self._differences(model, output, positions, what)
+        _write_down({"rows": what, "positions": numbers.tolist(), "differences": found.tolist()})
+        return found
+
+    def _compare_tasks(self, server: Remote, count: int) -> tuple[dict[str, TaskResult], int]:
+        """The results of the tasks whose texts were scored, and how many positions were compared."""
+        ends = np.cumsum([len(piece.tokens) for piece in self.pieces], dtype=np.int64)
+        total = int(ends[-1]) if len(ends) else 0
+        numbers = drawn(total, count)
+        of_piece = np.searchsorted(ends, numbers, side="right")
+        places = [
+            (self.pieces[piece], int(number - ends[piece]) + len(self.pieces[piece].tokens))
+            for piece, number in zip(of_piece, numbers, strict=True)
+        ]
+        positions = [_position(piece, at) for piece, at in places]
+        found = self._differences(server, self.output, positions, "a row of a task")
+        _write_down({"rows": "tasks", "positions": numbers.tolist(), "differences": found.tolist()})
+        corrections = dict.fromkeys((score.name for score in self.tasks), 0.0)
+        if not is_rounding(found):
+            of_task = {score.name: score.measure for score in self.tasks}
+            for (piece, _), difference in zip(places, found.tolist(), strict=True):
+                task, document, choice = piece.request
+                moved = of_task[task].shift(document, choice, difference)
+                corrections[task] += moved * total / len(numbers)
+        return {score.name: score.result(corrections[score.name]) for score in self.tasks}, len(numbers)
+
+    def _differences(
+        self, model: Remote, output: Output, positions: Sequence[Position], what: str
+    ) -> NDArray[np.float64]:
+        return differences(model, output, positions, self.settings.batch, self._batch_tokens, what)
+
+    def _lm(self, model: Remote) -> RemoteLM:
+        return RemoteLM(
+            model,
+            self.output,
+            self.tokenizer,
+            max_length=self.settings.max_length,
+            batch=self.settings.batch,
+            batch_tokens=self._batch_tokens,
+        )
+
+    def _run(self, lm: RemoteLM, tasks: Sequence[Task]) -> list[TaskScore]:
+        return harness.evaluate(lm, tasks, self.settings.limit, self.job.data_seed)
+
+
+def _position(piece: ScoredPiece, at: int) -> Position:
+    """Token `at` of a piece; all texts of one question are one group."""
+    prefix = np.array(piece.prefix(at), np.int64)
+    group = piece.request.task, piece.request.document
+    return Position(group, prefix, piece.tokens[at], float(piece.log_probs[at]))
+
+
+def _write_down(compared: dict[str, object]) -> None:
+    with Path(COMPARED_FILE).open("ab") as log:
+        log.write(msgspec.json.encode(compared) + b"\n")
