@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from asi_lab import arms, prompting, references
-from asi_lab.baselines import SEED_ARCHITECTURE
+from asi_lab import arms, prompting
 from asi_lab.common import background
 from asi_lab.common.randomness import keyed_random
 from asi_lab.engineer.panel import Scale
@@ -31,6 +30,8 @@ from asi_lab.llm.record import Exchange, Recorded
 from asi_lab.llm.retry import Patient
 from asi_lab.llm.tokens import Meter
 from asi_lab.records import Cognition, Draw
+from asi_lab.scoring import references
+from asi_lab.scoring.baselines import SEED_ARCHITECTURE
 from asi_lab.settings import Agents as AgentSettings
 from asi_lab.settings import Settings
 from asi_lab.talks import Talks

@@ -14,9 +14,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from asi_lab import baselines, consent, references, sandbox
+from asi_lab import consent, sandbox
 from asi_lab.agents import Agents
-from asi_lab.baselines import SEED_ARCHITECTURE, run_label
 from asi_lab.common import disk
 from asi_lab.common.background import Aside, StopNow
 from asi_lab.common.process import physical_cores, run_module
@@ -28,13 +27,15 @@ from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
 from asi_lab.knowledge import rank as knowledge
 from asi_lab.lab import Lab, Lineage, Store, fsck, imports, trial_label
-from asi_lab.lab.directory import check_rules, check_unchanged
+from asi_lab.lab.directory import check_rules, check_unchanged, run_label
 from asi_lab.llm.model import Model
 from asi_lab.loop import Loop
 from asi_lab.places import Places, share_out, visible_gpus
 from asi_lab.protocol import CHECKPOINT_FILE, Progress
 from asi_lab.records import RULES, SEED_ID
 from asi_lab.roles import Roles
+from asi_lab.scoring import baselines, references
+from asi_lab.scoring.baselines import SEED_ARCHITECTURE
 from asi_lab.settings import Settings, Train
 from asi_lab.slots import Slots
 from asi_lab.trials import Trials

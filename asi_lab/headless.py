@@ -18,8 +18,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from asi_lab import races
-from asi_lab.baselines import due, missing
 from asi_lab.common import streams
 from asi_lab.common.text import plain
 from asi_lab.engine import Engine
@@ -27,6 +25,8 @@ from asi_lab.events import Event
 from asi_lab.lab import Lab, Lineage, Store
 from asi_lab.protocol import Progress as TrainingProgress
 from asi_lab.records import Candidate, CandidateState
+from asi_lab.scoring import races
+from asi_lab.scoring.baselines import due, missing
 from asi_lab.settings import Settings
 from asi_lab.view import leaderboard, status, tables
 from asi_lab.view import races as racing

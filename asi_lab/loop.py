@@ -21,20 +21,22 @@ from typing import Any
 
 import msgspec
 
-from asi_lab import baselines, calibration, fitness, pool, references, stagnation
+from asi_lab import pool, stagnation
 from asi_lab.agents import Agents
-from asi_lab.baselines import Baselines, run_label
 from asi_lab.common.background import Aside
 from asi_lab.engineer.contract import check_source
 from asi_lab.events import NewEvent
 from asi_lab.lab import Lineage, Store, steering, trial_label
+from asi_lab.lab.directory import run_label
 from asi_lab.lab.soundness import as_far_as_sound
-from asi_lab.library import Library
 from asi_lab.records import RULES, Candidate, CandidateState, Draw, Entry, Evidence
 from asi_lab.reruns import Reruns
 from asi_lab.researcher import Proposed, duplicate_of
 from asi_lab.retrieval import Index
 from asi_lab.roles import Roles
+from asi_lab.scoring import baselines, fitness, pruning, references
+from asi_lab.scoring.archive import Archive
+from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
 from asi_lab.trials import Trials
 from asi_lab.turns import Turns
@@ -67,7 +69,7 @@ class Loop:
         self.known_code = {upper.code_hash: upper.name}
         self.known_code |= {code: f"candidate {number}" for code, number in store.code_hashes().items()}
         self.baselines = Baselines(settings, store.baselines())
-        self.pruning = calibration.Pruning(settings, store)
+        self.pruning = pruning.Pruning(settings, store)
 
     def run(self, experiments: int | None, may_go_on: Callable[[], bool]) -> None:
         """Explore until the lab holds `experiments` candidates or `may_go_on` says no."""
@@ -95,7 +97,7 @@ class Loop:
     def explore(self, candidate_id: int) -> None:
         """Take a proposed candidate from wherever it stands through its trial; what models do about it then,
         they do beside the next trial. One that they repaired has its turn again."""
-        self.confirm(self.measure(self.check(self.library.get(candidate_id))))
+        self.confirm(self.measure(self.check(self.archive.get(candidate_id))))
         if self._is_beside:
             self.ends.begin(candidate_id)
         else:
@@ -104,7 +106,7 @@ class Loop:
     def finish(self, candidate_id: int) -> None:
         """Score, explain and publish a candidate that was measured, or one that has failed and cannot be
         repaired."""
-        candidate = self.library.get(candidate_id)
+        candidate = self.archive.get(candidate_id)
         if self.repair(candidate) is not candidate:
             return
         candidate = self.score(candidate)
@@ -142,7 +144,7 @@ class Loop:
     def propose(self, candidate_id: int) -> None:
         """Draw a parent and references, have the researcher write something new, and record it."""
         created = time.time()
-        draw = self.agents.drawn(candidate_id) or self._draw(candidate_id, self.library.entries())
+        draw = self.agents.drawn(candidate_id) or self._draw(candidate_id, self.archive.entries())
         known = self._known_to(candidate_id)
         proposed = self.roles.propose(candidate_id, draw, self.index, self.known_code, known)
         with self._accepting:
@@ -276,7 +278,7 @@ class Loop:
 
     def _awaits_confirmation(self, candidate: Candidate) -> bool:
         is_scored = candidate.state in (S.JUDGED, S.ANALYSED) and not candidate.thorough
-        return is_scored and pool.leads(candidate, self.library.entries())
+        return is_scored and pool.leads(candidate, self.archive.entries())
 
     def score(self, candidate: Candidate) -> Candidate:
         """Have the judge mark it, and compute the fitness."""
@@ -302,7 +304,7 @@ class Loop:
         if candidate.commit is not None or not (candidate.state.is_failure or candidate.state is S.ANALYSED):
             return candidate
         assert candidate.parent is not None
-        parent_commit = self.library.get(candidate.parent).commit
+        parent_commit = self.archive.get(candidate.parent).commit
         assert parent_commit is not None
         if not candidate.state.is_failure:
             candidate = msgspec.structs.replace(candidate, state=S.DONE)
@@ -320,7 +322,7 @@ class Loop:
         return done
 
     def _best_news(self, done: Candidate) -> Sequence[NewEvent]:
-        if done.score is None or not pool.leads(done, self.library.entries()):
+        if done.score is None or not pool.leads(done, self.archive.entries()):
             return ()
         return (("best", f"{done.name} is the best so far: fitness {done.score.fitness:.4f}", {}),)
 
@@ -353,7 +355,7 @@ class Loop:
         self.store.put(ended, ("candidate_state", message, {"state": evidence.failure.value}))
         return ended
 
-    def _limits(self, candidate: Candidate) -> calibration.Limits:
+    def _limits(self, candidate: Candidate) -> pruning.Limits:
         """How far over the baseline's curve a candidate may lie; that pruning begins or ends is news."""
         found = self.pruning.calibration(self.baselines, candidate.id - 1 - self.turns.apart)
         if found.in_force != bool(self.store.get_meta("pruning", False)):
@@ -380,7 +382,7 @@ class Loop:
 
     def _pool_news(self, candidate_id: int, draw: Draw) -> Sequence[NewEvent]:
         """What is new since the candidate before: another pool, another step against standstill."""
-        search, entries = self.settings.search, self.library.entries()
+        search, entries = self.settings.search, self.archive.entries()
         news: list[NewEvent] = []
         if pool.generation_of(max(1, candidate_id - 1 - self.turns.behind), search) != draw.generation:
             ids = [entry.id for entry in pool.members(draw.generation, entries, search)]
@@ -393,10 +395,10 @@ class Loop:
         return news
 
     @property
-    def library(self) -> Library:
+    def archive(self) -> Archive:
         """What the lab knows now."""
-        return Library(self.settings, self.store, self.baselines)
+        return Archive(self.settings, self.store, self.baselines)
 
-    def _known_to(self, candidate_id: int) -> Library:
+    def _known_to(self, candidate_id: int) -> Archive:
         """What the lab knows, without the results of those that may be in trials beside a candidate."""
-        return Library(self.settings, self.store, self.baselines, self.turns.beside(candidate_id))
+        return Archive(self.settings, self.store, self.baselines, self.turns.beside(candidate_id))

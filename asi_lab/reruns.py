@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from asi_lab.baselines import run_label
 from asi_lab.lab import Store, repeats, steering, trial_label
+from asi_lab.lab.directory import run_label
 from asi_lab.trials import Trials
 
 

@@ -15,7 +15,6 @@ import msgspec
 from asi_lab import analyst, researcher, stagnation
 from asi_lab.agents import Agents, Plan
 from asi_lab.analyst import prose, tags
-from asi_lab.baselines import Baselines
 from asi_lab.common.randomness import keyed_random
 from asi_lab.common.syntax import code_hash
 from asi_lab.engineer import judge as rubric
@@ -25,23 +24,24 @@ from asi_lab.errors import LabError
 from asi_lab.events import EventKind, NewEvent
 from asi_lab.knowledge.advice import Adviser
 from asi_lab.lab import steering
-from asi_lab.library import Library
 from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.model import ModelError
 from asi_lab.records import SEED_ID, Analysis, Candidate, Cognition, Draw, Judgement, Proposal, Repair
 from asi_lab.researcher import context, grammar, planner
-from asi_lab.researcher.context import NOTHING
 from asi_lab.retrieval import Index
+from asi_lab.scoring.archive import Archive
+from asi_lab.scoring.baselines import Baselines
+from asi_lab.scoring.results import NOTHING
 from asi_lab.settings import Settings
 
 LEAP = 3
 """Mutations in a row by which the grammar leaves a paradigm."""
 
 
-def earlier(candidate: Candidate, library: Library) -> planner.Earlier:
+def earlier(candidate: Candidate, archive: Archive) -> planner.Earlier:
     """A candidate beside its parent; the seed is its own."""
     return planner.Earlier(
-        candidate, candidate if candidate.parent is None else library.get(candidate.parent)
+        candidate, candidate if candidate.parent is None else archive.get(candidate.parent)
     )
 
 
@@ -63,7 +63,7 @@ class Roles:
         self._scaling = threading.Lock()  # several candidates may be judged at once
 
     def propose(
-        self, candidate_id: int, draw: Draw, index: Index, known_code: Mapping[str, str], library: Library
+        self, candidate_id: int, draw: Draw, index: Index, known_code: Mapping[str, str], archive: Archive
     ) -> researcher.Proposed:
         """A new architecture: one that the lab begins with, or from the planner, or from the grammar."""
         search = self.settings.search
@@ -74,38 +74,38 @@ class Roles:
             return until_new(lambda attempt, repeated: imported, retries=0)
         if self.agents.plans(candidate_id):
             try:
-                draft, repeats = self._planner(candidate_id, draw, library)
+                draft, repeats = self._planner(candidate_id, draw, archive)
                 return until_new(draft, retries=self.settings.agents.plan_retries, repeats=repeats)
             except (RoleFailed, ModelError) as error:
                 self._stand_in(candidate_id, "planner", "the grammar proposes it", error)
-                steering.give_back(library.store, candidate_id)
+                steering.give_back(archive.store, candidate_id)
 
-        parent = library.get(draw.parent)
-        cognitions = self._advice(candidate_id, parent, library)
+        parent = archive.get(draw.parent)
+        cognitions = self._advice(candidate_id, parent, archive)
         hints = self.adviser.hints(cognitions)
         leads = [(cognition, hints[cognition.key]) for cognition in cognitions if cognition.key in hints]
 
         def draft_of_grammar(attempt: int, repeated: str) -> Proposal:
             rng = keyed_random(self.settings.seed, candidate_id, "propose", attempt)
-            references = [library.get(number) for number in draw.references]
+            references = [archive.get(number) for number in draw.references]
             steps = LEAP if draw.step >= stagnation.PARADIGM else 1
             return grammar.propose(parent, references, rng, steps, leads)
 
         return until_new(draft_of_grammar, retries=search.novelty_retries)
 
     def _planner(
-        self, candidate_id: int, draw: Draw, library: Library
+        self, candidate_id: int, draw: Draw, archive: Archive
     ) -> tuple[researcher.Draft, Callable[[Proposal], str]]:
         """How the planner drafts, and how the novelty judge looks at what it drafted. What the planner is
         told stays as it was when the plan was begun: its replies are taken up again after a kill."""
-        ask, parent = self.agents.of(candidate_id), library.get(draw.parent)
+        ask, parent = self.agents.of(candidate_id), archive.get(draw.parent)
         plan = self.agents.begun(candidate_id)
         if plan is None:
-            experience = self._experience(ask, candidate_id, draw, library)
-            idea = steering.taken(library.store, candidate_id)
-            cognitions = self._advice(candidate_id, parent, library)
+            experience = self._experience(ask, candidate_id, draw, archive)
+            idea = steering.taken(archive.store, candidate_id)
+            cognitions = self._advice(candidate_id, parent, archive)
             insights = self.adviser.told(cognitions)
-            told = context.values(self.settings, candidate_id, draw, library, experience, insights, idea)
+            told = context.values(self.settings, candidate_id, draw, archive, experience, insights, idea)
             plan = Plan(draw, told, cognitions)
             self.agents.begin(candidate_id, plan)
         begun, prompts = plan, self.agents.digests()
@@ -115,16 +115,16 @@ class Roles:
             return msgspec.structs.replace(drafted, cognitions=begun.cognitions)
 
         def repeats(proposal: Proposal) -> str:
-            near = [library.get(neighbour.id) for neighbour in proposal.nearest]
-            return planner.repeats(ask, parent, proposal, [earlier(c, library) for c in near])
+            near = [archive.get(neighbour.id) for neighbour in proposal.nearest]
+            return planner.repeats(ask, parent, proposal, [earlier(c, archive) for c in near])
 
         return draft, repeats
 
-    def _advice(self, candidate_id: int, parent: Candidate, library: Library) -> tuple[Cognition, ...]:
+    def _advice(self, candidate_id: int, parent: Candidate, archive: Archive) -> tuple[Cognition, ...]:
         """What the cognition base has for the weaknesses of a parent: those that its analysis names, else
         where it stays behind Gated DeltaNet."""
         known: Sequence[str] = parent.analysis.weaknesses if parent.analysis else ()
-        weaknesses = known or analyst.shortfalls(parent, library.baselines)
+        weaknesses = known or analyst.shortfalls(parent, archive.baselines)
         try:
             return self.adviser.advise(weaknesses)
         except LabError as error:
@@ -132,11 +132,11 @@ class Roles:
             self.tell(("warning", words, {"candidate": candidate_id}))
             return self.adviser.advise(weaknesses, without_model=True)
 
-    def _experience(self, ask: Asker, candidate_id: int, draw: Draw, library: Library) -> str:
-        references = [library.get(number) for number in draw.references]
-        relatives = [*reversed(library.children(draw.parent)), *references]
+    def _experience(self, ask: Asker, candidate_id: int, draw: Draw, archive: Archive) -> str:
+        references = [archive.get(number) for number in draw.references]
+        relatives = [*reversed(archive.children(draw.parent)), *references]
         try:
-            return prose.summarise(ask, library.get(draw.parent), relatives, library)
+            return prose.summarise(ask, archive.get(draw.parent), relatives, archive)
         except (RoleFailed, ModelError) as error:
             self._stand_in(candidate_id, "summariser", "the planner does without its summary", error)
             return ""
@@ -154,9 +154,9 @@ class Roles:
             return None
         return msgspec.structs.replace(proposal, code_hash=code_hash(proposal.code)), done
 
-    def judge(self, candidate: Candidate, library: Library, reference_code: tuple[str, str]) -> Judgement:
+    def judge(self, candidate: Candidate, archive: Archive, reference_code: tuple[str, str]) -> Judgement:
         """The mark of an evaluated candidate. `reference_code` is that of DeltaNet and Gated DeltaNet."""
-        known = library.baselines
+        known = archive.baselines
         assert candidate.proposal is not None
         assert candidate.evidence is not None
         timing = self.settings.judge.timing
@@ -165,7 +165,7 @@ class Roles:
             try:
                 ask = self.agents.of(candidate.id)
                 scale = self._scale(ask.model_of("judge"), known, reference_code)
-                near = library.near(candidate)
+                near = archive.near(candidate)
                 return panel.judge(ask, candidate, near, known, scale, samples, timing=timing)
             except (RoleFailed, ModelError) as error:
                 self._stand_in(candidate.id, "judge", "the measured rubric marks it", error)
@@ -186,19 +186,19 @@ class Roles:
                 self.agents.keep_scale(judge, found, (kind, f"{words}{usable}", {"judge": judge}))
             return found
 
-    def explain(self, candidate: Candidate, library: Library) -> Analysis:
+    def explain(self, candidate: Candidate, archive: Archive) -> Analysis:
         """The measured table, with the analyst's prose and the tags where there is a model."""
         assert candidate.parent is not None
-        parent, known = library.get(candidate.parent), library.baselines
-        siblings = library.siblings(candidate)
-        table = analyst.explain(candidate, parent, siblings, known, library.near(candidate))
+        parent, known = archive.get(candidate.parent), archive.baselines
+        siblings = archive.siblings(candidate)
+        table = analyst.explain(candidate, parent, siblings, known, archive.near(candidate))
         if not self.agents.present:
             return table
         ask = self.agents.of(candidate.id)
         try:
             assert candidate.proposal is not None
             cited = self.adviser.cited(candidate.proposal.cognitions)
-            table = prose.explain(ask, candidate, siblings, library, table, cited)
+            table = prose.explain(ask, candidate, siblings, archive, table, cited)
         except (RoleFailed, ModelError) as error:
             self._stand_in(candidate.id, "analyst", "the table stands alone", error)
         return self._tagged(ask, candidate, parent, table) if self.settings.agents.tags else table

@@ -11,8 +11,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from asi_lab import calibration, protocol, references
-from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines, run_label
+from asi_lab import protocol
 from asi_lab.common import trust
 from asi_lab.common.randomness import keyed_seed
 from asi_lab.data import taskcode
@@ -24,6 +23,7 @@ from asi_lab.engineer.run import Observe
 from asi_lab.errors import TrialError
 from asi_lab.events import Watch
 from asi_lab.lab import Lab, Store, spending, trial_label
+from asi_lab.lab.directory import run_label
 from asi_lab.protocol import (
     ARCHITECTURE_FILE,
     CHECKPOINT_FILE,
@@ -34,6 +34,8 @@ from asi_lab.protocol import (
     TrialJob,
 )
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
+from asi_lab.scoring import pruning, references
+from asi_lab.scoring.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.settings import Settings
 from asi_lab.slots import Slots
 
@@ -62,7 +64,7 @@ class Trials:
         self.reference_code = (references.source(SEED_ARCHITECTURE), references.source(UPPER_REFERENCE))
 
     def candidate(
-        self, candidate: Candidate, baselines: Baselines, prune_above: calibration.Limits, advance: Advance
+        self, candidate: Candidate, baselines: Baselines, prune_above: pruning.Limits, advance: Advance
     ) -> tuple[Candidate, Evidence]:
         """Run a candidate's trial; returns its record as it then stands, and the whole evidence.
 
@@ -333,7 +335,7 @@ class Trials:
             self.store.ledger.add(key, cost)
         return evidence, curve.points
 
-    def _expectations(self, baselines: Baselines, prune_above: calibration.Limits) -> Expectations:
+    def _expectations(self, baselines: Baselines, prune_above: pruning.Limits) -> Expectations:
         limits, cpu_seconds = self.settings.limits, baselines.cpu_seconds()
         return Expectations(
             marks={step: Expected(*mark) for step, mark in baselines.marks().items()},

@@ -32,8 +32,8 @@ import psutil
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from asi_lab import references  # noqa: E402
 from asi_lab.lab import Lab, Lineage, Store, fsck  # noqa: E402
+from asi_lab.scoring import references  # noqa: E402
 from tests import test_search  # noqa: E402
 from tests.faults import conftest as drills  # noqa: E402
 

@@ -23,13 +23,14 @@ import msgspec
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from asi_lab import references, sandbox  # noqa: E402
+from asi_lab import sandbox  # noqa: E402
 from asi_lab.data.manifest import load_manifest  # noqa: E402
 from asi_lab.data.prepare import prepare  # noqa: E402
 from asi_lab.engineer.executor import LocalExecutor  # noqa: E402
 from asi_lab.engineer.run import Watch, run  # noqa: E402
 from asi_lab.lab.config import from_preset  # noqa: E402
 from asi_lab.protocol import ScoreJob, TrialJob  # noqa: E402
+from asi_lab.scoring import references  # noqa: E402
 from asi_lab.settings import Settings  # noqa: E402
 from tests import zoo  # noqa: E402
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from asi_lab import calibration
-from asi_lab.calibration import Calibration, FullRun, calibrate, full_run
 from asi_lab.lab import Lab, Store
 from asi_lab.records import Candidate, CandidateState
+from asi_lab.scoring import pruning
+from asi_lab.scoring.pruning import Calibration, FullRun, calibrate, full_run
 from asi_lab.view import leaderboard
 
 
@@ -51,20 +51,20 @@ def validated(found: Calibration, steps: int) -> None:
 
 def margins(runs: list[FullRun], marks: dict[int, tuple[float, float]], steps: int, allowed: float) -> None:
     """How the margin trades false kills for compute; the one in use is marked."""
-    used = calibration.MARGIN
+    used = pruning.MARGIN
     print("\n| margin, noise floors | false kills | bound | steps saved |\n|---:|---:|---:|---:|")
     for margin in (0.0, 0.5, 1.0, 2.0, 3.0, 4.0):
-        calibration.MARGIN = margin
+        pruning.MARGIN = margin
         found = calibrate(runs, marks, steps, allowed)
         mark = " (used)" if margin == used else ""
         print(f"| {margin:g}{mark} | {found.kills} of {found.good} | {found.bound:.1%} | {found.saved:.0%} |")
-    calibration.MARGIN = used
+    pruning.MARGIN = used
 
 
 def replayed(runs: list[FullRun], marks: dict[int, tuple[float, float]], steps: int, allowed: float) -> None:
     """The search as it would have gone, as far as stops do not change what is proposed next."""
     ranked = sorted(runs, key=lambda run: (-run.fitness, run.id))
-    good = {run.id for run in ranked[: round(calibration.TOP * len(ranked))]}
+    good = {run.id for run in ranked[: round(pruning.TOP * len(ranked))]}
     began, kills, saved, stops = None, 0, 0, 0
     for number, run in enumerate(runs):
         found = calibrate(runs[:number], marks, steps, allowed)
@@ -72,7 +72,7 @@ def replayed(runs: list[FullRun], marks: dict[int, tuple[float, float]], steps: 
             continue
         began = began or run.id
         above = {step: (run.losses[step] - loss) / noise for step, (loss, noise) in sorted(marks.items())}
-        step = calibration.stopped_at(above, found.limits)
+        step = pruning.stopped_at(above, found.limits)
         if step is not None:
             stops += 1
             saved += steps - step

@@ -11,10 +11,11 @@ import statistics
 from collections import Counter
 from pathlib import Path
 
-from asi_lab import fitness, pool
-from asi_lab.baselines import ARCHITECTURES, Baselines, winning_margin
+from asi_lab import pool
 from asi_lab.lab import Lab, Store
 from asi_lab.records import SEED_ID, Candidate, CandidateState
+from asi_lab.scoring import fitness
+from asi_lab.scoring.baselines import ARCHITECTURES, Baselines, winning_margin
 
 LEVEL = 0.05
 

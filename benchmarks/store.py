@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 
-from asi_lab.baselines import ARCHITECTURES
 from asi_lab.lab import Lineage, Store, fsck
 from asi_lab.records import (
     Analysis,
@@ -38,6 +37,7 @@ from asi_lab.records import (
     TaskResult,
     Training,
 )
+from asi_lab.scoring.baselines import ARCHITECTURES
 
 CONFIG = 'preset = "micro"\n' * 40
 UPDATE_EVERY, PARENT_RANKS = 50, 10

@@ -33,9 +33,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asi_lab import references
 from asi_lab.common import process
 from asi_lab.lab.config import from_preset
+from asi_lab.scoring import references
 from asi_lab.settings import Model, Train
 from asi_lab.trial import model as language_model
 from asi_lab.trial.model import LanguageModel, load_architecture

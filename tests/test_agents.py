@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from asi_lab import prompting, references
+from asi_lab import prompting
 from asi_lab.cli import cli
 from asi_lab.common.background import StopNow
 from asi_lab.common.text import CUT
@@ -30,6 +30,7 @@ from asi_lab.llm.model import Cancelled, Model, ModelError, Reply, TooLong, Usag
 from asi_lab.llm.scripted import Scripted
 from asi_lab.pool import generation_of
 from asi_lab.records import CandidateState
+from asi_lab.scoring import references
 from asi_lab.view import status, tables
 from asi_lab.view.transcript import transcript
 from tests import night, simulated_engine

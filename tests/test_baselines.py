@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from asi_lab import baselines
-from asi_lab.baselines import Baselines
 from asi_lab.errors import UsageError
 from asi_lab.lab.config import parse
 from asi_lab.records import BaselineRun, Evaluation, Evidence, TaskResult, Training
+from asi_lab.scoring import baselines
+from asi_lab.scoring.baselines import Baselines
 
 LAB = parse("preset = '20m'\n[baselines]\nseeds = 3\nmax_seeds = 5\ngrow_every = 10\n")
 SETTINGS = LAB.baselines

@@ -8,8 +8,11 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from asi_lab import calibration
-from asi_lab.calibration import (
+from asi_lab.lab import Store
+from asi_lab.lab.config import from_preset
+from asi_lab.records import CandidateState, HeldOut
+from asi_lab.scoring import pruning
+from asi_lab.scoring.pruning import (
     FullRun,
     Pruning,
     allowed_share,
@@ -19,9 +22,6 @@ from asi_lab.calibration import (
     stopped_at,
     upper_bound,
 )
-from asi_lab.lab import Store
-from asi_lab.lab.config import from_preset
-from asi_lab.records import CandidateState, HeldOut
 from asi_lab.settings import Settings
 
 MARKS = {10: (5.0, 0.1), 50: (4.0, 0.05)}
@@ -78,7 +78,7 @@ def test_limits_lie_a_margin_over_the_worst_good_run():
     ranked = sorted(runs(60), key=lambda run: -run.fitness)[:15]
     for step, (loss, noise) in MARKS.items():
         worst = max((run.losses[step] - loss) / noise for run in ranked)
-        assert found.limits[step] == pytest.approx(worst + calibration.MARGIN)
+        assert found.limits[step] == pytest.approx(worst + pruning.MARGIN)
 
 
 def test_sixty_clean_runs_are_enough_and_fewer_are_not():

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab import references
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engine import _repetition
 from asi_lab.errors import StoreError
 from asi_lab.lab import Lab, Lineage, Store, commands, fsck
 from asi_lab.pool import boundary, generation_of
 from asi_lab.records import CandidateState
+from asi_lab.scoring import references
 from tests import simulated_engine
 
 ENGINE = Path(__file__).with_name("simulated_engine.py")

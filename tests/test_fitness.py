@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from asi_lab import fitness
 from asi_lab.records import Evaluation, Judgement, Noise, TaskResult
+from asi_lab.scoring import fitness
 
 NOISE = Noise(0.01, 0.01, 0.01, 4, 3, 0.005, 0.03)
 

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from asi_lab import references
 from asi_lab.lab import Store, fsck
 from asi_lab.records import CandidateState
+from asi_lab.scoring import references
 from tests import night, test_search
 
 KEY = "sk-canary-4711-do-not-keep"

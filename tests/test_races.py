@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from scipy.stats import ttest_ind
 
-from asi_lab import races, references
-from asi_lab.baselines import ARCHITECTURES
 from asi_lab.engine import Engine
 from asi_lab.errors import LabLocked
 from asi_lab.lab import Store, fsck
 from asi_lab.lab.config import from_preset
 from asi_lab.records import BaselineRun, Evaluation, Evidence, TaskResult, Training
+from asi_lab.scoring import races, references
+from asi_lab.scoring.baselines import ARCHITECTURES
 from tests import simulated_engine
 
 SETTINGS = from_preset("micro")

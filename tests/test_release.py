@@ -13,10 +13,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from asi_lab import control, references
+from asi_lab import control
 from asi_lab.cli import cli
 from asi_lab.lab import Lab, Lineage, Store, fsck
 from asi_lab.records import CandidateState
+from asi_lab.scoring import references
 from tests.test_engine import ENGINE, finish, make_lab, wait_for
 
 S = CandidateState

@@ -6,13 +6,13 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from asi_lab import references
 from asi_lab.cli import cli
 from asi_lab.engine import Engine
 from asi_lab.errors import ConfigError, UsageError
 from asi_lab.lab import Lab, Store, config, fsck, imports
 from asi_lab.lab.directory import check_rules
 from asi_lab.records import RULES, SEED_ID, CandidateState, Proposal
+from asi_lab.scoring import references
 from tests import old_lab, simulated_engine
 
 S = CandidateState

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asi_lab import references
 from asi_lab.errors import StoreError
 from asi_lab.lab import Lab, Store, fsck
+from asi_lab.scoring import references
 
 EXPERIMENTS = 3
 LAB = """preset = "micro"

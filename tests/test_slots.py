@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab import references
 from asi_lab.engine import Engine
 from asi_lab.errors import StoreError, TrialError
 from asi_lab.lab import Lab, Store, commands, fsck, repeats, steering
 from asi_lab.protocol import Progress, ScoreJob, TrialJob
 from asi_lab.records import CandidateState
+from asi_lab.scoring import references
 from asi_lab.view import status
 from tests import simulated_engine
 

@@ -7,8 +7,8 @@ import unicodedata
 
 import pytest
 
-from asi_lab import references
 from asi_lab.common.syntax import decoded, expression, parsed, without_prose
+from asi_lab.scoring import references
 
 
 def test_prose_is_left_out():

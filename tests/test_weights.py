@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from asi_lab import references
 from asi_lab.common.weights import BadWeights, Weights
 from asi_lab.lab.config import from_preset
 from asi_lab.records import CandidateState
 from asi_lab.scorer.fault import CandidateFault
 from asi_lab.scorer.output import Output
+from asi_lab.scoring import references
 from asi_lab.settings import Model
 from asi_lab.trial.model import LanguageModel, load_architecture
 from asi_lab.trial.train import checkpoint

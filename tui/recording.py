@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from asi_lab import arms
 from asi_lab.agents import arms_of
-from asi_lab.baselines import run_label
 from asi_lab.errors import UsageError
 from asi_lab.events import Event
 from asi_lab.lab import Lab, Store, spending
+from asi_lab.lab.directory import run_label
 from asi_lab.lab.steering import Steering
 from asi_lab.lab.summary import Summary
 from asi_lab.llm.record import Exchange

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from asi_lab import fitness
-from asi_lab.baselines import (
+from asi_lab.records import SEED_ID, Analysis, Candidate, Difference, Evaluation, Noise
+from asi_lab.scoring import fitness
+from asi_lab.scoring.baselines import (
     ARCHITECTURES,
     MARKS,
     SEED_ARCHITECTURE,
@@ -19,7 +20,6 @@ from asi_lab.baselines import (
     telling,
     winning_margin,
 )
-from asi_lab.records import SEED_ID, Analysis, Candidate, Difference, Evaluation, Noise
 
 NAME = "ablation table"
 

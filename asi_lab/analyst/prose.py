@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from asi_lab import facts
 from asi_lab.analyst import rows
-from asi_lab.baselines import Baselines
-from asi_lab.facts import SECTIONS
-from asi_lab.library import Library
 from asi_lab.llm.ask import Asker
 from asi_lab.records import SEED_ID, Analysis, Candidate
+from asi_lab.scoring import results
+from asi_lab.scoring.archive import Archive
+from asi_lab.scoring.baselines import Baselines
+from asi_lab.scoring.results import SECTIONS
 
 MOST_WEAKNESSES, LONGEST_WEAKNESS = 5, 200
 SHORT = 40
@@ -45,7 +45,7 @@ def explain(
     ask: Asker,
     candidate: Candidate,
     siblings: Sequence[Candidate],
-    library: Library,
+    archive: Archive,
     table: Analysis,
     insights: str = "",
 ) -> Analysis:
@@ -58,13 +58,13 @@ def explain(
     """
     assert candidate.proposal is not None
     assert candidate.parent is not None
-    parent = library.get(candidate.parent)
+    parent = archive.get(candidate.parent)
     values = {
         "name": candidate.name,
         "motivation": candidate.proposal.motivation,
-        "code_diff": facts.change(parent, candidate),
-        "results": results(candidate, parent, siblings, library.baselines),
-        "ablation": ablation(table, library),
+        "code_diff": results.change(parent, candidate),
+        "results": comparison(candidate, parent, siblings, archive.baselines),
+        "ablation": ablation(table, archive),
         "insights": insights or "none",
     }
     prose = ask("analyst", Prose, values, None, missing)
@@ -92,25 +92,29 @@ def missing(prose: Prose) -> str:
     return ""
 
 
-def results(candidate: Candidate, parent: Candidate, siblings: Sequence[Candidate], known: Baselines) -> str:
+def comparison(
+    candidate: Candidate, parent: Candidate, siblings: Sequence[Candidate], known: Baselines
+) -> str:
     """What was measured of a candidate, beside its parent, its best siblings and the baselines."""
     assert candidate.evidence is not None
     assert candidate.loss is not None
-    columns = [facts.measured(facts.CANDIDATE, candidate.evidence)]
+    columns = [results.measured(results.CANDIDATE, candidate.evidence)]
     if parent.id != SEED_ID and parent.evidence is not None:
-        columns.append(facts.measured(f"parent: {parent.name}", parent.evidence))
+        columns.append(results.measured(f"parent: {parent.name}", parent.evidence))
     best = sorted(siblings, key=lambda sibling: sibling.loss or 0.0)[:SHOWN_SIBLINGS]
-    columns += [facts.measured(f"sibling: {c.name}", c.evidence) for c in best if c.evidence is not None]
-    table = facts.table([*columns, *facts.both(known)], known)
-    return f"{table}\n\n{facts.noise(known)}\nThe candidate's loss: {facts.verdict(candidate.loss, known)}."
+    columns += [results.measured(f"sibling: {c.name}", c.evidence) for c in best if c.evidence is not None]
+    table = results.table([*columns, *results.both(known)], known)
+    return (
+        f"{table}\n\n{results.noise(known)}\nThe candidate's loss: {results.verdict(candidate.loss, known)}."
+    )
 
 
-def ablation(table: Analysis, library: Library) -> str:
+def ablation(table: Analysis, archive: Archive) -> str:
     """The measured differences, and what each relative changed."""
-    lines = [rows(table.ablation, library.baselines.noise()), ""]
+    lines = [rows(table.ablation, archive.baselines.noise()), ""]
     for row in table.ablation:
         if row.relation != "baseline":
-            relative = library.get(int(row.against.split()[0]))
+            relative = archive.get(int(row.against.split()[0]))
             assert relative.proposal is not None
             lines.append(
                 f"- {row.relation} {row.against}, from {relative.parent}: {relative.proposal.change}"
@@ -118,7 +122,7 @@ def ablation(table: Analysis, library: Library) -> str:
     return "\n".join(lines).strip()
 
 
-def summarise(ask: Asker, parent: Candidate, relatives: Sequence[Candidate], library: Library) -> str:
+def summarise(ask: Asker, parent: Candidate, relatives: Sequence[Candidate], archive: Archive) -> str:
     """What the analyses of a parent and its relatives have taught, for the planner. Not kept.
 
     Raises as `explain`.
@@ -126,13 +130,13 @@ def summarise(ask: Asker, parent: Candidate, relatives: Sequence[Candidate], lib
     analysed = [c for c in (parent, *relatives) if c.analysis is not None]
     if not analysed:
         return ""
-    known, columns = library.baselines, facts.both(library.baselines)
+    known, columns = archive.baselines, results.both(archive.baselines)
     if parent.id != SEED_ID and parent.evidence is not None:
-        columns.insert(0, facts.measured(f"parent: {parent.name}", parent.evidence))
-    told = [facts.table(columns, known), facts.noise(known)]
+        columns.insert(0, results.measured(f"parent: {parent.name}", parent.evidence))
+    told = [results.table(columns, known), results.noise(known)]
     told += [_lesson(c, known) for c in analysed[: 1 + MOST_RELATIVES]]
-    results = "\n\n".join([*told, f"### All that stand out\n\n{library.standings()}"])
-    return ask("summariser", Experience, {"parent": parent.name, "results": results}).experience.strip()
+    shown = "\n\n".join([*told, f"### All that stand out\n\n{archive.standings()}"])
+    return ask("summariser", Experience, {"parent": parent.name, "results": shown}).experience.strip()
 
 
 def _lesson(candidate: Candidate, known: Baselines) -> str:
@@ -143,10 +147,10 @@ def _lesson(candidate: Candidate, known: Baselines) -> str:
         f"### Candidate {candidate.id} {candidate.name}, from {candidate.parent}",
         "",
         f"Change: {candidate.proposal.change}",
-        f"Result: {facts.outcome(candidate, known)}",
+        f"Result: {results.outcome(candidate, known)}",
         *(f"Weakness: {words}" for words in candidate.analysis.weaknesses),
     ]
-    if words := facts.lesson(candidate, "theoretical_explanation_with_evidence", "synthesis_and_insights"):
+    if words := results.lesson(candidate, "theoretical_explanation_with_evidence", "synthesis_and_insights"):
         lines += ["", words]
     return "\n".join(lines)
 

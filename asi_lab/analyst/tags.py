@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from asi_lab import facts
 from asi_lab.llm.ask import Asker
 from asi_lab.records import FAMILIES, ORIGINS, Candidate, Component, Origin
+from asi_lab.scoring import results
 
 MOST_COMPONENTS, LONGEST_LABEL = 20, 60
 NOTHING = "none"
@@ -59,7 +59,7 @@ def origin(ask: Asker, candidate: Candidate, parent: Candidate, insights: str, e
         return Origin("originality", "its designer had read nothing")
     values = {
         "motivation": candidate.proposal.motivation,
-        "code_change": facts.change(parent, candidate),
+        "code_change": results.change(parent, candidate),
         "insights": insights or NOTHING,
         "experience": experience or NOTHING,
     }

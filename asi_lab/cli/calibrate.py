@@ -11,7 +11,7 @@ from asi_lab.cli.shared import existing, json_option, lab_option, nothing_yet
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from asi_lab.calibration import Calibration
+    from asi_lab.scoring.pruning import Calibration
     from asi_lab.settings import Settings
 
 
@@ -23,7 +23,7 @@ def calibrate(as_json: bool) -> None:
 
     Figures are cross-validated over the lab's candidates that were trained to the end.
     """
-    from asi_lab.calibration import Pruning
+    from asi_lab.scoring.pruning import Pruning
     from asi_lab.view import leaderboard, remote, tables
 
     lab = existing()

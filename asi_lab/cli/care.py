@@ -114,9 +114,9 @@ def doctor(ctx: click.Context, as_json: bool, pull: bool) -> None:
 @click.pass_context
 def fsck(ctx: click.Context, repair: bool) -> None:
     """Check that store and git lineage say the same."""
-    from asi_lab import references
     from asi_lab.common.text import plain
     from asi_lab.lab import Store, fsck
+    from asi_lab.scoring import references
 
     lab = existing()
     if not lab.has_results():

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import ast
 
-from asi_lab.baselines import Anchor, performance_points
 from asi_lab.common.syntax import parsed
 from asi_lab.records import Evidence, Judgement, Proposal, RubricPart
+from asi_lab.scoring.baselines import Anchor, performance_points
 
 MIDPOINT = 5.0
 NAME = "measured rubric"

@@ -12,12 +12,12 @@ from statistics import fmean, median
 
 import msgspec
 
-from asi_lab import facts
-from asi_lab.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.common.syntax import without_prose
 from asi_lab.engineer.judge import MIDPOINT, performance
 from asi_lab.llm.ask import Asker
 from asi_lab.records import Candidate, Judgement, RubricPart
+from asi_lab.scoring import results
+from asi_lab.scoring.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 
 LOWEST, HIGHEST = 1.0, 10.0
 PARTS = ("complexity", "efficiency", "novelty")
@@ -67,8 +67,8 @@ def scale(ask: Asker, code: tuple[str, str], known: Baselines, samples: int, *, 
     """
     given = []
     for architecture, text in zip((SEED_ARCHITECTURE, UPPER_REFERENCE), code, strict=True):
-        own = facts.baseline(known, architecture)
-        told = _told(msgspec.structs.replace(own, title=facts.CANDIDATE), (), known, timing=timing)
+        own = results.baseline(known, architecture)
+        told = _told(msgspec.structs.replace(own, title=results.CANDIDATE), (), known, timing=timing)
         given.append(median(opinion.mark for opinion in _opinions(ask, told, text, samples)))
     return Scale(*given)
 
@@ -92,7 +92,7 @@ def judge(
     """
     assert candidate.proposal is not None
     assert candidate.evidence is not None
-    own = facts.measured(facts.CANDIDATE, candidate.evidence)
+    own = results.measured(results.CANDIDATE, candidate.evidence)
     told = _told(own, near, known, timing=timing)
     opinions = _opinions(ask, told, candidate.proposal.code, samples)
     measured = performance(candidate.evidence, known.anchors(), known.separated())
@@ -126,12 +126,12 @@ def missing(opinion: Marks) -> str:
     return ""
 
 
-def _told(own: facts.Column, near: Sequence[Candidate], known: Baselines, *, timing: bool) -> str:
+def _told(own: results.Column, near: Sequence[Candidate], known: Baselines, *, timing: bool) -> str:
     """What was measured of a layer, beside the two references."""
-    columns = [own, *facts.both(known)]
-    lines = [facts.table(columns, known, timing=timing), "", facts.noise(known)]
-    lines.append(f"The candidate's loss: {facts.verdict(own.loss, known)}.")
-    changes = [f"{c.proposal.change}: {facts.outcome(c, known)}" for c in near if c.proposal is not None]
+    columns = [own, *results.both(known)]
+    lines = [results.table(columns, known, timing=timing), "", results.noise(known)]
+    lines.append(f"The candidate's loss: {results.verdict(own.loss, known)}.")
+    changes = [f"{c.proposal.change}: {results.outcome(c, known)}" for c in near if c.proposal is not None]
     lines += [
         "",
         "Earlier ideas that are most like its own:",

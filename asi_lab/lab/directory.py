@@ -176,3 +176,9 @@ def check_unchanged(now: Settings, then_text: str) -> None:
             "with the old ones. Undo the change (asi-lab config show --first prints the old text), or make "
             "another lab with --lab."
         )
+
+
+def run_label(what: str, seed_index: int) -> str:
+    """The name of a run with that seed: of its folder and of its series. `what` is an architecture, or the
+    four digits of a candidate that is run again."""
+    return f"{what}-seed{seed_index}"

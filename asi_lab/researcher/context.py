@@ -7,14 +7,14 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
-from asi_lab import facts
-from asi_lab.baselines import SEED_ARCHITECTURE, Baselines
-from asi_lab.library import Library
 from asi_lab.records import SEED_ID, Candidate, Draw
+from asi_lab.scoring import results
+from asi_lab.scoring.archive import Archive
+from asi_lab.scoring.baselines import SEED_ARCHITECTURE, Baselines
+from asi_lab.scoring.results import NOTHING
 from asi_lab.settings import Settings
 from asi_lab.stagnation import PARADIGM
 
-NOTHING = "none yet"
 MOST_LESSONS, LONGEST_LESSON = 12, 240
 DIFF_LINES = 120
 PLACES = (
@@ -32,65 +32,65 @@ def values(
     settings: Settings,
     candidate_id: int,
     draw: Draw,
-    library: Library,
+    archive: Archive,
     experience: str,
     insights: str = "",
     idea: str = "",
 ) -> dict[str, str]:
     """The values of the prompt of the planner of a candidate; `insights` are those of papers, `idea` is what
     a person wants it to take up."""
-    parent, known = library.get(draw.parent), library.baselines
+    parent, known = archive.get(draw.parent), archive.baselines
     assert parent.proposal is not None
     return {
         "parent_name": parent.name,
         "parent_code": parent.proposal.code,
-        "parent_results": results(parent, library),
-        "references": references(parent, [library.get(number) for number in draw.references], library),
-        "standings": library.standings() or NOTHING,
+        "parent_results": parent_results(parent, archive),
+        "references": references(parent, [archive.get(number) for number in draw.references], archive),
+        "standings": archive.standings() or NOTHING,
         "insights": insights or NOTHING,
-        "lessons": lessons(library.failures()) or NOTHING,
+        "lessons": lessons(archive.failures()) or NOTHING,
         "experience": experience or NOTHING,
-        "direction": wish(idea) if idea else direction(candidate_id, draw, library),
-        "budget": budget(settings, known, library.most_parameters),
+        "direction": wish(idea) if idea else direction(candidate_id, draw, archive),
+        "budget": budget(settings, known, archive.most_parameters),
     }
 
 
-def results(parent: Candidate, library: Library) -> str:
+def parent_results(parent: Candidate, archive: Archive) -> str:
     """The parent's figures beside those of the baselines and the best, and what the analyst made of them."""
-    known, columns = library.baselines, facts.both(library.baselines)
+    known, columns = archive.baselines, results.both(archive.baselines)
     if parent.id != SEED_ID and parent.evidence is not None:
-        columns.insert(0, facts.measured(parent.name, parent.evidence))
+        columns.insert(0, results.measured(parent.name, parent.evidence))
     columns += [
-        facts.measured(f"best so far: {best.name}", best.evidence)
-        for best in library.best()
+        results.measured(f"best so far: {best.name}", best.evidence)
+        for best in archive.best()
         if best.id != parent.id and best.evidence is not None
     ]
-    lines = [facts.table(columns, known), "", facts.noise(known)]
+    lines = [results.table(columns, known), "", results.noise(known)]
     if parent.analysis is not None:
         lines += ["", parent.analysis.summary]
         lines += [f"- weakness: {words}" for words in parent.analysis.weaknesses]
     return "\n".join(lines)
 
 
-def references(parent: Candidate, drawn: Sequence[Candidate], library: Library) -> str:
+def references(parent: Candidate, drawn: Sequence[Candidate], archive: Archive) -> str:
     """The drawn references with their ideas, and the code of the best as a change of the parent's."""
-    told = [reference(c, library.baselines) for c in drawn if c.id not in (SEED_ID, parent.id)]
-    for best in library.best():
+    told = [reference(c, archive.baselines) for c in drawn if c.id not in (SEED_ID, parent.id)]
+    for best in archive.best():
         if best.id != parent.id and best.proposal is not None and parent.proposal is not None:
-            told.insert(0, f"{reference(best, library.baselines)}\n\n{_change(parent, best)}")
+            told.insert(0, f"{reference(best, archive.baselines)}\n\n{_change(parent, best)}")
     return "\n\n".join(told) or NOTHING
 
 
 def reference(candidate: Candidate, known: Baselines) -> str:
     """An architecture: its change, what was learnt from it or else its idea, and what came of it."""
     assert candidate.proposal is not None
-    learnt = facts.lesson(candidate, "synthesis_and_insights").removeprefix("Lesson: ")
+    learnt = results.lesson(candidate, "synthesis_and_insights").removeprefix("Lesson: ")
     lines = [
         f"### {candidate.name} (candidate {candidate.id}, from {candidate.parent})",
         "",
         f"Change: {candidate.proposal.change}",
         f"Lesson: {learnt}" if learnt else f"Idea: {candidate.proposal.motivation}",
-        f"Result: {facts.outcome(candidate, known)}",
+        f"Result: {results.outcome(candidate, known)}",
     ]
     if candidate.analysis is not None and candidate.analysis.weaknesses:
         lines.append(f"Weaknesses: {'; '.join(candidate.analysis.weaknesses)}")
@@ -98,7 +98,7 @@ def reference(candidate: Candidate, known: Baselines) -> str:
 
 
 def _change(parent: Candidate, best: Candidate) -> str:
-    shown = facts.change(parent, best, context=1, most=DIFF_LINES)
+    shown = results.change(parent, best, context=1, most=DIFF_LINES)
     return f"The best so far. From {parent.name} to it:\n\n```diff\n{shown}\n```"
 
 
@@ -126,7 +126,7 @@ def _reason(candidate: Candidate) -> str:
     return f"{candidate.state.value}: {lines[-1] if lines else 'no message'}"[:LONGEST_LESSON]
 
 
-def direction(candidate_id: int, draw: Draw, library: Library) -> str:
+def direction(candidate_id: int, draw: Draw, archive: Archive) -> str:
     """Where to look: those who plan at the same time each elsewhere first, and all of them for another
     paradigm where the search stands still."""
     if draw.step < PARADIGM:
@@ -135,7 +135,7 @@ def direction(candidate_id: int, draw: Draw, library: Library) -> str:
             "Follow the evidence. Others plan at the same time, with the same facts. So where these leave it "
             f"open, look first at {place}."
         )
-    used = "; ".join(c.proposal.change for c in library.best(5) if c.proposal is not None)
+    used = "; ".join(c.proposal.change for c in archive.best(5) if c.proposal is not None)
     return (
         f"The search stands still: candidate after candidate, the best have not improved beyond noise. "
         f"Refining them is used up ({used}). Leave this paradigm: another kind of memory, another rule to "

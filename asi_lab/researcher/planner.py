@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from asi_lab import facts
 from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.codefile import CodeFile
 from asi_lab.records import Candidate, Proposal
+from asi_lab.scoring import results
 
 RESEARCHER = "planner"
 NAME = re.compile(r"delta_net_[a-z0-9_]{2,70}")
@@ -114,5 +114,5 @@ def repeats(ask: Asker, parent: Candidate, proposal: Proposal, near: Sequence[Ea
 def _idea(parent: Candidate, child: Candidate) -> str:
     """What a child changes and why: words, and the change of the code."""
     assert child.proposal is not None
-    code = facts.change(parent, child, context=0, most=CHANGED_LINES)
+    code = results.change(parent, child, context=0, most=CHANGED_LINES)
     return f"Change: {child.proposal.change}\n\n{child.proposal.motivation}\n\n```diff\n{code}\n```"

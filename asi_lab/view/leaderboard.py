@@ -12,11 +12,11 @@ from statistics import fmean
 
 import msgspec
 
-from asi_lab import fitness
-from asi_lab.baselines import ARCHITECTURES, MARKS, SEED_ARCHITECTURE, Baselines, winning_margin
 from asi_lab.lab import Store
 from asi_lab.lab.summary import Summary
 from asi_lab.records import SEED_ID, BaselineRun, CandidateState, Noise
+from asi_lab.scoring import fitness
+from asi_lab.scoring.baselines import ARCHITECTURES, MARKS, SEED_ARCHITECTURE, Baselines, winning_margin
 from asi_lab.settings import Settings
 
 LEVEL = 0.05

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asi_lab.common.text import plain
-from asi_lab.races import Figure, Race
+from asi_lab.scoring.races import Figure, Race
 
 TASK_WIDTH = 18
 """Columns of a task's score; more tasks than fit side by side go into further tables."""

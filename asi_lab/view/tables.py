@@ -22,13 +22,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from asi_lab.baselines import TITLES, Baselines
 from asi_lab.common.text import one_line, plain
 from asi_lab.events import Event
 from asi_lab.lab import Lab
 from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Steering
 from asi_lab.records import Candidate
+from asi_lab.scoring.baselines import TITLES, Baselines
 from asi_lab.talks import Talk
 from asi_lab.view.leaderboard import Board, Row, standing
 from asi_lab.view.status import Doing, Status

@@ -2,8 +2,7 @@
 
 import pytest
 
-from asi_lab import analyst, fitness
-from asi_lab.baselines import Baselines
+from asi_lab import analyst
 from asi_lab.lab.config import from_preset
 from asi_lab.records import (
     BaselineRun,
@@ -17,6 +16,8 @@ from asi_lab.records import (
     TaskResult,
     Training,
 )
+from asi_lab.scoring import fitness
+from asi_lab.scoring.baselines import Baselines
 
 TRAINING = Training(1000, 500, 10, 100, 4.0, 1.0, 100.0, 10.0)
 

@@ -8,9 +8,9 @@ from asi_lab.analyst import prose, tags
 from asi_lab.analyst.prose import Experience, Prose
 from asi_lab.analyst.tags import Listed
 from asi_lab.lab import Store
-from asi_lab.library import Library
 from asi_lab.llm.ask import RoleFailed
 from asi_lab.records import CandidateState, Component, Origin
+from asi_lab.scoring.archive import Archive
 from tests.analyst import test_explain
 from tests.asking import Prepared
 
@@ -26,14 +26,14 @@ def finished(candidate):
 
 
 @pytest.fixture
-def library(tmp_path):
+def archive(tmp_path):
     """DeltaNet, a parent and one of its children, all finished."""
     with Store.open(tmp_path / "store") as store:
         for number, loss, parent in ((0, 4.0, None), (1, 3.98, 0), (2, 4.02, 1)):
             found = test_explain.candidate(number, loss, 0.5, parent)
             store.put(finished(found))
         known = test_explain.known()
-        yield Library(known_settings(), store, known)
+        yield Archive(known_settings(), store, known)
 
 
 def known_settings():
@@ -42,22 +42,22 @@ def known_settings():
     return from_preset("20m")
 
 
-def explained(library, candidate):
-    parent = library.get(candidate.parent)
-    siblings = library.siblings(candidate)
-    return analyst.explain(candidate, parent, siblings, library.baselines, library.near(candidate))
+def explained(archive, candidate):
+    parent = archive.get(candidate.parent)
+    siblings = archive.siblings(candidate)
+    return analyst.explain(candidate, parent, siblings, archive.baselines, archive.near(candidate))
 
 
 def child(number: int = 3, loss: float = 3.95):
     return test_explain.candidate(number, loss, 0.5, parent=1)
 
 
-def test_the_analyst_gets_figures_beside_parent_and_baselines_and_what_relatives_changed(library):
+def test_the_analyst_gets_figures_beside_parent_and_baselines_and_what_relatives_changed(archive):
     ask = Prepared(analyst=[ANALYSIS])
     found = child()
     code = found.proposal.code + "\nmore"
     found = msgspec.structs.replace(found, proposal=msgspec.structs.replace(found.proposal, code=code))
-    prose.explain(ask, found, library.siblings(found), library, explained(library, found))
+    prose.explain(ask, found, archive.siblings(found), archive, explained(archive, found))
     (values,) = ask.asked["analyst"]
     head = "|  | the candidate | parent: net_1 | sibling: net_2 | DeltaNet | Gated DeltaNet | sd of one run |"
     assert head in values["results"]
@@ -71,10 +71,10 @@ def test_the_analyst_gets_figures_beside_parent_and_baselines_and_what_relatives
     assert "Judge" not in str(values)  # another model's opinion is no evidence
 
 
-def test_prose_stands_before_the_measured_table_and_cannot_break_it(library):
+def test_prose_stands_before_the_measured_table_and_cannot_break_it(archive):
     found = child()
     analysis = prose.explain(
-        Prepared(analyst=[ANALYSIS]), found, library.siblings(found), library, explained(library, found)
+        Prepared(analyst=[ANALYSIS]), found, archive.siblings(found), archive, explained(archive, found)
     )
     headings = [line for line in analysis.text.splitlines() if line.startswith("#")]
     assert headings[:6] == [
@@ -86,7 +86,7 @@ def test_prose_stands_before_the_measured_table_and_cannot_break_it(library):
     assert analysis.text.splitlines().count("---") == 1
     assert analysis.weaknesses == ("slow",)
     assert analysis.analyst == "openai:prepared"
-    assert analysis.ablation == explained(library, found).ablation
+    assert analysis.ablation == explained(archive, found).ablation
 
 
 def test_an_empty_section_is_asked_for():
@@ -96,16 +96,16 @@ def test_an_empty_section_is_asked_for():
         )
 
 
-def test_the_summariser_gets_results_lessons_and_standings(library):
+def test_the_summariser_gets_results_lessons_and_standings(archive):
     for number in (1, 2):
-        found = library.get(number)
+        found = archive.get(number)
         analysis = prose.explain(
-            Prepared(analyst=[ANALYSIS]), found, library.siblings(found), library, explained(library, found)
+            Prepared(analyst=[ANALYSIS]), found, archive.siblings(found), archive, explained(archive, found)
         )
-        library.store.put(msgspec.structs.replace(found, analysis=analysis))
+        archive.store.put(msgspec.structs.replace(found, analysis=analysis))
     ask = Prepared(summariser=[Experience(" Best so far: net_1. ")])
-    parent = library.get(1)
-    assert prose.summarise(ask, parent, library.children(1), library) == "Best so far: net_1."
+    parent = archive.get(1)
+    assert prose.summarise(ask, parent, archive.children(1), archive) == "Best so far: net_1."
     (values,) = ask.asked["summariser"]
     told = values["results"]
     assert "### Candidate 1 net_1, from 0\n\nChange: +gate\nResult: loss 3.9800, no difference" in told
@@ -116,12 +116,12 @@ def test_the_summariser_gets_results_lessons_and_standings(library):
     assert "- candidate 2 net_2, from 1 (+gate): loss 4.0200" in told.partition("All that stand out")[2]
 
 
-def test_without_analyses_nobody_is_asked(library):
+def test_without_analyses_nobody_is_asked(archive):
     parent, *children = (
         msgspec.structs.replace(candidate, state=CandidateState.JUDGED, analysis=None)
-        for candidate in (library.get(1), *library.children(1))
+        for candidate in (archive.get(1), *archive.children(1))
     )
-    assert prose.summarise(Prepared(), parent, children, library) == ""
+    assert prose.summarise(Prepared(), parent, children, archive) == ""
 
 
 def test_relatives_are_few_and_the_best_and_latest_of_them(tmp_path):
@@ -129,10 +129,10 @@ def test_relatives_are_few_and_the_best_and_latest_of_them(tmp_path):
         for number in range(40):
             found = test_explain.candidate(number, 4.0 + (number - 5) ** 2 / 1000, 0.5, number and 0)
             store.put(finished(found))
-        library = Library(known_settings(), store, test_explain.known())
+        archive = Archive(known_settings(), store, test_explain.known())
         last = test_explain.candidate(40, 4.0, 0.5)
-        assert [c.id for c in library.siblings(last)] == [3, 4, 5, 6, 7, *range(30, 40)]
-        assert [c.id for c in library.best(3)] == [5, 4, 6]
+        assert [c.id for c in archive.siblings(last)] == [3, 4, 5, 6, 7, *range(30, 40)]
+        assert [c.id for c in archive.best(3)] == [5, 4, 6]
 
 
 def test_components_are_bounded_and_on_one_line():
@@ -150,14 +150,14 @@ def test_unknown_families_and_empty_lists_are_asked_for_again():
         tags.components(Prepared(components=[Listed(())]), child())
 
 
-def test_the_origin_is_told_from_what_the_designer_had_read(library):
+def test_the_origin_is_told_from_what_the_designer_had_read(archive):
     ask = Prepared(provenance=[Origin("analysis", "it says so\nthere")])
-    found = tags.origin(ask, child(), library.get(1), "", "One decay is too coarse.")
+    found = tags.origin(ask, child(), archive.get(1), "", "One decay is too coarse.")
     assert found == Origin("analysis", "it says so there")
     (values,) = ask.asked["provenance"]
     assert values["experience"] == "One decay is too coarse."
     assert values["insights"] == "none"
-    alone = tags.origin(Prepared(), child(), library.get(1), "", "")
+    alone = tags.origin(Prepared(), child(), archive.get(1), "", "")
     assert alone.origin == "originality"
     with pytest.raises(RoleFailed, match="`origin` must be one of cognition, analysis, originality"):
-        tags.origin(Prepared(provenance=[Origin("experience")]), child(), library.get(1), "", "read")
+        tags.origin(Prepared(provenance=[Origin("experience")]), child(), archive.get(1), "", "read")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from asi_lab import references
+from asi_lab.scoring import references
 
 GOOD = references.source("delta_net")
 LEAK = GOOD.replace(

@@ -12,13 +12,13 @@ import pytest
 from rich.console import Console
 
 from asi_lab import headless
-from asi_lab.baselines import ARCHITECTURES
 from asi_lab.headless import ConsoleView
 from asi_lab.lab import Store
 from asi_lab.lab.config import from_preset
 from asi_lab.lab.summary import summarise
 from asi_lab.protocol import Progress
 from asi_lab.records import BaselineRun, CandidateState
+from asi_lab.scoring.baselines import ARCHITECTURES
 from asi_lab.view import status
 
 SETTINGS = from_preset("micro")

@@ -9,10 +9,10 @@ import random
 import msgspec
 import pytest
 
-from asi_lab.baselines import ARCHITECTURES, Baselines
 from asi_lab.lab.config import from_preset
 from asi_lab.lab.summary import summarise
 from asi_lab.records import BaselineRun
+from asi_lab.scoring.baselines import ARCHITECTURES, Baselines
 from asi_lab.view import leaderboard, tables
 
 SETTINGS = from_preset("micro")

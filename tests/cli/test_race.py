@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from asi_lab import engine, references
+from asi_lab import engine
 from asi_lab.engineer.executor import Executor
+from asi_lab.scoring import references
 from tests import simulated_engine
 
 

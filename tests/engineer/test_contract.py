@@ -3,7 +3,7 @@
 import pytest
 
 from asi_lab.engineer.contract import check_source
-from asi_lab.references import source
+from asi_lab.scoring.references import source
 
 GOOD = source("delta_net")
 

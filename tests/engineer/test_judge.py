@@ -2,9 +2,9 @@
 
 import pytest
 
-from asi_lab.baselines import Anchor
 from asi_lab.engineer.judge import judge
 from asi_lab.records import Evaluation, Evidence, Neighbour, Proposal, Training
+from asi_lab.scoring.baselines import Anchor
 
 CODE = ("x = 1\n" * 10, "x = 1\n" * 12)
 LOWER, UPPER = Anchor(4.0, 1000, 100.0), Anchor(3.9, 1200, 80.0)

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from asi_lab import references
 from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.names import COSTLY, OTHERS, reach_of_path
 from asi_lab.researcher.grammar import Genome, is_valid, render
 from asi_lab.researcher.grammar.genome import GENES
+from asi_lab.scoring import references
 from asi_lab.trial.model import load_architecture
 from tests.zoo import style
 

@@ -5,13 +5,13 @@ from statistics import fmean
 import msgspec
 import pytest
 
-from asi_lab import references
-from asi_lab.baselines import Baselines
 from asi_lab.engineer import panel
 from asi_lab.engineer.panel import Marks, Scale
 from asi_lab.lab.config import from_preset
 from asi_lab.llm.ask import RoleFailed
 from asi_lab.records import BaselineRun, Evaluation, Evidence, HeldOut, TaskResult, Training
+from asi_lab.scoring import references
+from asi_lab.scoring.baselines import Baselines
 from tests.asking import Prepared
 
 CODE = (references.source("delta_net"), references.source("gated_delta_net"))

@@ -16,7 +16,7 @@ import msgspec
 import psutil
 import pytest
 
-from asi_lab import protocol, references, sandbox
+from asi_lab import protocol, sandbox
 from asi_lab.data.manifest import load_manifest
 from asi_lab.data.prepare import prepare
 from asi_lab.engineer import resume
@@ -25,6 +25,7 @@ from asi_lab.engineer.run import Watch, run
 from asi_lab.lab import config
 from asi_lab.protocol import ScoreJob, TrialJob
 from asi_lab.records import CandidateState, Evidence
+from asi_lab.scoring import references
 from asi_lab.settings import Settings
 from tests.thinning import one_in
 

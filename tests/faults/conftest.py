@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from asi_lab import references
 from asi_lab.data.prepare import prepare
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.lab import Lab, Lineage, Store, fsck
 from asi_lab.scorer.tasks.build import build_tasks
+from asi_lab.scoring import references
 
 SERVER = Path(__file__).with_name("engine_server.py")
 EXPERIMENTS = 4

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from asi_lab import references
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.errors import ConfigError
 from asi_lab.lab import Lab, Lineage, Store, commands, config
@@ -18,6 +17,7 @@ from asi_lab.lab.directory import check_unchanged
 from asi_lab.protocol import CHECKPOINT_FILE
 from asi_lab.records import CandidateState
 from asi_lab.scorer.tasks.build import build_tasks
+from asi_lab.scoring import references
 
 PAGE = 4096
 DAMAGES = ["empty", "half", "zeros"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asi_lab import references
+from asi_lab.scoring import references
 from asi_lab.trial.model import load_architecture
 
 LAUNCHES = {

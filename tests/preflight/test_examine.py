@@ -7,9 +7,9 @@ import threading
 import pytest
 import torch
 
-from asi_lab import references
 from asi_lab.lab.config import from_preset
 from asi_lab.records import CandidateState
+from asi_lab.scoring import references
 from asi_lab.trial.model import LanguageModel
 from asi_lab.trial.preflight import examine, recheck
 from asi_lab.trial.preflight.examine import _runs

@@ -6,16 +6,17 @@ import pytest
 from asi_lab import prompting
 from asi_lab.lab import Store
 from asi_lab.lab.config import from_preset
-from asi_lab.library import Library
 from asi_lab.records import Analysis, CandidateState, Draw, Evidence
 from asi_lab.researcher import context
+from asi_lab.scoring.archive import Archive
+from asi_lab.scoring.results import NOTHING
 from tests.analyst import test_explain
 
 DONE = CandidateState.DONE
 
 
 @pytest.fixture
-def library(tmp_path):
+def archive(tmp_path):
     with Store.open(tmp_path / "store") as store:
         for number, loss, parent in ((0, 4.0, None), (1, 3.98, 0), (2, 3.90, 1), (3, 4.05, 1)):
             found = msgspec.structs.replace(test_explain.candidate(number, loss, 0.5, parent), state=DONE)
@@ -25,21 +26,21 @@ def library(tmp_path):
             store.put(
                 msgspec.structs.replace(found, proposal=proposal, analysis=analysis if number else None)
             )
-        yield Library(from_preset("20m"), store, test_explain.known())
+        yield Archive(from_preset("20m"), store, test_explain.known())
 
 
-def told(library, draw=Draw(0, 1, 1, (3, 0)), experience="") -> dict[str, str]:  # noqa: B008  immutable
-    return context.values(library.settings, 7, draw, library, experience)
+def told(archive, draw=Draw(0, 1, 1, (3, 0)), experience="") -> dict[str, str]:  # noqa: B008  immutable
+    return context.values(archive.settings, 7, draw, archive, experience)
 
 
-def test_all_variables_of_both_prompts_are_given(library):
-    values = told(library)
+def test_all_variables_of_both_prompts_are_given(archive):
+    values = told(archive)
     assert set(values) == set(prompting.load("planner").variables)
     assert {*values, "repeated"} == set(prompting.load("planner_after_duplicate").variables)
 
 
-def test_the_parent_stands_beside_the_baselines_and_the_best(library):
-    values = told(library)
+def test_the_parent_stands_beside_the_baselines_and_the_best(archive):
+    values = told(archive)
     assert values["parent_name"] == "net_1"
     assert values["parent_code"] == "class DeltaNet:\n    number = 1\n"
     results = values["parent_results"]
@@ -50,14 +51,14 @@ def test_the_parent_stands_beside_the_baselines_and_the_best(library):
     assert "summary 1\n- weakness: weakness 1" in results
 
 
-def test_the_seed_has_no_column_of_its_own_and_no_analysis(library):
-    results = told(library, Draw(0, 0, 1))["parent_results"]
+def test_the_seed_has_no_column_of_its_own_and_no_analysis(archive):
+    results = told(archive, Draw(0, 0, 1))["parent_results"]
     assert results.startswith("|  | DeltaNet | Gated DeltaNet | best so far: net_2 | sd of one run |")
     assert "weakness" not in results
 
 
-def test_references_come_with_ideas_and_the_best_with_its_code(library):
-    references = told(library)["references"]
+def test_references_come_with_ideas_and_the_best_with_its_code(archive):
+    references = told(archive)["references"]
     first, second = references.split("### net_3")
     assert first.startswith("### net_2 (candidate 2, from 1)")
     assert "Result: loss 3.9000, better than DeltaNet beyond noise; 1,000 parameters, 100 tokens/s" in first
@@ -68,24 +69,24 @@ def test_references_come_with_ideas_and_the_best_with_its_code(library):
     assert "net_0" not in references  # the seed is a column of the table
 
 
-def test_standings_tell_changes_and_results(library):
-    lines = told(library)["standings"].splitlines()
+def test_standings_tell_changes_and_results(archive):
+    lines = told(archive)["standings"].splitlines()
     assert lines[0].startswith("- candidate 2 net_2, from 1 (change 2): loss 3.9000, better than DeltaNet")
     assert len(lines) == 3
     under_way = test_explain.candidate(4, 4.0, 0.5, 1)
-    library.store.put(msgspec.structs.replace(under_way, evidence=None, score=None))
+    archive.store.put(msgspec.structs.replace(under_way, evidence=None, score=None))
     assert (
-        told(library)["standings"].splitlines()[-1] == "- candidate 4 net_4, from 1 (+gate): being tried now"
+        told(archive)["standings"].splitlines()[-1] == "- candidate 4 net_4, from 1 (+gate): being tried now"
     )
 
 
-def test_what_an_analyst_learnt_stands_in_the_place_of_the_idea(library):
-    found = library.get(3)
+def test_what_an_analyst_learnt_stands_in_the_place_of_the_idea(archive):
+    found = archive.get(3)
     text = "# Analysis\n\n## Insights\n\nA gate needs decay.\n\n---\n\nthe table"
-    library.store.put(
+    archive.store.put(
         msgspec.structs.replace(found, analysis=msgspec.structs.replace(found.analysis, text=text))
     )
-    references = told(library)["references"].partition("### net_3")[2]
+    references = told(archive)["references"].partition("### net_3")[2]
     assert "Change: change 3\nLesson: A gate needs decay.\nResult:" in references
     assert "because" not in references
 
@@ -93,47 +94,47 @@ def test_what_an_analyst_learnt_stands_in_the_place_of_the_idea(library):
 def test_an_empty_lab_has_nothing_to_tell(tmp_path):
     with Store.open(tmp_path / "store") as store:
         store.put(msgspec.structs.replace(test_explain.candidate(0, 4.0, 0.5, None), state=DONE))
-        values = told(Library(from_preset("20m"), store, test_explain.known()), Draw(0, 0, 1))
+        values = told(Archive(from_preset("20m"), store, test_explain.known()), Draw(0, 0, 1))
     for name in ("references", "standings", "insights", "lessons", "experience"):
-        assert values[name] == context.NOTHING
+        assert values[name] == NOTHING
 
 
-def test_failures_are_lessons_once_each(library):
+def test_failures_are_lessons_once_each(archive):
     for number, error in ((4, "line 3: no mask"), (5, "x\nline 7: no mask"), (6, "loss is nan")):
         failed = msgspec.structs.replace(
             test_explain.candidate(number, 4.0, 0.5, 1),
             state=CandidateState.LEAKING,
             evidence=Evidence(failure=CandidateState.LEAKING, error=error),
         )
-        library.store.put(failed)
-    assert told(library)["lessons"].splitlines() == [
+        archive.store.put(failed)
+    assert told(archive)["lessons"].splitlines() == [
         "- leaking: loss is nan",
         "- leaking: line 7: no mask (2 times)",
     ]
 
 
 @pytest.mark.parametrize("step", [0, 1])
-def test_usually_the_evidence_leads(library, step):
-    direction = told(library, Draw(0, 1, 1, step=step))["direction"]
+def test_usually_the_evidence_leads(archive, step):
+    direction = told(archive, Draw(0, 1, 1, step=step))["direction"]
     assert direction.startswith("Follow the evidence.")
     assert direction.endswith(f"look first at {context.PLACES[7 % len(context.PLACES)]}.")
 
 
-def test_those_who_plan_at_the_same_time_look_elsewhere_first(library):
+def test_those_who_plan_at_the_same_time_look_elsewhere_first(archive):
     draw = Draw(0, 1, 1)
-    told = {context.direction(number, draw, library) for number in range(10, 16)}
+    told = {context.direction(number, draw, archive) for number in range(10, 16)}
     assert len(told) == 6
 
 
-def test_a_search_that_stands_still_asks_for_another_paradigm(library):
-    direction = told(library, Draw(0, 1, 1, step=2))["direction"]
+def test_a_search_that_stands_still_asks_for_another_paradigm(archive):
+    direction = told(archive, Draw(0, 1, 1, step=2))["direction"]
     assert "The search stands still" in direction
     assert "(change 2; change 1; change 3)" in direction
 
 
-def test_the_budget_tells_the_block_the_training_and_the_spare_parameters(library):
-    budget = told(library)["budget"]
+def test_the_budget_tells_the_block_the_training_and_the_spare_parameters(archive):
+    budget = told(archive)["budget"]
     assert "x = x + layer(norm(x)); x = x + mlp(norm(x)), swiglu x 2.67." in budget
     assert "the whole model has 1,000 parameters, at most 1,500 are allowed" in budget
-    layers = library.settings.model.layers
+    layers = archive.settings.model.layers
     assert f"each layer may have up to {500 // layers:,} more than DeltaNet's" in budget

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from asi_lab import references
 from asi_lab.common.embedding import DIMENSION
 from asi_lab.common.randomness import keyed_random
 from asi_lab.records import Candidate, CandidateState
 from asi_lab.researcher import grammar, propose
 from asi_lab.retrieval import Index
+from asi_lab.scoring import references
 
 SEED = Candidate(0, CandidateState.DONE, 0.0, 0.0, proposal=references.seed())
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from asi_lab import references
 from asi_lab.lab.config import from_preset
 from asi_lab.records import Training
+from asi_lab.scoring import references
 from asi_lab.trial.model import LanguageModel, load_architecture
 from asi_lab.trial.train import meter
 

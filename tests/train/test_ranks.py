@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from asi_lab import references
 from asi_lab.data.prepare import prepare
 from asi_lab.lab.config import from_preset
 from asi_lab.protocol import RESUME_FILE, Progress, Saved, TrialJob, saved_file
+from asi_lab.scoring import references
 from asi_lab.settings import Data
 from asi_lab.trial.model import load_architecture
 from asi_lab.trial.train.job import build_model, prepare_fit

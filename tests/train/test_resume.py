@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from asi_lab import references
 from asi_lab.lab.config import from_preset
 from asi_lab.protocol import Alive, Compiled, Progress, Saved, saved_file
+from asi_lab.scoring import references
 from asi_lab.trial.model import LanguageModel, load_architecture
 from asi_lab.trial.precision import MasterWeights
 from asi_lab.trial.train.trainer import Fit

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from asi_lab import references
 from asi_lab.lab.config import from_preset
+from asi_lab.scoring import references
 from asi_lab.trial.model import LanguageModel, load_architecture
 from asi_lab.trial.train import checkpoint, trainer
 

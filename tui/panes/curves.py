@@ -15,9 +15,10 @@ from textual.widgets import Static
 from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, PlotWidget
 
-from asi_lab.baselines import ARCHITECTURES, run_label
 from asi_lab.lab import trial_label
+from asi_lab.lab.directory import run_label
 from asi_lab.records import CandidateState
+from asi_lab.scoring.baselines import ARCHITECTURES
 from asi_lab.tui.linetable import LOADING
 from asi_lab.tui.panes.pane import Pane, following
 from asi_lab.tui.snapshot import Snapshot

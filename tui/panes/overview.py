@@ -11,8 +11,8 @@ from textual.containers import Container, VerticalScroll
 from textual.widgets import Static
 from textual_plot import HiResMode, PlotWidget
 
-from asi_lab.baselines import SEED_ARCHITECTURE
 from asi_lab.records import SEED_ID
+from asi_lab.scoring.baselines import SEED_ARCHITECTURE
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.panes.system import strip
 from asi_lab.tui.snapshot import Snapshot

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from asi_lab.baselines import Baselines
 from asi_lab.common.randomness import keyed_random
 from asi_lab.lab import Store
 from asi_lab.records import Candidate, CandidateState
+from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
 
 TOP = 0.25

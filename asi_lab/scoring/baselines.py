@@ -14,10 +14,10 @@ from statistics import fmean, variance
 
 import msgspec
 
-from asi_lab import fitness
 from asi_lab.errors import UsageError
-from asi_lab.fitness import Reference
 from asi_lab.records import BaselineRun, Evaluation, Noise, TaskResult, Training
+from asi_lab.scoring import fitness
+from asi_lab.scoring.fitness import Reference
 from asi_lab.settings import Baselines as BaselineSettings
 from asi_lab.settings import Settings
 
@@ -51,12 +51,6 @@ def missing(wanted: Sequence[tuple[str, int]], runs: Sequence[BaselineRun]) -> l
     """Those of the wanted runs (architecture, seed index) that are not among the finished ones, in order."""
     have = {(run.architecture, run.seed_index) for run in runs}
     return [run for run in wanted if run not in have]
-
-
-def run_label(what: str, seed_index: int) -> str:
-    """The name of a run with that seed: of its folder and of its series. `what` is an architecture, or the
-    four digits of a candidate that is run again."""
-    return f"{what}-seed{seed_index}"
 
 
 class Baselines:

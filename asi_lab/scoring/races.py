@@ -14,10 +14,10 @@ from statistics import fmean
 
 import msgspec
 
-from asi_lab import fitness
-from asi_lab.baselines import pooled, t_quantile
 from asi_lab.lab import Store
 from asi_lab.records import BaselineRun, Evaluation, TaskResult
+from asi_lab.scoring import fitness
+from asi_lab.scoring.baselines import pooled, t_quantile
 from asi_lab.settings import Settings
 
 

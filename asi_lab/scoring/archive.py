@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from asi_lab import facts
-from asi_lab.baselines import Baselines
 from asi_lab.lab import Store
 from asi_lab.lab.summary import Summary
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Entry
+from asi_lab.scoring import results
+from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
 
 LESSONS, BEST, LATEST, NEAR = 60, 5, 10, 2
 """Failed candidates, best ones, latest ones and those with a like idea that the roles are told of."""
 
 
-class Library:
+class Archive:
     """The candidates and baselines of a lab at one moment. The results of those `beside` count for nothing
     here: they may have been in trials at the same time, and chance says which of them have ended."""
 
@@ -77,7 +77,7 @@ class Library:
         shown = {candidate.id: candidate for candidate in (*self.best(BEST), *latest, *under_way)}
         return "\n".join(
             f"- candidate {c.id} {c.name}, from {c.parent} ({c.proposal.change}): "
-            f"{facts.outcome(c, self.baselines)}"
+            f"{results.outcome(c, self.baselines)}"
             for c in shown.values()
             if c.proposal is not None
         )

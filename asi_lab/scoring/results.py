@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from asi_lab.baselines import TITLES, Baselines, telling, winning_margin
 from asi_lab.common.text import CUT
 from asi_lab.records import Candidate, Evidence, TaskResult
+from asi_lab.scoring.baselines import TITLES, Baselines, telling, winning_margin
+
+NOTHING = "none yet"
 
 SECTIONS = {
     "design_evaluation": "Design",

@@ -8,8 +8,6 @@ from importlib import resources
 
 import msgspec
 
-from asi_lab import fitness
-from asi_lab.baselines import ARCHITECTURES, SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.common.syntax import code_hash
 from asi_lab.protocol import ARCHITECTURE_FILE
 from asi_lab.records import (
@@ -22,6 +20,8 @@ from asi_lab.records import (
     Judgement,
     Proposal,
 )
+from asi_lab.scoring import fitness
+from asi_lab.scoring.baselines import ARCHITECTURES, SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.settings import Settings
 
 
