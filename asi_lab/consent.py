@@ -7,13 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from asi_lab.agents import names_of
 from asi_lab.common import trust
 from asi_lab.common.trust import Grants, KeyHost
 from asi_lab.data import taskcode
 from asi_lab.errors import ConsentError
 from asi_lab.lab import Lab
 from asi_lab.llm import ollama, openai
+from asi_lab.llm.models import names_of
 from asi_lab.sandbox import Level
 from asi_lab.settings import Agents, Settings
 

@@ -15,7 +15,6 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from asi_lab import consent, sandbox
-from asi_lab.agents import Agents
 from asi_lab.common import disk
 from asi_lab.common.background import Aside, StopNow
 from asi_lab.common.process import physical_cores, run_module
@@ -29,6 +28,7 @@ from asi_lab.knowledge import rank as knowledge
 from asi_lab.lab import Lab, Lineage, Store, fsck, imports, trial_label
 from asi_lab.lab.directory import check_rules, check_unchanged, run_label
 from asi_lab.llm.model import Model
+from asi_lab.llm.models import Models
 from asi_lab.loop import Loop
 from asi_lab.places import Places, share_out, visible_gpus
 from asi_lab.protocol import CHECKPOINT_FILE, Progress
@@ -138,7 +138,7 @@ class Engine:
         config_text = self._config_text(store)
         ended_well = _ended_well(store)
         watch = _Watch(store, control, self.view, experiments)
-        agents = Agents(settings, store, self.lab.path, watch, self.connected)
+        agents = Models(settings, store, self.lab.path, watch, self.connected)
         watch.agents, watch.slots = agents, (slots := Slots(executors, watch))
         with self._beating(watch, slots, news):
             agents.greet()
@@ -329,7 +329,7 @@ def _measure(trials: Trials, runs: Sequence[tuple[str, int]], may_go_on: Callabl
     slots.wait()
 
 
-def _may_go_on(control: Control, watch: _Watch, agents: Agents) -> bool:
+def _may_go_on(control: Control, watch: _Watch, agents: Models) -> bool:
     """Whether another candidate may be started; waits while paused, also where the models cost too much."""
     if why := agents.used_up():
         control.hold(why)
@@ -343,7 +343,7 @@ class _Watch:
     def __init__(self, store: Store, control: Control, view: View, experiments: int | None) -> None:
         self.store, self.control, self.view = store, control, view
         self.experiments = experiments
-        self.agents: Agents | None = None
+        self.agents: Models | None = None
         self.slots: Slots | None = None
         self.asides: Sequence[Aside] = ()
         """What is done beside the trials, once there is a loop."""

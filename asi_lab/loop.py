@@ -22,13 +22,13 @@ from typing import Any
 import msgspec
 
 from asi_lab import pool, stagnation
-from asi_lab.agents import Agents
 from asi_lab.common.background import Aside
 from asi_lab.engineer.contract import check_source
 from asi_lab.events import NewEvent
 from asi_lab.lab import Lineage, Store, steering, trial_label
 from asi_lab.lab.directory import run_label
 from asi_lab.lab.soundness import as_far_as_sound
+from asi_lab.llm.models import Models
 from asi_lab.records import RULES, Candidate, CandidateState, Draw, Entry, Evidence
 from asi_lab.reruns import Reruns
 from asi_lab.researcher import Proposed, duplicate_of
@@ -54,7 +54,7 @@ class Loop:
         store: Store,
         lineage: Lineage,
         trials: Trials,
-        agents: Agents,
+        agents: Models,
         roles: Roles,
     ) -> None:
         self.settings, self.config_text = settings, config_text

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from asi_lab import analyst, researcher, stagnation
-from asi_lab.agents import Agents, Plan
 from asi_lab.analyst import prose, tags
 from asi_lab.common.randomness import keyed_random
 from asi_lab.common.syntax import code_hash
@@ -26,6 +25,7 @@ from asi_lab.knowledge.advice import Adviser
 from asi_lab.lab import steering
 from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.model import ModelError
+from asi_lab.llm.models import Models, Plan
 from asi_lab.records import SEED_ID, Analysis, Candidate, Cognition, Draw, Judgement, Proposal, Repair
 from asi_lab.researcher import context, grammar, planner
 from asi_lab.retrieval import Index
@@ -51,7 +51,7 @@ class Roles:
     def __init__(
         self,
         settings: Settings,
-        agents: Agents,
+        agents: Models,
         tell: Callable[[NewEvent], object],
         adviser: Adviser,
         imports: Mapping[int, Proposal],

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asi_lab.agents import Agents
 from asi_lab.common import background
 from asi_lab.common.background import Aside
 from asi_lab.lab import Store, trial_label
 from asi_lab.lab.summary import Summary
+from asi_lab.llm.models import Models
 from asi_lab.settings import Settings
 from asi_lab.slots import Slots
 
@@ -21,7 +21,7 @@ from asi_lab.slots import Slots
 class Turns:
     """The turns of one search; `ends` are the candidates whose ends models are at work on."""
 
-    def __init__(self, settings: Settings, store: Store, slots: Slots, ends: Aside, agents: Agents) -> None:
+    def __init__(self, settings: Settings, store: Store, slots: Slots, ends: Aside, agents: Models) -> None:
         self.store, self.slots, self.ends, self.agents = store, slots, ends, agents
         self.apart = 2 * (settings.search.slots - 1)
         """How far the ids of two candidates in trials may lie apart. With twice the other slots a trial may

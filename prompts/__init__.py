@@ -1,1 +1,1 @@
-"""One prompt template per agent role, as markdown with front matter; `asi_lab.prompting` reads them."""
+"""One prompt template per agent role, as markdown with front matter; `asi_lab.llm.prompting` reads them."""

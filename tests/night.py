@@ -25,8 +25,8 @@ from typing import Any
 
 import msgspec
 
-from asi_lab import prompting
 from asi_lab.common.syntax import without_prose
+from asi_lab.llm import prompting
 from asi_lab.llm.model import Call, Message, Reply, ToolCall
 from asi_lab.scoring import references
 

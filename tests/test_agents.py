@@ -17,7 +17,6 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from asi_lab import prompting
 from asi_lab.cli import cli
 from asi_lab.common.background import StopNow
 from asi_lab.common.text import CUT
@@ -26,6 +25,7 @@ from asi_lab.errors import ConfigError
 from asi_lab.lab import Lab, Store, commands
 from asi_lab.lab.config import parse
 from asi_lab.lab.spending import Spent
+from asi_lab.llm import prompting
 from asi_lab.llm.model import Cancelled, Model, ModelError, Reply, TooLong, Usage
 from asi_lab.llm.scripted import Scripted
 from asi_lab.pool import generation_of

@@ -2,8 +2,8 @@
 
 import pytest
 
-from asi_lab.arms import Arm, arms, choose
 from asi_lab.lab.summary import summarise
+from asi_lab.llm.bandit import Arm, arms, choose
 from asi_lab.records import CandidateState
 
 S = CandidateState

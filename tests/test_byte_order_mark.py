@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asi_lab import prompting
 from asi_lab.knowledge.base import load
-from asi_lab.lab import Lab, config, spending
+from asi_lab.lab import Lab, config
+from asi_lab.llm import prices, prompting
 from asi_lab.tui import preferences
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ def test_a_lab(tmp_path):
 
 def test_prices(tmp_path):
     marked(tmp_path / "prices.toml", '["openai:own"]\nprompt = 2.0\ncompletion = 10.0\n')
-    assert spending.dollars(spending.load_prices(tmp_path), "openai:own", 1_000_000, 0) == 2.0
+    assert prices.dollars(prices.load_prices(tmp_path), "openai:own", 1_000_000, 0) == 2.0
 
 
 def test_prompts(tmp_path):

@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from asi_lab import kernels, prompting
+from asi_lab import kernels
 from asi_lab.common.text import CUT
 from asi_lab.engineer.contract import CONSTRUCTOR, FORWARD
 from asi_lab.engineer.names import ALLOWED_IMPORTS
 from asi_lab.errors import ConfigError
 from asi_lab.knowledge import entry
+from asi_lab.llm import prompting
 
 ROLES = [
     *("analyst", "checker", "cognition_background", "cognition_insights", "components", "debugger", "judge"),

@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
-from asi_lab.talks import TAIL, Talks
+from asi_lab.llm.live import TAIL, LiveAnswers
 
 
 def test_an_answer_is_seen_while_it_comes_and_gone_when_it_is_there():
-    talks = Talks()
+    talks = LiveAnswers()
     with talks.talk(3, "planner", "openai:a") as hear:
         (talk,) = talks.now()
         assert (talk.candidate, talk.role, talk.model, talk.characters, talk.tail) == (
@@ -31,7 +31,7 @@ def test_an_answer_is_seen_while_it_comes_and_gone_when_it_is_there():
 
 
 def test_a_failed_one_is_gone_too():
-    talks = Talks()
+    talks = LiveAnswers()
 
     def broken():
         with talks.talk(3, "planner", "openai:a"):
@@ -43,7 +43,7 @@ def test_a_failed_one_is_gone_too():
 
 
 def test_many_talk_at_once_and_are_told_by_candidate():
-    talks, together = Talks(), threading.Barrier(4)
+    talks, together = LiveAnswers(), threading.Barrier(4)
 
     def work(number: int) -> None:
         with talks.talk(number, "planner", "openai:a") as hear:

@@ -16,7 +16,7 @@ from asi_lab.common.machine import Gauge
 from asi_lab.common.text import plain
 from asi_lab.errors import DiskError, LabError
 from asi_lab.lab import Lab
-from asi_lab.lab.spending import load_prices
+from asi_lab.llm.prices import load_prices
 from asi_lab.settings import Settings
 from asi_lab.view import remote, tables
 from asi_lab.view.estimate import estimate

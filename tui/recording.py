@@ -18,18 +18,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_lab import arms
-from asi_lab.agents import arms_of
 from asi_lab.errors import UsageError
 from asi_lab.events import Event
 from asi_lab.lab import Lab, Store, spending
 from asi_lab.lab.directory import run_label
 from asi_lab.lab.steering import Steering
 from asi_lab.lab.summary import Summary
+from asi_lab.llm import bandit
+from asi_lab.llm.live import LiveAnswer
+from asi_lab.llm.models import arms_of
 from asi_lab.llm.record import Exchange
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Evidence
 from asi_lab.settings import Settings
-from asi_lab.talks import Talk
 from asi_lab.tui.snapshot import NO_CURVE, Snapshot
 from asi_lab.view import leaderboard, status
 from asi_lab.view.page import Dossier, dossier
@@ -126,7 +126,7 @@ class Recording:
             if entry["candidate"] is not None:
                 self._entries[entry["candidate"]].append(entry)
         self._talks = [
-            (call.started + call.reply.seconds, Talk(number, call.role, call.model, call.started))
+            (call.started + call.reply.seconds, LiveAnswer(number, call.role, call.model, call.started))
             for number, entries in self._entries.items()
             if spending.of_models(entries)
             for call in recorded(self._store, number)
@@ -204,7 +204,7 @@ class Recording:
                 shown.append(entry)
         return shown
 
-    def arms(self) -> list[arms.Arm]:
+    def arms(self) -> list[bandit.Arm]:
         """The state of the bandit at the end."""
         return arms_of(self.settings.agents, self._store)
 

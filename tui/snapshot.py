@@ -11,8 +11,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_lab import arms
-from asi_lab.agents import arms_of
 from asi_lab.common.machine import Gauge, Machine
 from asi_lab.errors import LabError, StoreError
 from asi_lab.events import Event
@@ -20,6 +18,8 @@ from asi_lab.lab import Lab, Store, steering
 from asi_lab.lab.steering import Note
 from asi_lab.lab.store import SERIES_COLUMNS
 from asi_lab.lab.summary import Summary
+from asi_lab.llm import bandit
+from asi_lab.llm.models import arms_of
 from asi_lab.llm.record import Exchange
 from asi_lab.records import Candidate
 from asi_lab.settings import Settings
@@ -81,7 +81,7 @@ class Source(Protocol):
     def costs(self, number: int) -> list[dict[str, Any]]:
         """The ledger's entries of a candidate."""
 
-    def arms(self) -> list[arms.Arm]:
+    def arms(self) -> list[bandit.Arm]:
         """The state of the bandit over the planners."""
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class Reader:
             store = self._opened()
             return [] if store is None else list(store.ledger.entries(f"{number}/").values())
 
-    def arms(self) -> list[arms.Arm]:
+    def arms(self) -> list[bandit.Arm]:
         """The state of the bandit."""
         with self._lock:
             store = self._opened()

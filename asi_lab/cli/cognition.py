@@ -166,10 +166,10 @@ def add(source: str, key: str, name: str | None, replace: bool) -> None:
 
     SOURCE is a PDF, an HTML page or a text, as a file or an address, or an arXiv id such as 2406.06484.
     """
-    from asi_lab.agents import connected, listed
     from asi_lab.knowledge import source as paper
     from asi_lab.knowledge.base import load
     from asi_lab.knowledge.extract import Extractor, save
+    from asi_lab.llm.models import connected, listed
     from asi_lab.view import tables
 
     lab = existing()

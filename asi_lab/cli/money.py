@@ -15,16 +15,16 @@ def models(as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from asi_lab import arms
-    from asi_lab.agents import arms_of
     from asi_lab.common.text import plain
+    from asi_lab.llm import bandit
+    from asi_lab.llm.models import arms_of
     from asi_lab.view import remote, tables
 
     lab = existing()
     settings = lab.settings().agents
     with remote.results(lab) as store:
         found = arms_of(settings, store) if store else []
-    following = arms.choose(found) if found and settings.policy == "bandit" else None
+    following = bandit.choose(found) if found and settings.policy == "bandit" else None
     if as_json:
         click.echo(tables.to_json({"policy": settings.policy, "next": following, "arms": found}))
         return
@@ -51,7 +51,7 @@ def models(as_json: bool) -> None:
 @json_option
 def estimate(experiments: int, as_json: bool) -> None:
     """What so many further candidates will take: time, tokens, dollars."""
-    from asi_lab.lab.spending import load_prices
+    from asi_lab.llm.prices import load_prices
     from asi_lab.view import remote, tables
     from asi_lab.view.estimate import estimate
 

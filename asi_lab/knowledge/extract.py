@@ -16,15 +16,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from asi_lab import prompting
-from asi_lab.agents import KEPT_FREE, SHARES
 from asi_lab.common import disk
 from asi_lab.errors import DiskError, KnowledgeError
 from asi_lab.knowledge import lint
 from asi_lab.knowledge.base import FOLDER, Base
 from asi_lab.knowledge.entry import Entry, Front, Insight, render
+from asi_lab.llm import prompting
 from asi_lab.llm.ask import Question, RoleFailed, ask
 from asi_lab.llm.model import Call, Model, TooLong
+from asi_lab.llm.models import KEPT_FREE, SHARES
 from asi_lab.llm.record import Exchange, Recorded
 from asi_lab.llm.tokens import Meter
 from asi_lab.settings import Agents

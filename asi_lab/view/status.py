@@ -16,9 +16,9 @@ from asi_lab.lab import Lab, Store, commands, steering, trial_label
 from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Steering
 from asi_lab.lab.summary import Summary
+from asi_lab.llm.live import LiveAnswer
 from asi_lab.records import SEED_ID, Candidate
 from asi_lab.settings import Settings
-from asi_lab.talks import Talk
 from asi_lab.view import leaderboard
 from asi_lab.view.leaderboard import Board
 
@@ -137,7 +137,7 @@ class Status(msgspec.Struct, frozen=True):
     seconds: Seconds | None
     board: Board | None
     spent: Spent
-    talks: tuple[Talk, ...]
+    talks: tuple[LiveAnswer, ...]
     events: tuple[Event, ...]
     steering: Steering = Steering()
     queue: tuple[Waiting, ...] = ()
@@ -238,7 +238,7 @@ def read(
         seconds=_seconds(store, _timed(summaries, settings, slots)) if store else None,
         board=msgspec.structs.replace(board, candidates=board.candidates[:1]) if board else None,
         spent=store.ledger.spent() if store else Spent(),
-        talks=msgspec.convert(beat.get("talks", ()), tuple[Talk, ...]) if alive else (),
+        talks=msgspec.convert(beat.get("talks", ()), tuple[LiveAnswer, ...]) if alive else (),
         events=tuple(store.last_events(events)) if store else (),
         steering=steering.read(store) if store else Steering(),
         queue=tuple(_queue(summaries, [one.label for one in doing] or [beat.get("label")])),

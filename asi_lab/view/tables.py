@@ -27,9 +27,9 @@ from asi_lab.events import Event
 from asi_lab.lab import Lab
 from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Steering
+from asi_lab.llm.live import LiveAnswer
 from asi_lab.records import Candidate
 from asi_lab.scoring.baselines import TITLES, Baselines
-from asi_lab.talks import Talk
 from asi_lab.view.leaderboard import Board, Row, standing
 from asi_lab.view.status import Doing, Status
 
@@ -351,7 +351,7 @@ def costs(spent: Spent) -> str:
     return f"{spent.calls} calls, {spent.tokens:,} tokens, ${spent.dollars:,.2f}{unknown}"
 
 
-def _talk(talk: Talk, now: float) -> Text:
+def _talk(talk: LiveAnswer, now: float) -> Text:
     """Who is answering, how long, and the last words."""
     since = duration(max(0.0, now - talk.started))
     said = f"{talk.characters:,} characters in {since}" if talk.characters else f"at it for {since}"

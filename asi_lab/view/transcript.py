@@ -11,10 +11,10 @@ from rich.text import Text
 
 from asi_lab.common.text import plain
 from asi_lab.lab import Store
+from asi_lab.llm.live import LiveAnswer
 from asi_lab.llm.model import Message, ToolCall
 from asi_lab.llm.record import Exchange
 from asi_lab.replay import Outcome, conversations
-from asi_lab.talks import Talk
 
 LONGEST = 20_000
 """Characters of a message that are shown; the JSON has all of it."""
@@ -25,7 +25,7 @@ def recorded(store: Store, candidate_id: int) -> list[Exchange]:
     return [msgspec.convert(one, Exchange) for one in store.ledger.calls(candidate_id)]
 
 
-def transcript(exchanges: Sequence[Exchange], talks: Sequence[Talk] = ()) -> RenderableType:
+def transcript(exchanges: Sequence[Exchange], talks: Sequence[LiveAnswer] = ()) -> RenderableType:
     """All conversations of a candidate, each message once, and the ends of the answers in the making."""
     parts: list[RenderableType] = []
     for conversation in conversations(exchanges):

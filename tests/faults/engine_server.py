@@ -42,12 +42,13 @@ import git  # noqa: F401  # what is imported where it is needed is imported once
 import scipy.special  # noqa: F401
 import simulated_engine
 
-from asi_lab import cli, engine, prompting
+from asi_lab import cli, engine
 from asi_lab.common import process
 from asi_lab.engineer import run
 from asi_lab.knowledge import rank
 from asi_lab.lab import Lineage, Store
 from asi_lab.lab.repository import Repository
+from asi_lab.llm import prompting
 from asi_lab.records import Candidate
 from asi_lab.settings import Agents
 from asi_lab.view import leaderboard, page, remote, tables  # noqa: F401

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from asi_lab import prompting
 from asi_lab.lab import Store
 from asi_lab.lab.config import from_preset
+from asi_lab.llm import prompting
 from asi_lab.records import Analysis, CandidateState, Draw, Evidence
 from asi_lab.researcher import context
 from asi_lab.scoring.archive import Archive

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from asi_lab.engine import Engine
 from asi_lab.lab import Lab, Store
 from asi_lab.lab.steering import Comment, Note
+from asi_lab.llm.live import LiveAnswer
 from asi_lab.llm.model import Message
 from asi_lab.llm.record import Exchange
 from asi_lab.records import Candidate
-from asi_lab.talks import Talk
 from asi_lab.tui.app import LabApp
 from asi_lab.tui.linetable import Column, LineTable, Row
 from asi_lab.tui.panes.pane import Pane
@@ -73,7 +73,7 @@ class Poisoned(Reader):
         summaries = tuple(
             msgspec.structs.replace(s, name=texts[1][:200] or "-", model=texts[2]) for s in found.summaries
         )
-        talk = Talk(found.summaries[-1].id, "planner", texts[2], found.status.time, 9, texts[3])
+        talk = LiveAnswer(found.summaries[-1].id, "planner", texts[2], found.status.time, 9, texts[3])
         engine = msgspec.structs.replace(found.status.engine, state="running")
         status = msgspec.structs.replace(found.status, events=events[-6:], talks=(talk,), engine=engine)
         notes = {s.id: Note((), (Comment(0.0, texts[4]),)) for s in summaries}

@@ -13,10 +13,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
-from asi_lab.arms import Arm
 from asi_lab.common.text import plain
 from asi_lab.lab import spending
 from asi_lab.lab.spending import Spent
+from asi_lab.llm.bandit import Arm
 from asi_lab.tui.lines import Lines
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.snapshot import Snapshot

@@ -16,14 +16,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from asi_lab import arms, prompting
 from asi_lab.common import background
 from asi_lab.common.randomness import keyed_random
 from asi_lab.engineer.panel import Scale
 from asi_lab.events import NewEvent, Watch
 from asi_lab.lab import Store, spending, trial_label
+from asi_lab.llm import bandit, prices, prompting
 from asi_lab.llm.ask import Asker, Question, RoleFailed, ask
 from asi_lab.llm.codefile import CodeFile
+from asi_lab.llm.live import LiveAnswers
 from asi_lab.llm.model import Call, Message, Model, Reply, TooLong
 from asi_lab.llm.providers import connect
 from asi_lab.llm.record import Exchange, Recorded
@@ -34,7 +35,6 @@ from asi_lab.scoring import references
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE
 from asi_lab.settings import Agents as AgentSettings
 from asi_lab.settings import Settings
-from asi_lab.talks import Talks
 
 T = TypeVar("T")
 
@@ -70,14 +70,14 @@ def listed(settings: AgentSettings, group: str) -> tuple[str, ...]:
     return own or settings.models
 
 
-def arms_of(settings: AgentSettings, store: Store, before: int | None = None) -> list[arms.Arm]:
+def arms_of(settings: AgentSettings, store: Store, before: int | None = None) -> list[bandit.Arm]:
     """The state of the bandit over the planners, as it was before candidate `before`, or as it is now."""
     names = listed(settings, "planner")
     summaries = [s for s in store.summaries() if before is None or s.id < before]
     dollars: dict[int, float] = defaultdict(float)
     for entry in spending.of_models(store.ledger.entries().values()):
         dollars[entry["candidate"]] += entry["dollars"] or 0.0
-    return arms.arms(names, summaries, dollars, settings.cost_weight)
+    return bandit.arms(names, summaries, dollars, settings.cost_weight)
 
 
 def connected(name: str, settings: AgentSettings, told: Callable[[str], object]) -> Model:
@@ -99,7 +99,7 @@ class Plan(msgspec.Struct, frozen=True):
     cognitions: tuple[Cognition, ...] = ()
 
 
-class Agents:
+class Models:
     """All models of one lab."""
 
     def __init__(
@@ -118,9 +118,9 @@ class Agents:
         """
         self.settings: AgentSettings = settings.agents
         self.seed, self.store, self.watch = settings.seed, store, watch
-        self.talks = Talks()
+        self.talks = LiveAnswers()
         self.prompts = prompting.load_all(lab / "prompts")
-        self.prices = spending.load_prices(lab)
+        self.prices = prices.load_prices(lab)
         self.meter = Meter(spending.of_models(store.ledger.entries().values()))
         self._used_up = False
         self.stopped = threading.Event()
@@ -169,7 +169,7 @@ class Agents:
             "prompt_tokens": usage.prompt,
             "completion_tokens": usage.completion,
             "seconds": reply.seconds,
-            "dollars": spending.dollars(self.prices, model, usage.prompt, usage.completion),
+            "dollars": prices.dollars(self.prices, model, usage.prompt, usage.completion),
         }
         self.meter.saw(model, size, usage.prompt)
         return cost
@@ -251,7 +251,7 @@ class Agents:
         start, or taken by what the planners' earlier candidates became."""
         settings, names = self.settings, listed(self.settings, group)
         if group == "planner" and settings.policy == "bandit":
-            return arms.choose(arms_of(settings, self.store, before=candidate_id))
+            return bandit.choose(arms_of(settings, self.store, before=candidate_id))
         weights = settings.weights if names == settings.models and settings.weights else None
         return keyed_random(self.seed, candidate_id, "model", group).choices(names, weights)[0]
 
@@ -284,7 +284,7 @@ class Agents:
 
 
 class _Asker:
-    def __init__(self, agents: Agents, candidate_id: int, chosen: dict[str, str]) -> None:
+    def __init__(self, agents: Models, candidate_id: int, chosen: dict[str, str]) -> None:
         """`chosen` are models by group, where they are not to be chosen."""
         self._agents, self._candidate, self._chosen = agents, candidate_id, chosen
         self._asked: Counter[str] = Counter()
@@ -344,7 +344,7 @@ class _Asker:
 class _Tape:
     """The exchanges of one candidate, in the store."""
 
-    def __init__(self, agents: Agents, candidate_id: int) -> None:
+    def __init__(self, agents: Models, candidate_id: int) -> None:
         self._agents, self._candidate = agents, candidate_id
         self.spent = agents.store.ledger.spent_on(candidate_id)
 

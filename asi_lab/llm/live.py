@@ -17,7 +17,7 @@ TAIL = 400
 """Characters of an answer in the making that are shown."""
 
 
-class Talk(msgspec.Struct, frozen=True):
+class LiveAnswer(msgspec.Struct, frozen=True):
     """An answer in the making. `started` is in seconds since the epoch; `tail` is its end."""
 
     candidate: int
@@ -28,26 +28,26 @@ class Talk(msgspec.Struct, frozen=True):
     tail: str = ""
 
 
-class Talks:
+class LiveAnswers:
     """The answers in the making; many threads talk at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._talks: dict[int, Talk] = {}
+        self._talks: dict[int, LiveAnswer] = {}
 
     @contextmanager
     def talk(self, candidate: int, role: str, model: str) -> Iterator[Callable[[str], None]]:
         """One conversation, from its first question to its answer; gives what takes the pieces of answers."""
         key = threading.get_ident()
         with self._lock:
-            self._talks[key] = Talk(candidate, role, model, time.time())
+            self._talks[key] = LiveAnswer(candidate, role, model, time.time())
         try:
             yield functools.partial(self._hear, key)
         finally:
             with self._lock:
                 self._talks.pop(key, None)
 
-    def now(self) -> list[Talk]:
+    def now(self) -> list[LiveAnswer]:
         """All of them, by candidate."""
         with self._lock:
             return sorted(self._talks.values(), key=lambda talk: (talk.candidate, talk.started))
