@@ -21,7 +21,10 @@ from asi_lab.common.process import physical_cores, run_module
 from asi_lab.control import Control
 from asi_lab.data.manifest import load_manifest
 from asi_lab.data.sources import check_out_of_reach
+from asi_lab.engineer.allocation import Places, share_out, visible_gpus
 from asi_lab.engineer.executor import Executor, LocalExecutor
+from asi_lab.engineer.slots import Slots
+from asi_lab.engineer.trials import Trials
 from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
 from asi_lab.knowledge import rank as knowledge
@@ -30,15 +33,12 @@ from asi_lab.lab.directory import check_rules, check_unchanged, run_label
 from asi_lab.llm.model import Model
 from asi_lab.llm.models import Models
 from asi_lab.loop import Loop
-from asi_lab.places import Places, share_out, visible_gpus
 from asi_lab.protocol import CHECKPOINT_FILE, Progress
 from asi_lab.records import RULES, SEED_ID
 from asi_lab.roles import Roles
 from asi_lab.scoring import baselines, references
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE
 from asi_lab.settings import Settings, Train
-from asi_lab.slots import Slots
-from asi_lab.trials import Trials
 
 HEARTBEAT_SECONDS = 1.0
 

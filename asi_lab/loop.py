@@ -24,13 +24,14 @@ import msgspec
 from asi_lab import pool, stagnation
 from asi_lab.common.background import Aside
 from asi_lab.engineer.contract import check_source
+from asi_lab.engineer.reruns import Reruns
+from asi_lab.engineer.trials import Trials
 from asi_lab.events import NewEvent
 from asi_lab.lab import Lineage, Store, steering, trial_label
 from asi_lab.lab.directory import run_label
 from asi_lab.lab.soundness import as_far_as_sound
 from asi_lab.llm.models import Models
 from asi_lab.records import RULES, Candidate, CandidateState, Draw, Entry, Evidence
-from asi_lab.reruns import Reruns
 from asi_lab.researcher import Proposed, duplicate_of
 from asi_lab.retrieval import Index
 from asi_lab.roles import Roles
@@ -38,7 +39,6 @@ from asi_lab.scoring import baselines, fitness, pruning, references
 from asi_lab.scoring.archive import Archive
 from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
-from asi_lab.trials import Trials
 from asi_lab.turns import Turns
 
 S = CandidateState

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from asi_lab.analyst import prose, tags
-from asi_lab.engineer import panel, repair
+from asi_lab.analyst import judge, prose, tags
+from asi_lab.engineer import repair
 from asi_lab.llm.ask import Question, RoleFailed, ask
 from asi_lab.llm.codefile import CodeFile
 from asi_lab.llm.model import Call, ModelError, NoTools, Reply
@@ -31,7 +31,7 @@ _KINDS: dict[str, tuple[type, Missing]] = {
     "novelty": (planner.Novelty, lambda answer, code: ""),
     "checker": _REPAIR,
     "debugger": _REPAIR,
-    "judge": (panel.Marks, lambda answer, code: panel.missing(answer)),
+    "judge": (judge.Marks, lambda answer, code: judge.missing(answer)),
     "analyst": (prose.Prose, lambda answer, code: prose.missing(answer)),
     "summariser": (prose.Experience, lambda answer, code: ""),
     "components": (tags.Listed, lambda answer, code: tags.missing_components(answer)),
@@ -110,7 +110,7 @@ def _again(conversation: Sequence[Exchange], code: CodeFile | None) -> Any:
 
 
 def _agrees(answer: Any, candidate: Candidate) -> bool | None:
-    if isinstance(answer, panel.Marks) and candidate.score is not None and candidate.score.judgement.marks:
+    if isinstance(answer, judge.Marks) and candidate.score is not None and candidate.score.judgement.marks:
         return round(answer.mark, 3) in candidate.score.judgement.marks
     if isinstance(answer, prose.Prose) and candidate.analysis is not None:
         return prose.body(answer) in candidate.analysis.text

@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from asi_lab import analyst, researcher, stagnation
+from asi_lab.analyst import judge as panel
 from asi_lab.analyst import prose, tags
+from asi_lab.analyst import rubric as rubric
 from asi_lab.common.randomness import keyed_random
 from asi_lab.common.syntax import code_hash
-from asi_lab.engineer import judge as rubric
-from asi_lab.engineer import panel, repair
+from asi_lab.engineer import repair
 from asi_lab.engineer.contract import faults
 from asi_lab.errors import LabError
 from asi_lab.events import EventKind, NewEvent

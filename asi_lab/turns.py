@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from asi_lab.common import background
 from asi_lab.common.background import Aside
+from asi_lab.engineer.slots import Slots
 from asi_lab.lab import Store, trial_label
 from asi_lab.lab.summary import Summary
 from asi_lab.llm.models import Models
 from asi_lab.settings import Settings
-from asi_lab.slots import Slots
 
 
 class Turns:

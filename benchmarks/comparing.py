@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from asi_lab.engineer.run import DRAWN
+from asi_lab.engineer.supervise import DRAWN
+from asi_lab.engineer.trials import MANY
 from asi_lab.scorer.compare import LEAK_NATS, drawn, is_rounding
-from asi_lab.trials import MANY
 
 POSITIONS = 32_768
 LOSS = 4.4

@@ -27,7 +27,7 @@ from asi_lab import sandbox  # noqa: E402
 from asi_lab.data.manifest import load_manifest  # noqa: E402
 from asi_lab.data.prepare import prepare  # noqa: E402
 from asi_lab.engineer.executor import LocalExecutor  # noqa: E402
-from asi_lab.engineer.run import Watch, run  # noqa: E402
+from asi_lab.engineer.supervise import Supervision, run  # noqa: E402
 from asi_lab.lab.config import from_preset  # noqa: E402
 from asi_lab.protocol import ScoreJob, TrialJob  # noqa: E402
 from asi_lab.scoring import references  # noqa: E402
@@ -70,7 +70,7 @@ def processor_seconds(code: str, executor: LocalExecutor, settings: Settings, da
         )
         context = settings.train.context
         score = ScoreJob(str(data), 0, "cpu", context, settings.model, settings.evaluate, {}, 1)
-        evidence = run(executor.take(), job, score, Path(folder), Watch(settings.supervise))
+        evidence = run(executor.take(), job, score, Path(folder), Supervision(settings.supervise))
     if evidence.training is None:
         raise SystemExit(f"a sound architecture was not trained: {evidence.error}")
     return evidence.training.cpu_seconds

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from asi_lab import places
+from asi_lab.engineer import allocation
+from asi_lab.engineer.allocation import Places, listed, share_out, visible_gpus
 from asi_lab.errors import ConfigError
 from asi_lab.lab import config
 from asi_lab.lab.config import from_preset
-from asi_lab.places import Places, listed, share_out, visible_gpus
 from asi_lab.settings import Settings
 
 FOUR = ("0", "1", "2", "3")
@@ -122,14 +122,14 @@ def test_visible_gpus(monkeypatch):
         def nvmlDeviceGetCount(self):  # noqa: N802  as NVML has it
             return 2
 
-    monkeypatch.setattr(places, "find_nvml", Nvml)
-    monkeypatch.setattr(places, "gpu_devices", lambda: ())
+    monkeypatch.setattr(allocation, "find_nvml", Nvml)
+    monkeypatch.setattr(allocation, "gpu_devices", lambda: ())
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "0"}) == ()
-    monkeypatch.setattr(places, "gpu_devices", lambda: ("/dev/nvidia0",))
+    monkeypatch.setattr(allocation, "gpu_devices", lambda: ("/dev/nvidia0",))
     assert visible_gpus({}) == ("0", "1")
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "GPU-1,GPU-0,3"}) == ("GPU-1", "GPU-0", "3")
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == ()
-    monkeypatch.setattr(places, "find_nvml", lambda: None)
+    monkeypatch.setattr(allocation, "find_nvml", lambda: None)
     assert visible_gpus({}) == ()
 
 

@@ -64,11 +64,11 @@ def status(as_json: bool, once: bool) -> None:
 def watch(as_json: bool, count: int, until_stopped: bool) -> None:
     """Print what happens, line by line, as it happens."""
     from asi_lab.view import remote, status, tables
-    from asi_lab.view.watch import Watch
+    from asi_lab.view.news import News
 
     lab = existing()
     settings, console = lab.settings(), tables.console()
-    watched = Watch(count)
+    watched = News(count)
     try:
         while True:
             with remote.results(lab) as store:

@@ -9,7 +9,7 @@ from pathlib import Path
 from asi_lab.common import disk, scratch
 from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.executor import LocalTrio, policy_of
-from asi_lab.engineer.run import Watch, run
+from asi_lab.engineer.supervise import Supervision, run
 from asi_lab.errors import DiskError
 from asi_lab.protocol import ARCHITECTURE_FILE, Reach, TrialJob
 from asi_lab.records import CandidateState, Evidence
@@ -53,4 +53,4 @@ def check(
         slot.mkdir()
         (directory / ARCHITECTURE_FILE).write_text(code, encoding="utf-8")
         trio = LocalTrio(slot, sandbox, policy_of(settings, ()), scored=False)
-        return run(trio, job, None, directory, Watch(tick=tick), Evidence(static))
+        return run(trio, job, None, directory, Supervision(tick=tick), Evidence(static))

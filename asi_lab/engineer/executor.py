@@ -28,9 +28,9 @@ import msgspec
 
 from asi_lab.data.builtin import hidden_paths
 from asi_lab.data.manifest import MANIFEST_FILE, TRAIN_FILE
-from asi_lab.engineer.process import Process
+from asi_lab.engineer.allocation import VISIBLE
+from asi_lab.engineer.child import Process
 from asi_lab.engineer.workspace import Workspace, remove_tree
-from asi_lab.places import VISIBLE
 from asi_lab.protocol import COMPARED_FILE, Report, ScoreJob, ServeJob, TrialJob
 from asi_lab.protocol import Command as Order
 from asi_lab.sandbox import Level, Policy, Sandbox

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from asi_lab.analyst.judge import Scale
 from asi_lab.common import background
 from asi_lab.common.randomness import keyed_random
-from asi_lab.engineer.panel import Scale
 from asi_lab.events import NewEvent, Watch
 from asi_lab.lab import Store, spending, trial_label
 from asi_lab.llm import bandit, prices, prompting

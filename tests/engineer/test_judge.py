@@ -2,7 +2,7 @@
 
 import pytest
 
-from asi_lab.engineer.judge import judge
+from asi_lab.analyst.rubric import judge
 from asi_lab.records import Evaluation, Evidence, Neighbour, Proposal, Training
 from asi_lab.scoring.baselines import Anchor
 

@@ -5,8 +5,8 @@ from statistics import fmean
 import msgspec
 import pytest
 
-from asi_lab.engineer import panel
-from asi_lab.engineer.panel import Marks, Scale
+from asi_lab.analyst import judge
+from asi_lab.analyst.judge import Marks, Scale
 from asi_lab.lab.config import from_preset
 from asi_lab.llm.ask import RoleFailed
 from asi_lab.records import BaselineRun, Evaluation, Evidence, HeldOut, TaskResult, Training
@@ -48,23 +48,23 @@ def opinions(*marks: tuple[int, int, int]):
     return [Marks(*three, "c", "e", f"n{i}") for i, three in enumerate(marks)]
 
 
-def judge(make_candidate, loss=4.0, scale=FINE, given=((5, 5, 5),), baselines=None, near=(), **changes):
+def judged(make_candidate, loss=4.0, scale=FINE, given=((5, 5, 5),), baselines=None, near=(), **changes):
     ask = Prepared(judge=opinions(*given))
     found = candidate(make_candidate, loss, **changes)
-    judgement = panel.judge(ask, found, near, baselines or known(), scale, len(given), timing=True)
+    judgement = judge.judge(ask, found, near, baselines or known(), scale, len(given), timing=True)
     return judgement, ask
 
 
 @pytest.mark.parametrize(("loss", "points"), [(4.0, 0.0), (3.9, 5.0), (3.95, 2.5), (4.04, -2.0), (9.0, -4.0)])
 def test_performance_is_computed_and_counts_a_quarter(make_candidate, loss, points):
-    judgement, _ = judge(make_candidate, loss)
+    judgement, _ = judged(make_candidate, loss)
     performance = judgement.parts[0]
     assert performance.points == pytest.approx(points)
     assert judgement.mark == pytest.approx((5 + points + 3 * 5) / 4, abs=1e-3)
 
 
 def test_the_median_of_the_opinions_counts_and_all_of_them_are_kept(make_candidate):
-    judgement, _ = judge(make_candidate, given=((5, 5, 5), (10, 10, 10), (6, 7, 8)))
+    judgement, _ = judged(make_candidate, given=((5, 5, 5), (10, 10, 10), (6, 7, 8)))
     assert judgement.marks == (5.0, 10.0, 7.0)
     assert judgement.mark == pytest.approx((5 + 3 * 7) / 4)
     named = {part.name: part for part in judgement.parts}
@@ -76,7 +76,7 @@ def test_the_median_of_the_opinions_counts_and_all_of_them_are_kept(make_candida
 def test_a_judge_s_scale_is_stretched_so_that_the_references_get_5_and_10(make_candidate):
     harsh = Scale(3.0, 7.0)
     for given, right in (((3, 3, 3), 5.0), ((7, 7, 7), 10.0), ((5, 5, 5), 7.5), ((9, 9, 9), 10.0)):
-        judgement, _ = judge(make_candidate, scale=harsh, given=(given,))
+        judgement, _ = judged(make_candidate, scale=harsh, given=(given,))
         assert judgement.mark == pytest.approx((5 + 3 * right) / 4, abs=1e-3)
         assert judgement.marks == (fmean(given),)
         scale = judgement.parts[-1]
@@ -87,7 +87,7 @@ def test_a_judge_s_scale_is_stretched_so_that_the_references_get_5_and_10(make_c
 
 @pytest.mark.parametrize("scale", [Scale(6.0, 6.5), Scale(8.0, 4.0)])
 def test_a_judge_that_does_not_tell_the_references_apart_has_no_scale(make_candidate, scale):
-    judgement, _ = judge(make_candidate, scale=scale, given=((7, 7, 7),))
+    judgement, _ = judged(make_candidate, scale=scale, given=((7, 7, 7),))
     assert not scale.is_usable
     assert judgement.parts[-1].points == 0
     assert judgement.parts[-1].reason.startswith("left as it is: this judge gives DeltaNet")
@@ -96,7 +96,7 @@ def test_a_judge_that_does_not_tell_the_references_apart_has_no_scale(make_candi
 
 def test_the_references_are_marked_as_candidates_are():
     ask = Prepared(judge=opinions((4, 4, 4), (5, 5, 5), (4, 5, 6), (8, 8, 8), (9, 9, 9), (7, 7, 7)))
-    scale = panel.scale(ask, CODE, known(), 3, timing=True)
+    scale = judge.scale(ask, CODE, known(), 3, timing=True)
     assert scale == Scale(5.0, 8.0)
     first, last = ask.asked["judge"][0], ask.asked["judge"][-1]
     assert "| the candidate | DeltaNet | Gated DeltaNet | sd of one run |" in first["rubric_facts"]
@@ -109,7 +109,7 @@ def test_the_references_are_marked_as_candidates_are():
 
 def test_the_judge_is_told_figures_and_noise_and_no_prose(make_candidate):
     near = [make_candidate(2, change="a gate per head"), make_candidate(1, change="a longer convolution")]
-    _, ask = judge(make_candidate, 3.95, near=near, motivation="It wins by far.")
+    _, ask = judged(make_candidate, 3.95, near=near, motivation="It wins by far.")
     (values,) = ask.asked["judge"]
     told = values["rubric_facts"]
     for line in (
@@ -127,22 +127,22 @@ def test_the_judge_is_told_figures_and_noise_and_no_prose(make_candidate):
 
 
 def test_the_first_idea_has_nothing_to_be_like(make_candidate):
-    _, ask = judge(make_candidate)
+    _, ask = judged(make_candidate)
     assert "most like its own:\n- none" in ask.asked["judge"][0]["rubric_facts"]
 
 
 def test_without_timing_speed_is_not_told(make_candidate):
     ask = Prepared(judge=opinions((5, 5, 5)))
-    panel.judge(ask, candidate(make_candidate, 4.0), (), known(), FINE, 1, timing=False)
+    judge.judge(ask, candidate(make_candidate, 4.0), (), known(), FINE, 1, timing=False)
     assert "tokens/s" not in ask.asked["judge"][0]["rubric_facts"]
 
 
 def test_where_the_references_do_not_differ_performance_is_neutral(make_candidate):
-    judgement, _ = judge(make_candidate, 3.5, baselines=known(upper=4.001))
+    judgement, _ = judged(make_candidate, 3.5, baselines=known(upper=4.001))
     assert judgement.parts[0].points == 0.0
     assert "neutral" in judgement.parts[0].reason
 
 
 def test_a_mark_out_of_range_is_no_opinion(make_candidate):
     with pytest.raises(RoleFailed, match="`efficiency` must lie between 1 and 10; found 11"):
-        judge(make_candidate, given=((5, 11, 5),))
+        judged(make_candidate, given=((5, 11, 5),))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_lab.engineer.process import MalformedReport, Process
+from asi_lab.engineer.child import MalformedReport, Process
 from asi_lab.sandbox.command import Command
 
 WRITES = "import os, sys; os.write(int(sys.argv[2]), sys.stdin.buffer.readline())"

@@ -21,7 +21,7 @@ from asi_lab.data.manifest import load_manifest
 from asi_lab.data.prepare import prepare
 from asi_lab.engineer import resume
 from asi_lab.engineer.executor import LocalExecutor
-from asi_lab.engineer.run import Watch, run
+from asi_lab.engineer.supervise import Supervision, run
 from asi_lab.lab import config
 from asi_lab.protocol import ScoreJob, TrialJob
 from asi_lab.records import CandidateState, Evidence
@@ -140,7 +140,7 @@ def trial(executor, settings, data, tmp_path_factory) -> Trial:
             reports.append(report)
             see(report)
 
-        watch = Watch(settings.supervise, observe=observe)
+        watch = Supervision(settings.supervise, observe=observe)
         evidence = run(trio, job, score, directory, watch, before, cut)
         return evidence, reports, (directory / "trial.log").read_text()
 

@@ -15,7 +15,7 @@ from asi_lab.common import cgroup, clock
 from asi_lab.engineer import resume, supervisor
 from asi_lab.engineer.executor import Health, Source, Worker
 from asi_lab.engineer.monitor import Expectations, Expected
-from asi_lab.engineer.run import DRAWN, WORDS_FILE, Watch, run
+from asi_lab.engineer.supervise import DRAWN, WORDS_FILE, Supervision, run
 from asi_lab.errors import TrialError
 from asi_lab.protocol import Command, Compare, Failed, Measure, Report, Score, ScoreJob, ServeJob, TrialJob
 from asi_lab.records import CandidateState, Evidence, HeldOut
@@ -110,7 +110,7 @@ def supervise(tmp_path, monkeypatch):
         trio.weights = trio.weights if weigh is None else weigh
         (tmp_path / "architecture.py").write_text("code")
         (tmp_path / "checkpoint.safetensors").write_bytes(trio.weights)
-        watch = Watch(expected=expected or Expectations())
+        watch = Supervision(expected=expected or Expectations())
         try:
             return run(
                 trio,

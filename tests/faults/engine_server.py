@@ -44,7 +44,7 @@ import simulated_engine
 
 from asi_lab import cli, engine
 from asi_lab.common import process
-from asi_lab.engineer import run
+from asi_lab.engineer import supervise
 from asi_lab.knowledge import rank
 from asi_lab.lab import Lineage, Store
 from asi_lab.lab.repository import Repository
@@ -119,7 +119,7 @@ def _serve(request: dict[str, Any], boundaries: Path) -> int:
     times = request.get("clock")
     wall = _clock(times, request["every"]) if times else itertools.repeat(NOW)
     time.time = lambda: next(wall)
-    run.Clock = lambda: types.SimpleNamespace(now=lambda: 0.0)  # type: ignore[assignment,misc]  # records hold times
+    supervise.Clock = lambda: types.SimpleNamespace(now=lambda: 0.0)  # type: ignore[assignment,misc]  # records hold times
     engine.HEARTBEAT_SECONDS = 1e9  # beats that depend on the machine's speed would be other boundaries
     if request.get("prepare"):
         engine.run_module = process.run_module

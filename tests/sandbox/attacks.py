@@ -20,7 +20,7 @@ import psutil
 
 from asi_lab import protocol
 from asi_lab.engineer.executor import LocalTrio
-from asi_lab.engineer.run import Watch, run
+from asi_lab.engineer.supervise import Supervision, run
 from asi_lab.records import CandidateState, Evidence
 from asi_lab.sandbox import Level, Policy, Sandbox
 from asi_lab.sandbox.command import can_leave_root
@@ -198,7 +198,7 @@ def _perform(attack: Attack, level: Level, world: World) -> Outcome:
     )
     trio = LocalTrio(world.folder / "slot", Sandbox(level), policy, scored=False, programs={"trial": program})
     directory, started = world.folder / "candidate", time.monotonic()
-    evidence = run(trio, job, None, directory, Watch())
+    evidence = run(trio, job, None, directory, Supervision())
     seconds = time.monotonic() - started
     log = directory / "trial.log"
     deadline = time.monotonic() + 3

@@ -13,7 +13,7 @@ from torch import Tensor
 from asi_lab.records import Check
 from asi_lab.trial.preflight.compare import deviation
 from asi_lab.trial.preflight.subject import TOLERANCE, Subject
-from asi_lab.trial.preflight.trace import Line, Watch, first_not_finite
+from asi_lab.trial.preflight.trace import Line, Tracer, first_not_finite
 
 SIZES = ((32, 2), (96, 3), (128, 8), (256, 4))
 """Widths and head counts beside the lab's own."""
@@ -90,7 +90,7 @@ def dtype(subject: Subject, mixed: Callable[[], AbstractContextManager[object]] 
         if line.number and not low and any(output.dtype in LOW_PRECISION for output in outputs):
             low.append(line)
 
-    with torch.no_grad(), Watch(path, see):
+    with torch.no_grad(), Tracer(path, see):
         output, _ = subject.forward(x)
     if output.dtype != x.dtype:
         return Check("dtype", False, detail=f"the output is {output.dtype} for an input of {x.dtype}")

@@ -56,7 +56,7 @@ def tensors(values: Any) -> Iterator[Tensor]:
         yield from tensors(list(values.values()))
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Calls `see(line, outputs)` after every operation, but for those that only take memory. That is zeroed:
     what lay there before differs from run to run and means nothing."""
 
@@ -94,7 +94,7 @@ def first(path: str, run: Callable[[], object], wanted: Callable[[Tensor], bool]
             raise _Found(line)
 
     try:
-        with Watch(path, see):
+        with Tracer(path, see):
             run()
     except _Found as found:
         return found.line
@@ -119,7 +119,7 @@ def first_change(
     """
     seen: list[list[Tensor]] = []
     with torch.no_grad():
-        with Watch(path, lambda line, outputs: seen.extend(_copies(parts(x)) for x in outputs)):
+        with Tracer(path, lambda line, outputs: seen.extend(_copies(parts(x)) for x in outputs)):
             before()
         earlier = iter(seen)
 

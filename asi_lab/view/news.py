@@ -6,7 +6,7 @@ from asi_lab.events import Event
 from asi_lab.lab import Store
 
 
-class Watch:
+class News:
     """Follows a lab's events, beginning with the latest `count`, and the state of its engine."""
 
     def __init__(self, count: int) -> None:

@@ -12,8 +12,8 @@ from statistics import fmean, median
 
 import msgspec
 
+from asi_lab.analyst.rubric import MIDPOINT, performance
 from asi_lab.common.syntax import without_prose
-from asi_lab.engineer.judge import MIDPOINT, performance
 from asi_lab.llm.ask import Asker
 from asi_lab.records import Candidate, Judgement, RubricPart
 from asi_lab.scoring import results

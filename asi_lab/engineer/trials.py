@@ -16,10 +16,11 @@ from asi_lab.common import trust
 from asi_lab.common.randomness import keyed_seed
 from asi_lab.data import taskcode
 from asi_lab.data.manifest import load_manifest
-from asi_lab.engineer import resume, run
+from asi_lab.engineer import resume, supervise
 from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.monitor import Expectations, Expected
-from asi_lab.engineer.run import Observe
+from asi_lab.engineer.slots import Slots
+from asi_lab.engineer.supervise import Observe
 from asi_lab.errors import TrialError
 from asi_lab.events import Watch
 from asi_lab.lab import Lab, Store, spending, trial_label
@@ -37,7 +38,6 @@ from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
 from asi_lab.scoring import pruning, references
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.settings import Settings
-from asi_lab.slots import Slots
 
 Advance = Callable[..., Candidate]
 """Record that a candidate came to a state, with changes of other fields; returns the new record."""
@@ -259,7 +259,7 @@ class Trials:
         before: Evidence | None,
         expected: Expectations,
         candidate_id: int | None = None,
-        compare: Compare = run.DRAWN,
+        compare: Compare = supervise.DRAWN,
     ) -> Evidence:
         """Run one job, from where it was cut off if it was. Without a candidate it is a reference's, whose
         code is ours."""
@@ -320,12 +320,12 @@ class Trials:
             resume.keep(directory, cut)
 
         self.watch.working(label, "checks", None)
-        watch = run.Watch(self.settings.supervise, expected, look, self.slots.heed, keep)
+        watch = supervise.Supervision(self.settings.supervise, expected, look, self.slots.heed, keep)
         try:
             with self.slots.executor() as executor:
                 trio = executor.take()
                 score, trusted = self._score_job(expected), candidate_id is None
-                evidence = run.run(
+                evidence = supervise.run(
                     trio, job, score, directory, watch, before, cut, compare=compare, trusted=trusted
                 )
         finally:

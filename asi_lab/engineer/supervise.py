@@ -16,10 +16,10 @@ from asi_lab.common.clock import Clock
 from asi_lab.common.process import physical_cores
 from asi_lab.common.weights import BadWeights, Weights
 from asi_lab.engineer import resume
+from asi_lab.engineer.child import MalformedReport
 from asi_lab.engineer.executor import Source, Trio
 from asi_lab.engineer.gate import Forged, Gate, Place, ServerGate
 from asi_lab.engineer.monitor import Ended, Expectations, Monitor
-from asi_lab.engineer.process import MalformedReport
 from asi_lab.engineer.supervisor import POLL_SECONDS, Supervisor, blame_a_full_disk
 from asi_lab.engineer.workspace import Tampered
 from asi_lab.errors import TrialError
@@ -53,7 +53,7 @@ WORDS_FILE = "failure.txt"
 directory."""
 
 
-class Watch(msgspec.Struct, frozen=True):
+class Supervision(msgspec.Struct, frozen=True):
     """What a trial is held against while it runs, and who is told. By default nothing and nobody.
 
     `observe` is called after every report that was taken; `tick` a few times a second, and may raise to cut
@@ -72,7 +72,7 @@ def run(
     trial: TrialJob,
     score: ScoreJob | None,
     directory: Path,
-    watch: Watch = Watch(),  # noqa: B008  immutable
+    watch: Supervision = Supervision(),  # noqa: B008  immutable
     before: Evidence | None = None,
     cut: resume.Cut | None = None,
     *,
@@ -158,7 +158,7 @@ class _Followed:
         trio: Trio,
         job: TrialJob,
         directory: Path,
-        watch: Watch,
+        watch: Supervision,
         evidence: Evidence,
         earlier: resume.Cut,
         compare: Compare,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from asi_lab.engineer.trials import Trials
 from asi_lab.lab import Store, repeats, steering, trial_label
 from asi_lab.lab.directory import run_label
-from asi_lab.trials import Trials
 
 
 class Reruns:
