@@ -21,7 +21,6 @@ from typing import Any
 
 import msgspec
 
-from asi_lab import pool, stagnation
 from asi_lab.common.background import Aside
 from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.reruns import Reruns
@@ -32,8 +31,9 @@ from asi_lab.lab.directory import run_label
 from asi_lab.lab.soundness import as_far_as_sound
 from asi_lab.llm.models import Models
 from asi_lab.records import RULES, Candidate, CandidateState, Draw, Entry, Evidence
-from asi_lab.researcher import Proposed, duplicate_of
-from asi_lab.retrieval import Index
+from asi_lab.researcher import pool, stagnation
+from asi_lab.researcher.index import Index
+from asi_lab.researcher.novelty import Proposed, duplicate_of
 from asi_lab.roles import Roles
 from asi_lab.scoring import baselines, fitness, pruning, references
 from asi_lab.scoring.archive import Archive

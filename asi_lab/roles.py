@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from asi_lab import analyst, researcher, stagnation
+from asi_lab.analyst import ablation, prose, rubric, tags
 from asi_lab.analyst import judge as panel
-from asi_lab.analyst import prose, tags
-from asi_lab.analyst import rubric as rubric
 from asi_lab.common.randomness import keyed_random
 from asi_lab.common.syntax import code_hash
 from asi_lab.engineer import repair
@@ -28,8 +26,9 @@ from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.model import ModelError
 from asi_lab.llm.models import Models, Plan
 from asi_lab.records import SEED_ID, Analysis, Candidate, Cognition, Draw, Judgement, Proposal, Repair
-from asi_lab.researcher import context, grammar, planner
-from asi_lab.retrieval import Index
+from asi_lab.researcher import context, grammar, novelty, planner, stagnation
+from asi_lab.researcher.index import Index
+from asi_lab.scoring import results
 from asi_lab.scoring.archive import Archive
 from asi_lab.scoring.baselines import Baselines
 from asi_lab.scoring.results import NOTHING
@@ -65,11 +64,11 @@ class Roles:
 
     def propose(
         self, candidate_id: int, draw: Draw, index: Index, known_code: Mapping[str, str], archive: Archive
-    ) -> researcher.Proposed:
+    ) -> novelty.Proposed:
         """A new architecture: one that the lab begins with, or from the planner, or from the grammar."""
         search = self.settings.search
         until_new = functools.partial(
-            researcher.propose, index=index, known_code=known_code, most_similar=search.duplicate_similarity
+            novelty.propose, index=index, known_code=known_code, most_similar=search.duplicate_similarity
         )
         if (imported := self.imports.get(candidate_id)) is not None:
             return until_new(lambda attempt, repeated: imported, retries=0)
@@ -96,7 +95,7 @@ class Roles:
 
     def _planner(
         self, candidate_id: int, draw: Draw, archive: Archive
-    ) -> tuple[researcher.Draft, Callable[[Proposal], str]]:
+    ) -> tuple[novelty.Draft, Callable[[Proposal], str]]:
         """How the planner drafts, and how the novelty judge looks at what it drafted. What the planner is
         told stays as it was when the plan was begun: its replies are taken up again after a kill."""
         ask, parent = self.agents.of(candidate_id), archive.get(draw.parent)
@@ -125,7 +124,7 @@ class Roles:
         """What the cognition base has for the weaknesses of a parent: those that its analysis names, else
         where it stays behind Gated DeltaNet."""
         known: Sequence[str] = parent.analysis.weaknesses if parent.analysis else ()
-        weaknesses = known or analyst.shortfalls(parent, archive.baselines)
+        weaknesses = known or results.shortfalls(parent, archive.baselines)
         try:
             return self.adviser.advise(weaknesses)
         except LabError as error:
@@ -192,7 +191,7 @@ class Roles:
         assert candidate.parent is not None
         parent, known = archive.get(candidate.parent), archive.baselines
         siblings = archive.siblings(candidate)
-        table = analyst.explain(candidate, parent, siblings, known, archive.near(candidate))
+        table = ablation.explain(candidate, parent, siblings, known, archive.near(candidate))
         if not self.agents.present:
             return table
         ask = self.agents.of(candidate.id)

@@ -17,7 +17,7 @@ import numpy as np
 
 from asi_lab.common.embedding import DIMENSION, embed
 from asi_lab.researcher import grammar
-from asi_lab.retrieval import Index, annoy_available
+from asi_lab.researcher.index import Index, annoy_available
 
 QUERIES = 200
 

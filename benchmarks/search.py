@@ -11,9 +11,9 @@ import statistics
 from collections import Counter
 from pathlib import Path
 
-from asi_lab import pool
 from asi_lab.lab import Lab, Store
 from asi_lab.records import SEED_ID, Candidate, CandidateState
+from asi_lab.researcher import pool
 from asi_lab.scoring import fitness
 from asi_lab.scoring.baselines import ARCHITECTURES, Baselines, winning_margin
 

@@ -28,8 +28,8 @@ from asi_lab.lab.spending import Spent
 from asi_lab.llm import prompting
 from asi_lab.llm.model import Cancelled, Model, ModelError, Reply, TooLong, Usage
 from asi_lab.llm.scripted import Scripted
-from asi_lab.pool import generation_of
 from asi_lab.records import CandidateState
+from asi_lab.researcher.pool import generation_of
 from asi_lab.scoring import references
 from asi_lab.view import status, tables
 from asi_lab.view.transcript import transcript

@@ -17,8 +17,8 @@ from asi_lab.data.manifest import load_manifest
 from asi_lab.engine import _repetition
 from asi_lab.errors import StoreError
 from asi_lab.lab import Lab, Lineage, Store, commands, fsck
-from asi_lab.pool import boundary, generation_of
 from asi_lab.records import CandidateState
+from asi_lab.researcher.pool import boundary, generation_of
 from asi_lab.scoring import references
 from tests import simulated_engine
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from asi_lab import pool
 from asi_lab.records import Entry
+from asi_lab.researcher import pool
 from asi_lab.settings import Search
 
 MICRO = Search(pool=10, cold_start=3, update_every=2, parent_ranks=3)

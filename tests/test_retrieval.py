@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from asi_lab import retrieval
 from asi_lab.common.embedding import DIMENSION, embed
-from asi_lab.retrieval import Index
+from asi_lab.researcher import index
+from asi_lab.researcher.index import Index
 
 
 def test_embedding_is_unit_and_repeats():
@@ -36,10 +36,10 @@ def random_units(count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(params=["exact", "annoy"])
 def index_kind(request, monkeypatch):
-    if request.param == "annoy" and not retrieval.annoy_available():
+    if request.param == "annoy" and not index.annoy_available():
         pytest.skip("Annoy could not be built here")
     if request.param == "exact":
-        monkeypatch.setattr(retrieval, "annoy_available", lambda: False)
+        monkeypatch.setattr(index, "annoy_available", lambda: False)
     return request.param
 
 

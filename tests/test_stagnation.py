@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from asi_lab import stagnation
 from asi_lab.common.embedding import embed
-from asi_lab.pool import draw
 from asi_lab.records import Entry
-from asi_lab.retrieval import Index
+from asi_lab.researcher import stagnation
+from asi_lab.researcher.index import Index
+from asi_lab.researcher.pool import draw
 from asi_lab.settings import Search
 
 SEARCH = Search(pool=10, cold_start=4, update_every=2, parent_ranks=4, references=2, patience=5)

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from asi_lab import sandbox
-from asi_lab.cli import models
 from asi_lab.common import disk
 from asi_lab.common.machine import Gauge
 from asi_lab.common.text import plain
@@ -18,7 +17,7 @@ from asi_lab.errors import DiskError, LabError
 from asi_lab.lab import Lab
 from asi_lab.llm.prices import load_prices
 from asi_lab.settings import Settings
-from asi_lab.view import remote, tables
+from asi_lab.view import models, remote, tables
 from asi_lab.view.estimate import estimate
 
 LOG = "engine.log"

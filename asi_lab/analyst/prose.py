@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from asi_lab.analyst import rows
+from asi_lab.analyst.ablation import rows
 from asi_lab.llm.ask import Asker
 from asi_lab.records import SEED_ID, Analysis, Candidate
 from asi_lab.scoring import results

@@ -103,7 +103,7 @@ def cli(
     lab = existing() if replay else current_lab()
     prepare(lab, preset, seed)
     if no_tui:
-        from asi_lab import headless
+        from asi_lab.cli import headless
 
         ctx.exit(headless.search(lab, experiments, hours))
     from asi_lab import tui

@@ -95,8 +95,7 @@ def config_validate() -> None:
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, pull: bool) -> None:
     """Check machine and lab, with a fix for each finding."""
-    from asi_lab.cli import doctor, models
-    from asi_lab.view import tables
+    from asi_lab.view import doctor, models, tables
 
     if pull:
         models.pull(existing(), lambda step: click.echo(step, err=True))

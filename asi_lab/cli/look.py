@@ -164,8 +164,8 @@ def replay(ctx: click.Context, candidate: str, as_json: bool) -> None:
 
     Exit status 1 says that what comes out is not what its record has.
     """
-    from asi_lab.replay import replay
     from asi_lab.view import remote, tables, transcript
+    from asi_lab.view.replay import replay
 
     lab = existing()
     with remote.results(lab) as store:

@@ -32,7 +32,7 @@ def race(
     is kept in the lab as a baseline, so a race that is cut off goes on where it was, and one with more seeds
     adds them. The lab is made where there is none.
     """
-    from asi_lab import headless
+    from asi_lab.cli import headless
     from asi_lab.scoring import references
 
     known = references.names()

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from asi_lab.records import SEED_ID, Candidate, Draw
+from asi_lab.researcher.stagnation import PARADIGM
 from asi_lab.scoring import results
 from asi_lab.scoring.archive import Archive
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.scoring.results import NOTHING
 from asi_lab.settings import Settings
-from asi_lab.stagnation import PARADIGM
 
 MOST_LESSONS, LONGEST_LESSON = 12, 240
 DIFF_LINES = 120

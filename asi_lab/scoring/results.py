@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import msgspec
 
 from asi_lab.common.text import CUT
-from asi_lab.records import Candidate, Evidence, TaskResult
-from asi_lab.scoring.baselines import TITLES, Baselines, telling, winning_margin
+from asi_lab.records import Candidate, Evaluation, Evidence, TaskResult
+from asi_lab.scoring import fitness
+from asi_lab.scoring.baselines import TITLES, UPPER_REFERENCE, Baselines, telling, winning_margin
 
 NOTHING = "none yet"
 
@@ -159,3 +160,35 @@ def _number(value: float | None) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _evaluation(candidate: Candidate) -> Evaluation:
+    assert candidate.evidence is not None
+    assert candidate.evidence.evaluation is not None
+    return candidate.evidence.evaluation
+
+
+def _units(value: float, spread: float) -> float:
+    return value / spread if spread > 0 else 0.0
+
+
+def shortfalls(candidate: Candidate, baselines: Baselines) -> list[str]:
+    """Where a candidate stays behind Gated DeltaNet beyond noise: what the seed, and those whose analysis
+    names no weakness, may still lack."""
+    noise, beyond = baselines.noise(), telling(baselines.noise(), against_mean=True)
+    mine, title = _evaluation(candidate), TITLES[UPPER_REFERENCE]
+    upper = baselines.anchor(UPPER_REFERENCE, whole=True)
+    runs = len(baselines.evaluations(UPPER_REFERENCE))
+    units = _units(mine.loss - upper.loss, noise.loss * (1 + 1 / runs) ** 0.5)
+    found = [f"held-out loss {mine.loss - upper.loss:+.4f} nats against {title} ({units:+.1f} noise floors)"]
+    found = found if units >= beyond else []
+    theirs, spread = baselines.tasks(UPPER_REFERENCE, whole=True), baselines.task_noise()
+    for task in mine.tasks:
+        if task.task in theirs:
+            gain = fitness.task_gain(task, baselines.mean) - fitness.task_gain(
+                theirs[task.task], baselines.mean
+            )
+            units = _units(gain, spread[task.task] * (1 + 1 / runs) ** 0.5)
+            if units <= -beyond:
+                found.append(f"{task.task}: {gain:+.1%} against {title} ({units:+.1f} noise floors)")
+    return found

@@ -13,13 +13,13 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from asi_lab import stagnation
 from asi_lab.common.text import plain
 from asi_lab.lab import Store, repeats, steering
 from asi_lab.lab.repeats import Repeat
 from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Comment, Note
 from asi_lab.records import Candidate, Check, Evaluation, Evidence, Score, TaskResult, Training
+from asi_lab.researcher import stagnation
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.settings import Settings
 from asi_lab.view import leaderboard

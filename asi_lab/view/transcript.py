@@ -14,7 +14,7 @@ from asi_lab.lab import Store
 from asi_lab.llm.live import LiveAnswer
 from asi_lab.llm.model import Message, ToolCall
 from asi_lab.llm.record import Exchange
-from asi_lab.replay import Outcome, conversations
+from asi_lab.view.replay import Outcome, conversations
 
 LONGEST = 20_000
 """Characters of a message that are shown; the JSON has all of it."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from asi_lab import analyst
+from asi_lab.analyst import ablation
 from asi_lab.lab.config import from_preset
 from asi_lab.records import (
     BaselineRun,
@@ -48,7 +48,7 @@ SEED = candidate(0, 4.0, 0.5, parent=None)
 
 
 def test_baseline_row_is_in_units_of_a_single_run_against_a_mean():
-    analysis = analyst.explain(candidate(3, 3.95, 0.5), SEED, [], known())
+    analysis = ablation.explain(candidate(3, 3.95, 0.5), SEED, [], known())
     row, upper = analysis.ablation
     assert (row.relation, upper.relation) == ("baseline", "baseline")
     assert upper.against == "gated_delta_net (mean of 3)"
@@ -61,7 +61,7 @@ def test_baseline_row_is_in_units_of_a_single_run_against_a_mean():
 
 def test_parent_and_siblings_are_compared_as_two_single_runs():
     parent, sibling = candidate(1, 3.98, 0.5), candidate(2, 4.02, 0.5, parent=1)
-    analysis = analyst.explain(candidate(3, 4.0, 0.5, parent=1), parent, [sibling], known())
+    analysis = ablation.explain(candidate(3, 4.0, 0.5, parent=1), parent, [sibling], known())
     relations = {row.relation: row for row in analysis.ablation}
     assert set(relations) == {"baseline", "parent", "sibling"}
     assert relations["parent"].loss == pytest.approx(0.02)
@@ -72,8 +72,8 @@ def test_parent_and_siblings_are_compared_as_two_single_runs():
 
 
 def test_weaknesses_name_the_task_beyond_noise_only():
-    worse = analyst.explain(candidate(3, 4.2, 0.4), SEED, [], known())
+    worse = ablation.explain(candidate(3, 4.2, 0.4), SEED, [], known())
     assert len(worse.weaknesses) == 1
     assert worse.weaknesses[0].startswith("recall: -20.0%")
     assert "worse than the baseline beyond noise" in worse.summary
-    assert analyst.explain(candidate(3, 4.0, 0.4999), SEED, [], known()).weaknesses == ()
+    assert ablation.explain(candidate(3, 4.0, 0.4999), SEED, [], known()).weaknesses == ()

@@ -3,8 +3,7 @@
 import msgspec
 import pytest
 
-from asi_lab import analyst
-from asi_lab.analyst import prose, tags
+from asi_lab.analyst import ablation, prose, tags
 from asi_lab.analyst.prose import Experience, Prose
 from asi_lab.analyst.tags import Listed
 from asi_lab.lab import Store
@@ -21,7 +20,7 @@ ANALYSIS = Prose(
 
 
 def finished(candidate):
-    analysis = analyst.explain(candidate, candidate, [], test_explain.known())
+    analysis = ablation.explain(candidate, candidate, [], test_explain.known())
     return msgspec.structs.replace(candidate, state=CandidateState.DONE, analysis=analysis)
 
 
@@ -45,7 +44,7 @@ def known_settings():
 def explained(archive, candidate):
     parent = archive.get(candidate.parent)
     siblings = archive.siblings(candidate)
-    return analyst.explain(candidate, parent, siblings, archive.baselines, archive.near(candidate))
+    return ablation.explain(candidate, parent, siblings, archive.baselines, archive.near(candidate))
 
 
 def child(number: int = 3, loss: float = 3.95):

@@ -159,7 +159,7 @@ def test_a_full_lab_shows_what_came_out_and_how_to_go_on(run, searched):
 
 
 def test_a_search_makes_its_lab_and_says_so(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("asi_lab.headless.Engine.search", lambda engine, experiments, hours: experiments)
+    monkeypatch.setattr("asi_lab.cli.headless.Engine.search", lambda engine, experiments, hours: experiments)
     result = run("--lab", tmp_path / "new", "--no-tui", "--experiments", "5", "--preset", "mini")
     assert result.exit_code == 5  # what the engine returned
     assert result.stdout == ""

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from asi_lab import sandbox
-from asi_lab.cli import doctor
+from asi_lab.view import doctor
 
 NAMES = [
     "python",

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from asi_lab import headless
-from asi_lab.headless import ConsoleView
+from asi_lab.cli import headless
+from asi_lab.cli.headless import ConsoleView
 from asi_lab.lab import Store
 from asi_lab.lab.config import from_preset
 from asi_lab.lab.summary import summarise

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asi_lab.cli import models
+from asi_lab.view import models
 
 KEY = "sk-canary-0123456789"
 

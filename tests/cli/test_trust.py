@@ -10,10 +10,11 @@ import threading
 
 import pytest
 
-from asi_lab.cli import cli, models
+from asi_lab.cli import cli
 from asi_lab.common import trust
 from asi_lab.engineer.executor import MODULES
 from asi_lab.lab import Lab
+from asi_lab.view import models
 
 KEY = "sk-canary-0123456789"
 

@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from asi_lab.cli.headless import ConsoleView
 from asi_lab.common.text import plain
 from asi_lab.errors import StoreError
-from asi_lab.headless import ConsoleView
 from asi_lab.lab import Lab, Lineage, Store, fsck
 from asi_lab.lab.commits import Commit, candidate_commit, ref_of
 from asi_lab.lab.config import from_preset

@@ -5,8 +5,9 @@ import numpy as np
 from asi_lab.common.embedding import DIMENSION
 from asi_lab.common.randomness import keyed_random
 from asi_lab.records import Candidate, CandidateState
-from asi_lab.researcher import grammar, propose
-from asi_lab.retrieval import Index
+from asi_lab.researcher import grammar
+from asi_lab.researcher.index import Index
+from asi_lab.researcher.novelty import propose
 from asi_lab.scoring import references
 
 SEED = Candidate(0, CandidateState.DONE, 0.0, 0.0, proposal=references.seed())

@@ -18,15 +18,15 @@ from rich.table import Table
 from rich.text import Text
 
 from asi_lab import sandbox
-from asi_lab.cli import models
-from asi_lab.cli.finding import Finding, Verdict
 from asi_lab.common import cgroup
 from asi_lab.common.text import plain
 from asi_lab.data.corpus import files_of
 from asi_lab.data.manifest import load_manifest
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab, Store
-from asi_lab.retrieval import annoy_available
+from asi_lab.researcher.index import annoy_available
+from asi_lab.view import models
+from asi_lab.view.finding import Finding, Verdict
 
 _TORCH_SECONDS = 120.0
 _COMMAND_SECONDS = 10.0

@@ -6,11 +6,11 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from asi_lab.cli.finding import Finding
 from asi_lab.errors import ConfigError, LabError
 from asi_lab.lab import Lab
 from asi_lab.llm.models import names_of
 from asi_lab.settings import Agents
+from asi_lab.view.finding import Finding
 
 _NOT_NEEDED = "Not needed: no model is named under [agents] in lab.toml, so the grammar fills the roles"
 
