@@ -13,7 +13,7 @@ from asi_lab.data import taskcode
 from asi_lab.errors import ConsentError
 from asi_lab.lab import Lab
 from asi_lab.llm import ollama, openai
-from asi_lab.llm.models import names_of
+from asi_lab.llm.choice import names_of
 from asi_lab.sandbox import Level
 from asi_lab.settings import Agents, Settings
 

@@ -15,7 +15,7 @@ from asi_lab.common.background import StopNow
 from asi_lab.common.clock import Clock
 from asi_lab.common.text import plain
 from asi_lab.events import NewEvent
-from asi_lab.lab import Lab, Store, commands, steering
+from asi_lab.lab import Lab, Lineage, Store, commands, steering
 from asi_lab.lab.commands import Command
 from asi_lab.records import CandidateState
 
@@ -62,8 +62,7 @@ class Control:
         self.paused = self.stopping = self.stop_now = False
         self.waits = False
         self.signalled: int | None = None
-        self.annotate: Callable[[int], object] = _not_yet
-        """Told of a candidate whose notes have changed, once there is a lineage to keep them."""
+        self.lineage: Lineage | None = None
         self._stale = commands.pending(lab.commands)
 
     @property
@@ -110,6 +109,10 @@ class Control:
         for partial in self.lab.commands.glob(".*.partial"):  # of a viewer that was killed while it wrote
             partial.unlink(missing_ok=True)
 
+    def note_in(self, lineage: Lineage) -> None:
+        """From now on keep notes in git too. Those that came before are there since it was opened."""
+        self.lineage = lineage
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.stop_now = self.stopping or number != signal.SIGINT
@@ -149,8 +152,9 @@ class Control:
 
     def _obey(self, store: Store, command: Command) -> None:
         if command.action not in _OWN:
-            if steering.obey(store, command) and command.candidate is not None:
-                self.annotate(command.candidate)
+            changed = steering.obey(store, command)
+            if changed and self.lineage is not None and command.candidate is not None:
+                steering.publish(store, self.lineage, command.candidate)
             return
         if not store.record_command(command.id, {"action": command.action, "time": command.time}):
             return
@@ -185,10 +189,6 @@ class Control:
             tick()
         self.waits = False
         return not (self.stopping or (self._seconds is not None and self._clock.now() >= self._seconds))
-
-
-def _not_yet(candidate_id: int) -> None:
-    """Notes that come before there is a lineage are kept there when it is opened."""
 
 
 def _shown(path: Path) -> str:

@@ -6,41 +6,42 @@ import contextlib
 import functools
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
 from asi_lab import consent, sandbox
+from asi_lab.analyst import Analyst
 from asi_lab.common import disk
-from asi_lab.common.background import Aside, StopNow
+from asi_lab.common.background import StopNow
 from asi_lab.common.process import physical_cores, run_module
 from asi_lab.control import Control
 from asi_lab.data.manifest import load_manifest
 from asi_lab.data.sources import check_out_of_reach
+from asi_lab.engineer import Engineer, contract
 from asi_lab.engineer.allocation import Places, share_out, visible_gpus
 from asi_lab.engineer.executor import Executor, LocalExecutor
 from asi_lab.engineer.slots import Slots
 from asi_lab.engineer.trials import Trials
 from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
+from asi_lab.heartbeat import Pacemaker, View
 from asi_lab.knowledge import rank as knowledge
-from asi_lab.lab import Lab, Lineage, Store, fsck, imports, trial_label
+from asi_lab.lab import Lab, Lineage, Store, fsck, imports, meta, trial_label
 from asi_lab.lab.directory import check_rules, check_unchanged, run_label
+from asi_lab.lab.plans import Plans
+from asi_lab.llm.live import LiveAnswers
 from asi_lab.llm.model import Model
 from asi_lab.llm.models import Models
 from asi_lab.loop import Loop
-from asi_lab.protocol import CHECKPOINT_FILE, Progress
+from asi_lab.protocol import CHECKPOINT_FILE
 from asi_lab.records import RULES, SEED_ID
-from asi_lab.roles import Roles
+from asi_lab.researcher import Researcher
 from asi_lab.scoring import baselines, references
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE
 from asi_lab.settings import Settings, Train
-
-HEARTBEAT_SECONDS = 1.0
 
 News = Sequence[NewEvent]
 
@@ -55,19 +56,6 @@ class _Held(NamedTuple):
     executors: Sequence[Executor]
     news: News
     lock: int
-
-
-class View(Protocol):
-    """Whoever shows the search while it runs: the headless console, or nobody."""
-
-    def say(self, text: str) -> None:
-        """One line of narration."""
-
-    def refresh(self, store: Store) -> None:
-        """Show what is new in the store; called a few times a second."""
-
-    def working(self, label: str, stage: str, progress: Progress | None) -> None:
-        """A trial is at work, one of several perhaps; without a stage it is no longer."""
 
 
 class Engine:
@@ -134,41 +122,46 @@ class Engine:
         return 0 if control.signalled is None else 128 + control.signalled
 
     def _search(self, held: _Held, experiments: int | None) -> None:
+        """Build the parts of a search, each from those before it, and run its loop."""
         store, control, settings, executors, news, lock = held
-        config_text = self._config_text(store)
-        ended_well = _ended_well(store)
-        watch = _Watch(store, control, self.view, experiments)
-        agents = Models(settings, store, self.lab.path, watch, self.connected)
-        watch.agents, watch.slots = agents, (slots := Slots(executors, watch))
+        config_text, thorough = self._config_text(store), not _ended_well(store)
+        live = LiveAnswers()
+        watch = Pacemaker(store, control, self.view, live, len(executors), experiments)
+        slots = Slots(executors, watch)
+        models = Models(settings, store, self.lab.path, watch, live, self.connected)
         with self._beating(watch, slots, news):
-            agents.greet()
+            models.greet(references.source(SEED_ARCHITECTURE))
             slots.prepare()
             trials = Trials(self.lab, settings, store, slots, watch)
             self._measure_baselines(store, trials, lambda: control.may_go_on(watch.tick))
-            lineage = self._lineage(store, config_text, lock, thorough=not ended_well)
+            lineage = self._lineage(store, config_text, lock, thorough=thorough)
+            control.note_in(lineage)
             self._sweep_weights(store)
+            plans = Plans(store, models.prompts["planner"].variables)
             adviser = knowledge.adviser(settings.agents, self.lab.path)
-            roles = Roles(settings, agents, store.append_events, adviser, imports.read(self.lab.path))
-            loop = Loop(settings, config_text, store, lineage, trials, agents, roles)
-            control.annotate, watch.asides = loop.annotate, (loop.plans, loop.ends)
-            loop.run(experiments, lambda: _may_go_on(control, watch, agents))
+            first = imports.read(self.lab.path)
+            researcher = Researcher(settings, store, models, plans, adviser, first, contract.faults)
+            engineer = Engineer(settings, store, trials, models)
+            analyst = Analyst(settings, store, models, plans, adviser.cited)
+            roles = researcher, engineer, analyst
+            loop = Loop(settings, config_text, store, lineage, watch, models, plans, *roles)
+            loop.run(experiments, lambda: _may_go_on(control, watch, models))
 
     def _race(self, held: _Held, runs: Sequence[tuple[str, int]]) -> None:
         store, control, settings, executors, news, lock = held
-        config_text = self._config_text(store)
-        ended_well = _ended_well(store)
-        watch = _Watch(store, control, self.view, None)
-        watch.slots = slots = Slots(executors, watch)
+        config_text, thorough = self._config_text(store), not _ended_well(store)
+        watch = Pacemaker(store, control, self.view, LiveAnswers(), len(executors), None)
+        slots = Slots(executors, watch)
         with self._beating(watch, slots, news):
             slots.prepare()
             if store.get(SEED_ID) is not None:
-                self._lineage(store, config_text, lock, thorough=not ended_well)
+                self._lineage(store, config_text, lock, thorough=thorough)
             trials = Trials(self.lab, settings, store, slots, watch)
             missing = baselines.missing(runs, store.baselines())
             _measure(trials, missing, lambda: control.may_go_on(watch.tick))
 
     @contextlib.contextmanager
-    def _beating(self, watch: _Watch, slots: Slots, news: News) -> Iterator[None]:
+    def _beating(self, watch: Pacemaker, slots: Slots, news: News) -> Iterator[None]:
         """Tell viewers of the engine's start and, whatever happens, of its end, where the slots close."""
         started: NewEvent = ("engine_started", f"engine {os.getpid()} started", {"pid": os.getpid()})
         watch.beat("running", started, *news)
@@ -229,12 +222,12 @@ class Engine:
         """Raises `UsageError` where the lab was begun under other rules."""
         if self.lab.has_results():
             with Store.open(self.lab.store) as store:
-                if store.get_meta("config") is not None:
-                    check_rules(self.lab, store.get_meta("rules", 1))
+                if meta.CONFIG.read(store) is not None:
+                    check_rules(self.lab, meta.RULES.read(store) or 1)
 
     def _config_text(self, store: Store) -> str:
         """The configuration that the lab began with, after a look that it and the data still fit."""
-        text = store.get_meta("config")
+        text = meta.CONFIG.read(store)
         if text is None:
             if self.lab.lineage.exists():
                 raise StoreError(
@@ -242,20 +235,20 @@ class Engine:
                     "shows, found an empty one. Restore the lab from a copy, or move it away and start anew"
                 )
             text = self.lab.config.read_text(encoding="utf-8-sig")
-            store.put_meta("rules", RULES)
-            store.put_meta("config", text)
+            meta.RULES.write(store, RULES)
+            meta.CONFIG.write(store, text)
         check_unchanged(self.settings, text)
         manifest = load_manifest(self.lab.data)
-        made, first = manifest.fingerprint, store.get_meta("data")
+        made, first = manifest.fingerprint, meta.DATA.read(store)
         if first is None:
-            store.put_meta("data", made, *_repetition(self.settings.train, manifest.train.tokens))
+            meta.DATA.write(store, made, *_repetition(self.settings.train, manifest.train.tokens))
         elif first != made:
             raise DataError(
                 f"{self.lab.data}: expected the data that this lab began with, fingerprint {first[:12]}; "
                 f"found {made[:12]}, so new results would not compare with the old ones. Put the old folder "
                 "or the old text back, or make another lab with --lab."
             )
-        return str(text)
+        return text
 
     def _measure_baselines(self, store: Store, trials: Trials, may_go_on: Callable[[], bool]) -> None:
         _measure(trials, baselines.due(self.settings.baselines, 0, store.baselines()), may_go_on)
@@ -296,7 +289,8 @@ class Engine:
 
 def _ended_well(store: Store) -> bool:
     """Whether the engine before this one ended by itself."""
-    return bool((store.get_meta("engine") or {"state": "stopped"})["state"] == "stopped")
+    beat = meta.ENGINE.read(store)
+    return beat is None or beat.state == "stopped"
 
 
 def _repetition(train: Train, tokens: int) -> News:
@@ -329,101 +323,8 @@ def _measure(trials: Trials, runs: Sequence[tuple[str, int]], may_go_on: Callabl
     slots.wait()
 
 
-def _may_go_on(control: Control, watch: _Watch, agents: Models) -> bool:
+def _may_go_on(control: Control, watch: Pacemaker, models: Models) -> bool:
     """Whether another candidate may be started; waits while paused, also where the models cost too much."""
-    if why := agents.used_up():
+    if why := models.used_up():
         control.hold(why)
     return control.may_go_on(watch.tick)
-
-
-class _Watch:
-    """Keeps commands obeyed, the heartbeat going and the view fresh while trials run. Any thread says what it
-    works at; the main thread ticks."""
-
-    def __init__(self, store: Store, control: Control, view: View, experiments: int | None) -> None:
-        self.store, self.control, self.view = store, control, view
-        self.experiments = experiments
-        self.agents: Models | None = None
-        self.slots: Slots | None = None
-        self.asides: Sequence[Aside] = ()
-        """What is done beside the trials, once there is a loop."""
-        self.started = time.time()
-        self._lock = threading.Lock()
-        self._doing: dict[str, dict[str, object]] = {}  # by label, in the order in which they began
-        self._over: set[str] = set()
-        self._news: dict[tuple[str, str], Progress | None] = {}  # by label and stage, for the view
-        self._last, self._said = 0.0, ("", "")
-
-    def working(self, label: str, stage: str, progress: Progress | None) -> None:
-        """Note what is being done, for the heartbeat and the view."""
-        doing: dict[str, object] = {"label": label, "stage": stage}
-        if progress is not None:
-            doing["progress"] = msgspec.to_builtins(progress)
-        with self._lock:
-            self._over.discard(label)
-            self._doing[label] = doing
-            self._news.pop((label, stage), None)  # of several points the view is told the latest
-            self._news[label, stage] = progress
-            self._forget()
-        if threading.current_thread() is threading.main_thread():
-            self._show()
-
-    def over(self, label: str) -> None:
-        """Note that nothing is done about it any more. The last one is shown until another begins."""
-        with self._lock:
-            if label in self._doing:
-                self._over.add(label)
-            self._forget()
-
-    def _forget(self) -> None:
-        for label in [label for label in self._doing if label in self._over and len(self._doing) > 1]:
-            del self._doing[label]
-            self._over.discard(label)
-            self._news[label, ""] = None
-
-    def _show(self) -> None:
-        with self._lock:
-            news, self._news = self._news, {}
-        for (label, stage), progress in news.items():
-            self.view.working(label, stage, progress)
-
-    @property
-    def cut_off(self) -> bool:
-        """Whether a signal asks for the end at once."""
-        return self.control.stop_now
-
-    def tick(self) -> None:
-        """Obey commands, hear of trials that have ended, then show and beat."""
-        try:
-            self.control.tick()
-        except StopNow:
-            with contextlib.suppress(StoreError):
-                self.beat("running")  # until all is cut off
-            raise
-        if self.slots is not None:
-            self.slots.settle()
-        self._show()
-        self.view.refresh(self.store)
-        said = self._state, self.control.ordered
-        if said != self._said or time.monotonic() - self._last >= HEARTBEAT_SECONDS:
-            self._said = said
-            self.beat(said[0])
-
-    @property
-    def _state(self) -> str:
-        """It is paused once nothing is at work any more, neither a trial nor a model."""
-        aside = [one for some in self.asides for one in some.begun if not one.done()]
-        at_work = aside or (self.slots is not None and self.slots.begun)
-        return "paused" if self.control.waits and not at_work else "running"
-
-    def beat(self, state: str, *events: NewEvent) -> None:
-        """Tell viewers that the engine lives, and what it does."""
-        self._last = time.monotonic()
-        with self._lock:
-            first, *others = self._doing.values() if self._doing and state != "stopped" else [{}]
-        talks = self.agents.talks.now() if self.agents and state != "stopped" else []
-        engine = {"pid": os.getpid(), "time": time.time(), "state": state, "experiments": self.experiments}
-        engine |= {"started": self.started, "until": self.control.until, "ordered": self.control.ordered}
-        engine |= {"talks": msgspec.to_builtins(talks), "beside": others}
-        engine["slots"] = self.slots.count if self.slots else 1
-        self.store.put_meta("engine", engine | first, *events)

@@ -3,6 +3,7 @@ this moment, told to a `Watch`."""
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any, Literal, Protocol, get_args
 
 import msgspec
@@ -51,6 +52,53 @@ class Event(msgspec.Struct, frozen=True):
     data: dict[str, Any] = {}
 
 
+class LiveAnswer(msgspec.Struct, frozen=True):
+    """A language model's answer in the making. `started` is in seconds since the epoch; `tail` is its end."""
+
+    candidate: int
+    role: str
+    model: str
+    started: float
+    characters: int = 0
+    tail: str = ""
+
+
+class Doing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is being done about the run called `label`; `progress` is its latest point while it trains."""
+
+    label: str
+    stage: str
+    progress: Progress | None = None
+
+
+class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the engine tells viewers about itself once a second. Times are in seconds since the epoch.
+
+    `experiments` is how many candidates the lab is to hold, `until` when the search ends by itself, `ordered`
+    the order that is not carried out yet. What is being done first stands in `label`, `stage` and
+    `progress`, what else is being done in `beside`; `talks` are answers in the making.
+    """
+
+    pid: int
+    time: float
+    state: Literal["running", "paused", "stopped"]
+    experiments: int | None = None
+    started: float | None = None
+    until: float | None = None
+    ordered: str = ""
+    talks: tuple[LiveAnswer, ...] = ()
+    beside: tuple[Doing, ...] = ()
+    slots: int = 1
+    label: str | None = None
+    stage: str = ""
+    progress: Progress | None = None
+
+    @property
+    def doing(self) -> tuple[Doing, ...]:
+        """All that is being done, in the order in which it began."""
+        return () if self.label is None else (Doing(self.label, self.stage, self.progress), *self.beside)
+
+
 class Watch(Protocol):
     """Who is told what is being done, by any thread, and lets the main thread wait."""
 
@@ -60,8 +108,15 @@ class Watch(Protocol):
     def over(self, label: str) -> None:
         """Nothing is done about `label` any more."""
 
+    def follow(self, work: Future[Any]) -> None:
+        """`work` was begun in another thread: until it is done, something is at work."""
+
     def tick(self) -> None:
-        """Called by the main thread a few times a second while it waits; may raise `StopNow`."""
+        """Called by the main thread a few times a second while it waits.
+
+        Raises:
+            StopNow: all is to end at once.
+        """
 
     @property
     def cut_off(self) -> bool:

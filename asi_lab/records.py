@@ -255,6 +255,18 @@ class Evidence(msgspec.Struct, frozen=True):
     held_out: tuple[HeldOut, ...] = ()
     prunable: bool = False
 
+    @property
+    def trained(self) -> Training:
+        """The training, where it was ended."""
+        assert self.training is not None
+        return self.training
+
+    @property
+    def measured(self) -> Evaluation:
+        """The evaluation, where there was one."""
+        assert self.evaluation is not None
+        return self.evaluation
+
 
 class BaselineRun(msgspec.Struct, frozen=True):
     """One seed of a baseline architecture, measured in this lab like a candidate."""
@@ -412,6 +424,46 @@ class Candidate(msgspec.Struct, frozen=True):
     def parent(self) -> int | None:
         """Id of the parent architecture; None for the seed."""
         return self.draw.parent if self.draw else None
+
+    @property
+    def ancestor(self) -> int:
+        """Id of the parent architecture, of a candidate that has one: all but the seed."""
+        assert self.draw is not None
+        return self.draw.parent
+
+    @property
+    def proposed(self) -> Proposal:
+        """The proposal, of a candidate that has one."""
+        assert self.proposal is not None
+        return self.proposal
+
+    @property
+    def code(self) -> str:
+        """The source, of a candidate that was proposed."""
+        return self.proposed.code
+
+    @property
+    def found(self) -> Evidence:
+        """The evidence, of a candidate that was checked."""
+        assert self.evidence is not None
+        return self.evidence
+
+    @property
+    def measured(self) -> Evaluation:
+        """The evaluation, of a candidate that was evaluated."""
+        return self.found.measured
+
+    @property
+    def scored(self) -> Score:
+        """The score, of a candidate that was judged."""
+        assert self.score is not None
+        return self.score
+
+    @property
+    def sha(self) -> str:
+        """The commit, of a candidate that was published."""
+        assert self.commit is not None
+        return self.commit
 
     @property
     def loss(self) -> float | None:

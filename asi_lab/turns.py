@@ -1,40 +1,54 @@
-"""Whose turn it is for a trial, and what a candidate may count on when its turn comes.
+"""Which candidate is trained next, and which earlier results it may use.
 
-Several candidates may be under way: in trials side by side, or with models that plan, repair and explain.
-Which of them ends first is chance. So a turn waits until all that lie far enough before it have ended, and
-what is known to a candidate is bounded by its id.
+Several candidates may be under way: training at the same time, or with models that plan, repair and explain.
+Which of them ends first is chance. So a candidate waits until all that lie far enough before it have ended,
+and what is known to it is bounded by its id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from asi_lab.common import background
-from asi_lab.common.background import Aside
+from asi_lab.common.background import Background
 from asi_lab.engineer.slots import Slots
 from asi_lab.lab import Store, trial_label
 from asi_lab.lab.summary import Summary
-from asi_lab.llm.models import Models
 from asi_lab.settings import Settings
 
 
 class Turns:
-    """The turns of one search; `ends` are the candidates whose ends models are at work on."""
+    """The order of candidates in one search."""
 
-    def __init__(self, settings: Settings, store: Store, slots: Slots, ends: Aside, agents: Models) -> None:
-        self.store, self.slots, self.ends, self.agents = store, slots, ends, agents
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        slots: Slots,
+        ends: Background,
+        ahead: int,
+        tick: Callable[[], None],
+    ) -> None:
+        """`ends` concludes candidates in the background; `ahead` is how many are proposed ahead. `tick` is
+        called while a turn waits."""
+        self.store, self.slots, self.ends = store, slots, ends
+        self.ahead, self._tick = ahead, tick
         self.apart = 2 * (settings.search.slots - 1)
-        """How far the ids of two candidates in trials may lie apart. With twice the other slots a trial may
-        take about twice as long as its neighbours' before they wait for it."""
+        """How far apart the ids of two candidates that train at the same time may lie. With twice the other
+        slots a trial may take about twice as long as its neighbours' before they wait for it."""
 
     @property
     def behind(self) -> int:
         """How many candidates before its own a draw does not count on: they may be under way."""
-        return 2 * self.agents.ahead + self.apart
+        return 2 * self.ahead + self.apart
 
     def beside(self, candidate_id: int) -> range:
-        """The candidates that may be in trials beside one, itself among them."""
+        """Ids that may be training at the same time as this candidate, including its own."""
         return range(candidate_id - self.apart, candidate_id + self.apart + 1)
+
+    def last_known(self, candidate_id: int) -> int:
+        """The last id whose result may be used when this candidate is measured."""
+        return candidate_id - 1 - self.apart
 
     def next(self, experiments: int | None) -> int | None:
         """Whose turn it is, once a slot is free: the first candidate that is not finished and that nobody is
@@ -45,13 +59,13 @@ class Turns:
             summaries = self.store.summaries()
             candidate_id = self._first(summaries)
             over = experiments is not None and candidate_id > experiments
-            oldest = candidate_id - max(1, self.agents.ahead) - self.apart
+            oldest = candidate_id - max(1, self.ahead) - self.apart
             before = [s.id for s in summaries if s.commit is None and s.id < candidate_id]
             late = before if over else [number for number in before if number <= oldest]
             if not late and (over or self.slots.has_room):
                 return None if over else candidate_id
             # Those that are late may come back, and draws count on their ends.
-            background.wait_for_one([*self.slots.begun, *self.ends.begun], self.agents.watch.tick)
+            background.wait_for_one([*self.slots.begun, *self.ends.begun], self._tick)
 
     def _first(self, summaries: Sequence[Summary]) -> int:
         """The first candidate that waits for a turn, or the next new one."""

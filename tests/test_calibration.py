@@ -157,8 +157,8 @@ def test_a_lab_prunes_once_its_candidates_allow_it(tmp_path, make_candidate):
     assert found.in_force
     number = next(number for number in range(61, 100) if not is_spared(number, settings))
     spared = next(number for number in range(61, 200) if is_spared(number, settings))
-    assert pruning.limits(number, found) == found.limits
-    assert pruning.limits(spared, found) == {}
+    assert pruning.applied(number, found) == found.limits
+    assert pruning.applied(spared, found) == {}
     off = msgspec.structs.replace(
         settings, supervise=msgspec.structs.replace(settings.supervise, prune=False)
     )

@@ -15,6 +15,7 @@ from asi_lab.lab.steering import Idea, Steering
 from asi_lab.llm.model import ModelError
 from asi_lab.llm.scripted import Scripted
 from asi_lab.records import CandidateState, Draw, Entry
+from asi_lab.researcher import draw
 from tests import night, simulated_engine
 
 SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n[judge]\ntiming = false\n"
@@ -254,11 +255,11 @@ def test_without_a_planner_an_idea_waits(lab):
 
 def test_a_draw_is_steered_only_by_what_is_there():
     drawn, entries = Draw(1, 4, 2, (5, 6)), [Entry(0, 0.3), Entry(4, 0.5), Entry(5, 0.4), Entry(6, 0.2)]
-    assert steering.steered(Steering(), drawn, entries) is drawn
-    assert steering.steered(Steering(pinned=9), drawn, entries) is drawn
-    changed = steering.steered(Steering(pinned=5), drawn, entries)
+    assert draw.steered(Steering(), drawn, entries) is drawn
+    assert draw.steered(Steering(pinned=9), drawn, entries) is drawn
+    changed = draw.steered(Steering(pinned=5), drawn, entries)
     assert (changed.parent, changed.parent_rank, changed.references) == (5, 0, (6,))
-    left = steering.eligible(Steering(banned=(4, 6)), entries)
+    left = draw.eligible(Steering(banned=(4, 6)), entries)
     assert [entry.id for entry in left] == [0, 5]
 
 

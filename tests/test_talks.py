@@ -9,7 +9,7 @@ from asi_lab.llm.live import TAIL, LiveAnswers
 
 def test_an_answer_is_seen_while_it_comes_and_gone_when_it_is_there():
     talks = LiveAnswers()
-    with talks.talk(3, "planner", "openai:a") as hear:
+    with talks.heard(3, "planner", "openai:a") as hear:
         (talk,) = talks.now()
         assert (talk.candidate, talk.role, talk.model, talk.characters, talk.tail) == (
             3,
@@ -34,7 +34,7 @@ def test_a_failed_one_is_gone_too():
     talks = LiveAnswers()
 
     def broken():
-        with talks.talk(3, "planner", "openai:a"):
+        with talks.heard(3, "planner", "openai:a"):
             raise ValueError
 
     with pytest.raises(ValueError):
@@ -46,7 +46,7 @@ def test_many_talk_at_once_and_are_told_by_candidate():
     talks, together = LiveAnswers(), threading.Barrier(4)
 
     def work(number: int) -> None:
-        with talks.talk(number, "planner", "openai:a") as hear:
+        with talks.heard(number, "planner", "openai:a") as hear:
             hear(str(number))
             together.wait(10)
             together.wait(10)

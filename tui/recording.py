@@ -19,21 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_lab.errors import UsageError
-from asi_lab.events import Event
+from asi_lab.events import Event, LiveAnswer
 from asi_lab.lab import Lab, Store, spending
 from asi_lab.lab.directory import run_label
 from asi_lab.lab.steering import Steering
 from asi_lab.lab.summary import Summary
 from asi_lab.llm import bandit
-from asi_lab.llm.live import LiveAnswer
-from asi_lab.llm.models import arms_of
+from asi_lab.llm.choice import arms_of
 from asi_lab.llm.record import Exchange
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Evidence
 from asi_lab.settings import Settings
 from asi_lab.tui.snapshot import NO_CURVE, Snapshot
 from asi_lab.view import leaderboard, status
 from asi_lab.view.page import Dossier, dossier
-from asi_lab.view.status import Doing, EngineStatus, Status
+from asi_lab.view.status import EngineStatus, Status, Work
 from asi_lab.view.transcript import recorded
 
 S = CandidateState
@@ -251,7 +250,7 @@ class Recording:
             steering=Steering(),
         )
 
-    def _doing(self, now: float, summaries: Sequence[Summary], count: int) -> list[Doing]:
+    def _doing(self, now: float, summaries: Sequence[Summary], count: int) -> list[Work]:
         """The trials at work: the candidates that train, else the next baseline run."""
         at_work = (S.CHECKED, S.PREFLIGHTED, S.TRAINING, S.TRAINED)
         training = [summary for summary in summaries if summary.state in at_work]
@@ -263,12 +262,12 @@ class Recording:
             return []
         return [self._trial(str(following.data.get("label", "")), "training", None)]
 
-    def _trial(self, label: str, stage: str, name: str | None) -> Doing:
+    def _trial(self, label: str, stage: str, name: str | None) -> Work:
         rows = self.series(label)
         if not len(rows):
-            return Doing(label, stage, name)
+            return Work(label, stage, name)
         step, _, loss, _, speed, *_ = (float(value) for value in rows[-1])
-        return Doing(label, stage, name, int(step), self.settings.train.steps, loss, speed)
+        return Work(label, stage, name, int(step), self.settings.train.steps, loss, speed)
 
     def _begun(self, run: str) -> float | None:
         """When a run's training began; None where it had not, or where there is no such run."""

@@ -19,7 +19,7 @@ from asi_lab.lab.steering import Note
 from asi_lab.lab.store import SERIES_COLUMNS
 from asi_lab.lab.summary import Summary
 from asi_lab.llm import bandit
-from asi_lab.llm.models import arms_of
+from asi_lab.llm.choice import arms_of
 from asi_lab.llm.record import Exchange
 from asi_lab.records import Candidate
 from asi_lab.settings import Settings

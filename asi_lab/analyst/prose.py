@@ -20,7 +20,6 @@ from asi_lab.scoring.results import SECTIONS
 
 MOST_WEAKNESSES, LONGEST_WEAKNESS = 5, 200
 SHORT = 40
-MOST_RELATIVES = 20
 SHOWN_SIBLINGS = 3
 
 
@@ -33,12 +32,6 @@ class Prose(msgspec.Struct, frozen=True):
     theoretical_explanation_with_evidence: str
     synthesis_and_insights: str
     weaknesses: tuple[str, ...] = ()
-
-
-class Experience(msgspec.Struct, frozen=True):
-    """What the summariser writes."""
-
-    experience: str
 
 
 def explain(
@@ -120,39 +113,6 @@ def ablation(table: Analysis, archive: Archive) -> str:
                 f"- {row.relation} {row.against}, from {relative.parent}: {relative.proposal.change}"
             )
     return "\n".join(lines).strip()
-
-
-def summarise(ask: Asker, parent: Candidate, relatives: Sequence[Candidate], archive: Archive) -> str:
-    """What the analyses of a parent and its relatives have taught, for the planner. Not kept.
-
-    Raises as `explain`.
-    """
-    analysed = [c for c in (parent, *relatives) if c.analysis is not None]
-    if not analysed:
-        return ""
-    known, columns = archive.baselines, results.both(archive.baselines)
-    if parent.id != SEED_ID and parent.evidence is not None:
-        columns.insert(0, results.measured(f"parent: {parent.name}", parent.evidence))
-    told = [results.table(columns, known), results.noise(known)]
-    told += [_lesson(c, known) for c in analysed[: 1 + MOST_RELATIVES]]
-    shown = "\n\n".join([*told, f"### All that stand out\n\n{archive.standings()}"])
-    return ask("summariser", Experience, {"parent": parent.name, "results": shown}).experience.strip()
-
-
-def _lesson(candidate: Candidate, known: Baselines) -> str:
-    """A candidate's change, result and what the analyst learnt from it."""
-    assert candidate.proposal is not None
-    assert candidate.analysis is not None
-    lines = [
-        f"### Candidate {candidate.id} {candidate.name}, from {candidate.parent}",
-        "",
-        f"Change: {candidate.proposal.change}",
-        f"Result: {results.outcome(candidate, known)}",
-        *(f"Weakness: {words}" for words in candidate.analysis.weaknesses),
-    ]
-    if words := results.lesson(candidate, "theoretical_explanation_with_evidence", "synthesis_and_insights"):
-        lines += ["", words]
-    return "\n".join(lines)
 
 
 def _demoted(text: str) -> str:

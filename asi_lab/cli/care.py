@@ -58,7 +58,7 @@ def config() -> None:
 @click.option("--first", is_flag=True, help="The lab.toml with which the search began.")
 def config_show(first: bool) -> None:
     """All settings as they apply, with comments."""
-    from asi_lab.lab import config
+    from asi_lab.lab import config, meta
     from asi_lab.view import remote
 
     lab = existing()
@@ -66,7 +66,7 @@ def config_show(first: bool) -> None:
         click.echo(config.render(lab.settings()), nl=False)
         return
     with remote.results(lab) as store:
-        text = store.get_meta("config") if store else None
+        text = meta.CONFIG.read(store) if store else None
     if text is None:
         raise UsageError("the search has not begun, so there is no first configuration yet.")
     click.echo(text, nl=False)
@@ -76,13 +76,14 @@ def config_show(first: bool) -> None:
 @lab_option()
 def config_validate() -> None:
     """Check lab.toml, also against what the lab began with."""
+    from asi_lab.lab import meta
     from asi_lab.lab.directory import check_unchanged
     from asi_lab.view import remote
 
     lab = existing()
     settings = lab.settings()
     with remote.results(lab) as store:
-        text = store.get_meta("config") if store else None
+        text = meta.CONFIG.read(store) if store else None
     if text is not None:
         check_unchanged(settings, text)
     click.echo(f"{lab.config}: fine.", err=True)
@@ -114,7 +115,7 @@ def doctor(ctx: click.Context, as_json: bool, pull: bool) -> None:
 def fsck(ctx: click.Context, repair: bool) -> None:
     """Check that store and git lineage say the same."""
     from asi_lab.common.text import plain
-    from asi_lab.lab import Store, fsck
+    from asi_lab.lab import Store, fsck, meta
     from asi_lab.scoring import references
 
     lab = existing()
@@ -128,7 +129,7 @@ def fsck(ctx: click.Context, repair: bool) -> None:
             stack.enter_context(lab.locked())
         opened = Store.open(lab.store, create=False) if repair else Store.open_readonly(lab.store)
         store = stack.enter_context(opened)
-        config_text = store.get_meta("config") or ""
+        config_text = meta.CONFIG.read(store) or ""
         examine = fsck.repair if repair else fsck.check
         findings = examine(store, lab.lineage, config_text, [references.upper()])
     for finding in findings:

@@ -169,7 +169,8 @@ def add(source: str, key: str, name: str | None, replace: bool) -> None:
     from asi_lab.knowledge import source as paper
     from asi_lab.knowledge.base import load
     from asi_lab.knowledge.extract import Extractor, save
-    from asi_lab.llm.models import connected, listed
+    from asi_lab.llm.choice import listed
+    from asi_lab.llm.providers import connected
     from asi_lab.view import tables
 
     lab = existing()

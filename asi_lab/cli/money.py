@@ -17,7 +17,7 @@ def models(as_json: bool) -> None:
 
     from asi_lab.common.text import plain
     from asi_lab.llm import bandit
-    from asi_lab.llm.models import arms_of
+    from asi_lab.llm.choice import arms_of
     from asi_lab.view import remote, tables
 
     lab = existing()

@@ -1,8 +1,4 @@
-"""Work beside the trial: models plan the next candidates, and repair, judge and explain the last ones.
-
-Each does so in a thread, which records what it gets under the candidate's id, so that nothing that was paid
-for is lost by a kill. How many work at once is bounded by whoever begins them.
-"""
+"""Work in background threads, for which the main thread can wait while it goes on ticking."""
 
 from __future__ import annotations
 
@@ -55,12 +51,18 @@ def wait_for_one(begun: Collection[Future[Any]], tick: Callable[[], None]) -> No
         tick()
 
 
-class Aside:
+class Background:
     """Runs `work` for candidates in daemon threads, one for each. Any thread may begin it; the main thread
-    waits."""
+    waits. How many work at once is bounded by whoever begins them."""
 
-    def __init__(self, work: Callable[[int], object], name: str) -> None:
-        self._work, self._name = work, name
+    def __init__(
+        self,
+        work: Callable[[int], object],
+        name: str,
+        follow: Callable[[Future[object]], object] = lambda begun: None,
+    ) -> None:
+        """`name` is that of the threads; `follow` is told of what was begun."""
+        self._work, self._name, self._follow = work, name, follow
         self._begun: dict[int, Future[object]] = {}
         self._lock = threading.Lock()
 
@@ -68,7 +70,9 @@ class Aside:
         """Begin the work for a candidate, unless it was begun."""
         with self._lock:
             if candidate_id not in self._begun:
-                self._begun[candidate_id] = begin(functools.partial(self._work, candidate_id), self._name)
+                begun = begin(functools.partial(self._work, candidate_id), self._name)
+                self._begun[candidate_id] = begun
+                self._follow(begun)
 
     def at_work(self, candidate_id: int) -> bool:
         """Whether the work for a candidate was begun and not waited for."""

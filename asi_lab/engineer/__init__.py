@@ -1,4 +1,8 @@
-"""The engineer: reads a candidate's source, has it trained and evaluated in a trial, judges what came out.
+"""A candidate checked, trained, measured and repaired: from contract to evidence. No torch is imported here;
+what runs inside a trial is `asi_lab.trial`."""
 
-All of it belongs to the engine and imports no torch; what runs inside the trial is `asi_lab.trial.train`.
-"""
+from asi_lab.engineer.engineer import Engineer
+from asi_lab.engineer.slots import Slots
+from asi_lab.engineer.trials import Trials
+
+__all__ = ["Engineer", "Slots", "Trials"]

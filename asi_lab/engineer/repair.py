@@ -10,9 +10,12 @@ import re
 
 import msgspec
 
+from asi_lab.common.syntax import code_hash
 from asi_lab.engineer.contract import faults
-from asi_lab.llm.ask import Asker
+from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.codefile import CodeFile
+from asi_lab.llm.model import ModelError
+from asi_lab.llm.models import Models
 from asi_lab.records import Candidate, CandidateState, Check, Proposal, Repair
 
 S = CandidateState
@@ -38,16 +41,29 @@ class Changes(msgspec.Struct, frozen=True):
     changes: str
 
 
-def repair(ask: Asker, candidate: Candidate) -> tuple[Proposal, Repair]:
+def repair(models: Models, candidate: Candidate, most: int) -> tuple[Proposal, Repair] | None:
+    """Changed code for a candidate that failed; None where it is not to be repaired any more: it has had
+    `most` repairs, no model wrote it, or none can be asked."""
+    by_model = candidate.proposal is not None and candidate.proposal.model != ""
+    left = most - len(candidate.repairs)
+    if not (models.present and by_model and left > 0 and candidate.state in ROLES):
+        return None
+    try:
+        proposal, done = rewrite(models.of(candidate.id), candidate)
+    except (RoleFailed, ModelError) as error:
+        models.stand_in(candidate.id, ROLES[candidate.state], "it is given up", error)
+        return None
+    return msgspec.structs.replace(proposal, code_hash=code_hash(proposal.code)), done
+
+
+def rewrite(ask: Asker, candidate: Candidate) -> tuple[Proposal, Repair]:
     """Ask for code that does what the candidate wants without the failure it ended in.
 
     Raises:
         RoleFailed: no changed code came.
         ModelError: no model can be had.
     """
-    assert candidate.proposal is not None
-    assert candidate.evidence is not None
-    proposal, evidence = candidate.proposal, candidate.evidence
+    proposal, evidence = candidate.proposed, candidate.found
     role, code = ROLES[candidate.state], CodeFile(proposal.code, faults)
     error = matter(evidence.error)
     values = {"motivation": proposal.motivation, "code": proposal.code}
@@ -110,8 +126,7 @@ def matter(error: str) -> str:
 
 def stage(candidate: Candidate) -> str:
     """Where the candidate failed, in words."""
-    evidence = candidate.evidence
-    assert evidence is not None
+    evidence = candidate.found
     if evidence.training is not None:
         return "scoring, after training"
     failed = next((check.name for check in evidence.checks if not check.passed), None)

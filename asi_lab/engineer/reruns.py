@@ -6,16 +6,15 @@ import functools
 from collections.abc import Callable
 
 from asi_lab.engineer.trials import Trials
-from asi_lab.lab import Store, repeats, steering, trial_label
+from asi_lab.lab import Lineage, Store, repeats, steering, trial_label
 from asi_lab.lab.directory import run_label
 
 
 class Reruns:
-    """Begins what was asked for, wherever a slot is free. `annotate` is told of a candidate once its run is
-    recorded."""
+    """Begins what was asked for, wherever a slot is free."""
 
-    def __init__(self, store: Store, trials: Trials, annotate: Callable[[int], object]) -> None:
-        self.store, self.trials, self.annotate = store, trials, annotate
+    def __init__(self, store: Store, lineage: Lineage, trials: Trials) -> None:
+        self.store, self.lineage, self.trials = store, lineage, trials
 
     def begin(self, may_go_on: Callable[[], bool]) -> bool:
         """Begin all runs that were asked for; returns whether there were any, with a slot free again."""
@@ -36,8 +35,7 @@ class Reruns:
         return None
 
     def _run(self, number: int, index: int) -> None:
-        candidate = self.store.get(number)
-        assert candidate is not None
+        candidate = self.store.held(number)
         run = repeats.Repeat(number, index, self.trials.repeat(candidate, index))
         steering.finished_rerun(self.store, run)
-        self.annotate(number)
+        steering.publish(self.store, self.lineage, number)

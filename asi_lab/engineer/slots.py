@@ -30,7 +30,7 @@ class Slots:
     def __init__(self, executors: Sequence[Executor], watch: Watch) -> None:
         self._executors, self._watch = tuple(executors), watch
         self._free = deque(executors)
-        self._begun: dict[str, Future[object]] = {}
+        self._begun: dict[str, Future[None]] = {}
         self._stopped = threading.Event()
 
     @property
@@ -44,7 +44,7 @@ class Slots:
         return len(self._begun) < self.count
 
     @property
-    def begun(self) -> list[Future[object]]:
+    def begun(self) -> list[Future[None]]:
         """What was begun and has not settled."""
         return list(self._begun.values())
 
@@ -54,17 +54,23 @@ class Slots:
 
     def begin(self, label: str, work: Callable[[], object]) -> None:
         """Do `work` in a slot, once one is free. With a single slot it is done when this returns."""
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                self._watch.over(label)
+
         if self.count == 1:
-            work()
-            self._watch.over(label)
+            run()
             return
         self.wait_for_room()
-        self._begun[label] = background.begin(work, f"trial {label}")
+        self._begun[label] = begun = background.begin(run, f"trial {label}")
+        self._watch.follow(begun)
 
     def settle(self) -> None:
         """Take those that have ended out of their slots. What one raised is raised here."""
         for label in [label for label, done in self._begun.items() if done.done()]:
-            self._watch.over(label)
             self._begun.pop(label).result()
 
     def wait_for_room(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ from asi_lab.errors import TrialError
 from asi_lab.events import Watch
 from asi_lab.lab import Lab, Store, spending, trial_label
 from asi_lab.lab.directory import run_label
+from asi_lab.lab.states import States
 from asi_lab.protocol import (
     ARCHITECTURE_FILE,
     CHECKPOINT_FILE,
@@ -36,11 +38,8 @@ from asi_lab.protocol import (
 )
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
 from asi_lab.scoring import pruning, references
-from asi_lab.scoring.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
+from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
-
-Advance = Callable[..., Candidate]
-"""Record that a candidate came to a state, with changes of other fields; returns the new record."""
 
 SUSPECT_NOISE = 2.0
 """Noise floors below the leak rule's bound before a loss at a mark is suspect."""
@@ -60,11 +59,10 @@ class Trials:
 
     def __init__(self, lab: Lab, settings: Settings, store: Store, slots: Slots, watch: Watch) -> None:
         self.lab, self.settings, self.store = lab, settings, store
-        self.slots, self.watch = slots, watch
-        self.reference_code = (references.source(SEED_ARCHITECTURE), references.source(UPPER_REFERENCE))
+        self.slots, self.watch, self.states = slots, watch, States(store)
 
     def candidate(
-        self, candidate: Candidate, baselines: Baselines, prune_above: pruning.Limits, advance: Advance
+        self, candidate: Candidate, baselines: Baselines, prune_above: pruning.Limits
     ) -> tuple[Candidate, Evidence]:
         """Run a candidate's trial; returns its record as it then stands, and the whole evidence.
 
@@ -78,33 +76,31 @@ class Trials:
         before = candidate.evidence if trained else None
         before = before or Evidence(check_source(candidate.proposal.code), prunable=bool(prune_above))
         state = CandidateState.TRAINED if trained else CandidateState.CHECKED
-        standing = advance(candidate, state, evidence=before)
+        standing = self.states.advance(candidate, state, evidence=before)
 
         def observe(report: Report, evidence: Evidence) -> None:
             nonlocal standing
             if isinstance(report, protocol.Stage):
-                standing = advance(standing, report.state)
+                standing = self.states.advance(standing, report.state)
             elif isinstance(report, protocol.Saved) and standing.starts:
-                standing = advance(
+                standing = self.states.advance(
                     standing, standing.state, starts=0
                 )  # it gets on, so it may be cut off again
             elif isinstance(report, protocol.Trained):
-                standing = advance(standing, CandidateState.TRAINED, evidence=evidence)
+                standing = self.states.advance(standing, CandidateState.TRAINED, evidence=evidence)
 
         job = self._job("serve" if trained else "train", keyed_seed(self.settings.seed, candidate.id, "init"))
         expected = self._expectations(baselines, prune_above)
         began = time.monotonic()
         evidence = self._run(directory, job, observe, before, expected, candidate.id)
         if evidence.failure is CandidateState.INTERRUPTED:
-            standing = self._cut_off(standing, time.monotonic() - began, evidence, advance)
+            standing = self._cut_off(standing, time.monotonic() - began, evidence)
         return standing, evidence
 
-    def _cut_off(
-        self, standing: Candidate, seconds: float, evidence: Evidence, advance: Advance
-    ) -> Candidate:
+    def _cut_off(self, standing: Candidate, seconds: float, evidence: Evidence) -> Candidate:
         """Count that its trial was cut off, while this engine lived."""
         self.store.append_events(("warning", f"{standing.name}: {evidence.error}", {}))
-        return advance(
+        return self.states.advance(
             standing,
             standing.state,
             starts=standing.starts + 1,
@@ -121,9 +117,7 @@ class Trials:
             and candidate.trial_seconds < search.max_starts * limits.trial_seconds
         )
 
-    def thoroughly(
-        self, candidate: Candidate, evidence: Evidence, advance: Advance
-    ) -> tuple[Candidate, Evidence]:
+    def thoroughly(self, candidate: Candidate, evidence: Evidence) -> tuple[Candidate, Evidence]:
         """Score a trained candidate once more, its answers compared at all positions of the loss where that
         costs less than its training, and else at `MANY`.
 
@@ -147,7 +141,7 @@ class Trials:
             )
             if found.failure is not CandidateState.INTERRUPTED:
                 break
-            candidate = self._cut_off(candidate, time.monotonic() - began, found, advance)
+            candidate = self._cut_off(candidate, time.monotonic() - began, found)
         return candidate, msgspec.structs.replace(evidence, failure=found.failure, error=found.error)
 
     def baseline(self, architecture: str, index: int) -> None:
@@ -170,6 +164,13 @@ class Trials:
         message = f"baseline {architecture} seed {index}: loss {evidence.evaluation.loss:.4f}"
         self.store.put_baseline(run_record, ("baseline_measured", message, {"label": label}))
         self._discard_weights(label)
+
+    def further_seeds(self, runs: Sequence[tuple[str, int]]) -> None:
+        """Measure further seeds of the baselines (architecture, index) in the slots, and wait for them."""
+        for architecture, index in runs:
+            work = functools.partial(self.further_seed, architecture, index)
+            self.slots.begin(run_label(architecture, index), work)
+        self.slots.wait()
 
     def further_seed(self, architecture: str, index: int) -> None:
         """As `baseline`, where the search has all it needs: a failure is told and tried again later."""

@@ -22,9 +22,8 @@ from asi_lab.knowledge import lint
 from asi_lab.knowledge.base import FOLDER, Base
 from asi_lab.knowledge.entry import Entry, Front, Insight, render
 from asi_lab.llm import prompting
-from asi_lab.llm.ask import Question, RoleFailed, ask
-from asi_lab.llm.model import Call, Model, TooLong
-from asi_lab.llm.models import KEPT_FREE, SHARES
+from asi_lab.llm.ask import RoleFailed, Window, ask_in_window
+from asi_lab.llm.model import Call, Model
 from asi_lab.llm.record import Exchange, Recorded
 from asi_lab.llm.tokens import Meter
 from asi_lab.settings import Agents
@@ -141,23 +140,15 @@ class Extractor:
 
     def _ask(self, role: str, kind: type[T], **values: str) -> T:
         prompt = prompting.load(role, self.lab / "prompts")
-        context, model = (
-            self.settings.context,
-            Recorded(self.model.name, self.model, role, self._tape, self._asked),
-        )
+        model = Recorded(self.model.name, self.model, role, self._tape, self._asked)
         call = Call(
             temperature=prompt.temperature, timeout=self.settings.timeout_seconds, cancelled=threading.Event()
         )
-        count = functools.partial(self._meter.tokens, self.model.name)
-        for share in SHARES:
-            system, user = prompt.fitted(values, int(share * max(context // 2, context - KEPT_FREE)), count)
-            try:
-                return ask(model, Question(system, user, call, prompt.schema), kind)
-            except TooLong as error:
-                too_long = error
-            except RoleFailed as failure:
-                raise KnowledgeError(f"{self.model.name} gave no usable answer: {failure}") from None
-        raise too_long
+        window = Window(self.settings.context, functools.partial(self._meter.tokens, self.model.name))
+        try:
+            return ask_in_window(model, prompt, values, call, window, kind)
+        except RoleFailed as failure:
+            raise KnowledgeError(f"{self.model.name} gave no usable answer: {failure}") from None
 
 
 def save(entry: Entry, lab: Path) -> Path:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -78,6 +79,8 @@ class Lineage:
     def __init__(self, path: Path, keep_open: Sequence[int] = ()) -> None:
         self.path = path.absolute()
         self._repository = Repository(self.path, _SETTINGS, keep_open)
+        self.publishing = threading.RLock()
+        """Held by a thread from when it reads what it publishes until it is published."""
 
     @classmethod
     def create(

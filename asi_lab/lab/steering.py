@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ from asi_lab.lab.commands import Command
 from asi_lab.lab.lineage import Lineage
 from asi_lab.lab.repeats import Repeat
 from asi_lab.lab.store import Store
-from asi_lab.records import SEED_ID, Candidate, CandidateState, Draw, Entry
+from asi_lab.records import SEED_ID, Candidate, CandidateState
 
 KEY = "steering"
 LONGEST_IDEA, LONGEST_COMMENT = 4000, 2000
@@ -103,10 +103,11 @@ def published(store: Store, candidate_id: int) -> str:
 
 
 def publish(store: Store, lineage: Lineage, candidate_id: int) -> None:
-    """Make a candidate's git note what is noted on it, once it has a commit."""
-    found = store.get(candidate_id)
-    if found is not None and found.commit is not None:
-        lineage.annotate(found.commit, published(store, candidate_id))
+    """Write a candidate's tags, comments and reruns to its git note; does nothing before it has a commit."""
+    with lineage.publishing:
+        found = store.get(candidate_id)
+        if found is not None and found.commit is not None:
+            lineage.annotate(found.commit, published(store, candidate_id))
 
 
 def obey(store: Store, command: Command) -> bool:
@@ -160,19 +161,6 @@ def give_back(store: Store, candidate_id: int) -> None:
 
     if any(idea.taken_by == candidate_id for idea in read(store).ideas):
         store.change_meta(KEY, back, candidate=candidate_id)
-
-
-def eligible(state: Steering, entries: Sequence[Entry]) -> list[Entry]:
-    """Those that may be drawn."""
-    return [entry for entry in entries if entry.id not in state.banned]
-
-
-def steered(state: Steering, drawn: Draw, entries: Sequence[Entry]) -> Draw:
-    """A draw with the pinned parent in the place of its own, and rank 0: it was not drawn."""
-    if state.pinned is None or all(entry.id != state.pinned for entry in entries):
-        return drawn
-    references = tuple(number for number in drawn.references if number != state.pinned)
-    return msgspec.structs.replace(drawn, parent=state.pinned, parent_rank=0, references=references)
 
 
 def finished_rerun(store: Store, run: Repeat) -> None:

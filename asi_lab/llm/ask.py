@@ -13,14 +13,19 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from asi_lab.llm.codefile import TOOLS, CodeFile
-from asi_lab.llm.model import Call, Message, Model, NoTools, Reply, ToolCall
+from asi_lab.llm.model import Call, Message, Model, NoTools, Reply, ToolCall, TooLong
 from asi_lab.llm.parse import Unreadable, calls_of, code_of, edits_of, record_of, without_reasoning
+from asi_lab.llm.prompting import Prompt
 
 T = TypeVar("T")
 
 MOST_TURNS = 16
 REMINDERS = 2
 CONTINUATIONS = 3
+KEPT_FREE = 10_240
+"""Tokens of the window that are left to the answer and to what is said after the first question."""
+SHARES = (1.0, 0.6, 0.3)
+"""Of the room for a question: the next one where the server finds the last one too long."""
 LEAST_OVERLAP, MOST_OVERLAP = 8, 2000
 """Characters that a model may repeat where it goes on."""
 
@@ -66,6 +71,45 @@ class Question(msgspec.Struct, frozen=True):
     user: str
     call: Call
     schema: dict[str, Any] | None = None
+
+
+class Window(msgspec.Struct, frozen=True):
+    """The window of a model: its size in tokens, and `count`, which gives the tokens of a text."""
+
+    tokens: int
+    count: Callable[[str], int]
+
+    def room(self, share: float) -> int:
+        """Tokens for a question, where it is to take that share of what it may have."""
+        return int(share * max(self.tokens // 2, self.tokens - KEPT_FREE))
+
+
+def ask_in_window(
+    model: Model,
+    prompt: Prompt,
+    values: Mapping[str, str],
+    call: Call,
+    window: Window,
+    kind: type[T],
+    code: CodeFile | None = None,
+    is_done: Callable[[T], str] = lambda answer: "",
+) -> T:
+    """As `ask`, with the prompt's question cut to the model's window, and cut further where the server still
+    finds it too long.
+
+    Raises:
+        TooLong: it is too long even at the smallest of `SHARES`.
+        RoleFailed, ModelError: as `ask`.
+    """
+    for share in SHARES:
+        system, user = prompt.fitted(values, window.room(share), window.count)
+        try:
+            return ask(model, Question(system, user, call, prompt.schema), kind, code, is_done)
+        except TooLong as error:
+            too_long = error
+            if code is not None:
+                code.restore()
+    raise too_long
 
 
 def ask(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from asi_lab.common.text import plain
 from asi_lab.errors import ConfigError
 from asi_lab.llm.model import Model
+from asi_lab.llm.retry import Patient
+from asi_lab.settings import Agents
 
 
 def connect(
@@ -37,3 +41,15 @@ def connect(
         "a model should be written ollama:NAME or openai:NAME, for example ollama:qwen3-coder:30b; "
         f"found {plain(spec, limit=100)!r}. Correct it under agents in lab.toml."
     )
+
+
+def connected(name: str, settings: Agents, say: Callable[[str], object]) -> Model:
+    """The model of that name over the network, as the settings have it, with retries; `say` is told of waits
+    for its server. Raises as `connect`."""
+    model = connect(
+        name,
+        ollama_host=settings.ollama_host or None,
+        openai_base_url=settings.openai_base_url or None,
+        context=settings.context,
+    )
+    return Patient(model, told=say)

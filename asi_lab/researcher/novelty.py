@@ -1,18 +1,21 @@
-"""Proposals until one is new: a new architecture from a draw, asked for again while it repeats another.
+"""Is a proposal new? Decided before any compute is spent on it.
 
 draft -> embed the motivation -> nearest motivations, equal code? -> judged new -> accept, or draft again
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from asi_lab.common.embedding import Vector, embed
 from asi_lab.common.syntax import code_hash
+from asi_lab.lab import Store
 from asi_lab.records import Neighbour, Proposal
 from asi_lab.researcher.index import Index
+from asi_lab.scoring import references
 
 NEIGHBOURS = 5
 
@@ -26,6 +29,50 @@ class Proposed(msgspec.Struct, frozen=True):
     proposal: Proposal
     vector: Vector
     duplicate: str = ""
+
+
+class Known:
+    """The ideas and the code of all candidates of a lab: what a proposal must differ from. Any thread may
+    call; whoever accepts a proposal holds `accepting` from its last comparison to its record."""
+
+    def __init__(self, store: Store, most_similar: float) -> None:
+        """Motivations of a cosine of `most_similar` count as the same."""
+        self.accepting = threading.Lock()
+        self.index, self._most_similar = Index(*store.vectors()), most_similar
+        upper = references.upper()
+        self._code = {upper.code_hash: upper.name}
+        self._code |= {code: _name(number) for code, number in store.code_hashes().items()}
+
+    def until_new(
+        self, draft: Draft, retries: int, repeats: Callable[[Proposal], str] = lambda proposal: ""
+    ) -> Proposed:
+        """As `propose`, against all that is known."""
+        return propose(draft, self.index, self._code, retries, self._most_similar, repeats)
+
+    def compared(self, proposed: Proposed) -> Proposed:
+        """The same after another comparison: candidates may have been accepted since it was begun."""
+        if proposed.duplicate:
+            return proposed
+        nearest = self.index.nearest(proposed.vector, 1)
+        again = duplicate_of(proposed.proposal, nearest, self._code, self._most_similar)
+        return msgspec.structs.replace(proposed, duplicate=again)
+
+    def add(self, candidate_id: int, proposed: Proposed) -> None:
+        """Remember a recorded proposal."""
+        self.index.add(candidate_id, proposed.vector)
+        self._code.setdefault(proposed.proposal.code_hash, _name(candidate_id))
+
+    def claim(self, candidate_id: int, code_hash: str) -> str:
+        """Have a candidate hold code that it did not have before; returns who holds it already, empty where
+        nobody else does."""
+        own = _name(candidate_id)
+        with self.accepting:
+            holder = self._code.setdefault(code_hash, own)
+        return "" if holder == own else holder
+
+
+def _name(candidate_id: int) -> str:
+    return f"candidate {candidate_id}"
 
 
 def propose(

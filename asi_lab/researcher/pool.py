@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asi_lab.common.randomness import keyed_random
-from asi_lab.records import Candidate, Draw, Entry
+from asi_lab.records import Draw, Entry
 from asi_lab.settings import Search
 
 
@@ -53,9 +53,3 @@ def draw(candidate_id: int, entries: Sequence[Entry], search: Search, lab_seed: 
         references=tuple(entry.id for entry in chosen),
         references_wanted=search.references,
     )
-
-
-def leads(candidate: Candidate, entries: Sequence[Entry]) -> bool:
-    """Whether a scored candidate has a higher fitness than all others that are finished."""
-    best = max((entry.fitness for entry in entries if entry.id != candidate.id), default=0.0)
-    return candidate.score is not None and candidate.score.fitness > best

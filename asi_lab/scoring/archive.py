@@ -26,13 +26,16 @@ class Archive:
 
     def get(self, candidate_id: int) -> Candidate:
         """The record of a candidate that is there."""
-        candidate = self.store.get(candidate_id)
-        assert candidate is not None
-        return candidate
+        return self.store.held(candidate_id)
 
     def entries(self) -> list[Entry]:
         """All finished candidates with a fitness, the seed among them."""
         return [Entry(s.id, s.fitness, s.fitness_noise or 0.0) for s in self._done() if s.fitness is not None]
+
+    def is_led_by(self, candidate: Candidate) -> bool:
+        """Whether a scored candidate has a higher fitness than all others that are finished."""
+        best = max((entry.fitness for entry in self.entries() if entry.id != candidate.id), default=0.0)
+        return candidate.score is not None and candidate.score.fitness > best
 
     def children(self, parent: int) -> list[Candidate]:
         """The finished candidates of a parent, in order of id."""

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from asi_lab.common.randomness import keyed_random
-from asi_lab.lab import Store
+from asi_lab.lab import Store, meta
 from asi_lab.records import Candidate, CandidateState
 from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
@@ -101,8 +101,21 @@ class Pruning:
         settings = self.settings
         return calibrate(runs, baselines.marks(), settings.train.steps, settings.supervise.false_kills)
 
-    def limits(self, candidate_id: int, found: Calibration) -> Limits:
-        """The limits for one candidate: none before they are calibrated, or if it is spared."""
+    def limits(self, candidate_id: int, baselines: Baselines, last_id: int) -> Limits:
+        """The limits for one candidate, from those up to `last_id`: none before they are calibrated, or if it
+        is spared. That pruning begins or ends is news."""
+        found = self.calibration(baselines, last_id)
+        if found.in_force != bool(meta.PRUNING.read(self.store)):
+            words = "begins" if found.in_force else "ends"
+            message = (
+                f"pruning {words}: of {found.good} good candidates {found.kills} would have been stopped, at "
+                f"most {found.bound:.1%} (95 %), allowed {found.allowed:.1%}; asi-lab calibrate shows more"
+            )
+            meta.PRUNING.write(self.store, found.in_force, ("note", message, {}))
+        return self.applied(candidate_id, found)
+
+    def applied(self, candidate_id: int, found: Calibration) -> Limits:
+        """What of a calibration applies to one candidate."""
         wanted = self.settings.supervise.prune and found.in_force
         return found.limits if wanted and not is_spared(candidate_id, self.settings) else {}
 

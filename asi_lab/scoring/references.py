@@ -38,6 +38,11 @@ def source(architecture: str) -> str:
     return (folder / architecture / ARCHITECTURE_FILE).read_text(encoding="utf-8")
 
 
+def both() -> tuple[str, str]:
+    """Sources of DeltaNet and of Gated DeltaNet, the two ends of the judge's scale."""
+    return source(SEED_ARCHITECTURE), source(UPPER_REFERENCE)
+
+
 def seed() -> Proposal:
     """DeltaNet, candidate 0 of every lab."""
     return Proposal(

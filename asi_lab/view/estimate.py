@@ -9,7 +9,7 @@ import msgspec
 
 from asi_lab.lab import Store
 from asi_lab.lab.spending import of_models, total
-from asi_lab.llm.models import names_of
+from asi_lab.llm.choice import names_of
 from asi_lab.llm.prices import Price, dollars
 from asi_lab.settings import Settings
 from asi_lab.view import status

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from asi_lab.errors import ConfigError, LabError
 from asi_lab.lab import Lab
-from asi_lab.llm.models import names_of
+from asi_lab.llm.choice import names_of
 from asi_lab.settings import Agents
 from asi_lab.view.finding import Finding
 

@@ -19,7 +19,7 @@ from asi_lab.llm.model import Call, ModelError, NoTools, Reply
 from asi_lab.llm.record import Exchange
 from asi_lab.llm.scripted import Scripted
 from asi_lab.records import Candidate, Origin
-from asi_lab.researcher import planner
+from asi_lab.researcher import experience, planner
 
 Missing = Callable[[Any, Any], str]
 
@@ -33,7 +33,7 @@ _KINDS: dict[str, tuple[type, Missing]] = {
     "debugger": _REPAIR,
     "judge": (judge.Marks, lambda answer, code: judge.missing(answer)),
     "analyst": (prose.Prose, lambda answer, code: prose.missing(answer)),
-    "summariser": (prose.Experience, lambda answer, code: ""),
+    "summariser": (experience.Experience, lambda answer, code: ""),
     "components": (tags.Listed, lambda answer, code: tags.missing_components(answer)),
     "provenance": (Origin, lambda answer, code: tags.missing_origin(answer)),
 }

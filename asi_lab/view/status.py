@@ -7,16 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal, cast
 
 import msgspec
 
-from asi_lab.events import Event
-from asi_lab.lab import Lab, Store, commands, steering, trial_label
+from asi_lab.events import Doing, Event, Heartbeat, LiveAnswer
+from asi_lab.lab import Lab, Store, commands, meta, steering, trial_label
 from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Steering
 from asi_lab.lab.summary import Summary
-from asi_lab.llm.live import LiveAnswer
+from asi_lab.protocol import Progress
 from asi_lab.records import SEED_ID, Candidate
 from asi_lab.settings import Settings
 from asi_lab.view import leaderboard
@@ -64,7 +64,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
         return self.state in ("preparing data", "running", "paused")
 
 
-class Doing(msgspec.Struct, frozen=True):
+class Work(msgspec.Struct, frozen=True):
     """The trial at work. `left` is the estimate of its remaining seconds, `basis` what that rests on."""
 
     label: str
@@ -127,7 +127,7 @@ class Status(msgspec.Struct, frozen=True):
     seed: int
     time: float
     engine: EngineStatus
-    doing: Doing | None
+    doing: Work | None
     wanted: int | None
     finished: int
     left: float | None
@@ -142,10 +142,10 @@ class Status(msgspec.Struct, frozen=True):
     steering: Steering = Steering()
     queue: tuple[Waiting, ...] = ()
     budget: Budget = Budget()
-    beside: tuple[Doing, ...] = ()
+    beside: tuple[Work, ...] = ()
 
     @property
-    def at_work(self) -> tuple[Doing, ...]:
+    def at_work(self) -> tuple[Work, ...]:
         """All trials at work."""
         return (self.doing, *self.beside) if self.doing else ()
 
@@ -158,7 +158,8 @@ def pace(summaries: Sequence[Summary], settings: Settings, slots: int = 1) -> Pa
 
 def slots_of(store: Store) -> int:
     """How many trials the engine runs at the same time, or the last one ran."""
-    return int((store.get_meta("engine") or {}).get("slots", 1))
+    beat = meta.ENGINE.read(store)
+    return beat.slots if beat else 1
 
 
 def _timed(summaries: Sequence[Summary], settings: Settings, slots: int) -> list[tuple[Summary, float]]:
@@ -211,17 +212,16 @@ def read(
     where the caller has them already."""
     now = time.time()
     summaries: Sequence[Summary] = known[0] if known else store.summaries() if store else []
-    beat = store.get_meta("engine") or {} if store else {}
+    beat = meta.ENGINE.read(store) if store else None
     engine = _engine(beat, now) if beat else _without_beat(lab)
     if engine.is_there:
-        engine = msgspec.structs.replace(engine, ordered=_ordered(lab, beat, engine))
+        engine = msgspec.structs.replace(engine, ordered=_ordered(lab, beat.ordered if beat else "", engine))
     slots = slots_of(store) if store else 1
     speed = pace(summaries, settings, slots)
-    wanted = beat.get("experiments")
+    wanted = beat.experiments if beat else None
     board = known[1] if known else leaderboard.read(store, settings) if store else None
-    alive = engine.state in ("running", "paused")
-    beats = [beat, *beat.get("beside", ())] if alive and "label" in beat else []
-    doing = [_doing(one, slots, store, speed, now) for one in beats if store]
+    alive = beat if engine.state in ("running", "paused") else None
+    doing = [_work(one, slots, store, speed, now) for one in (alive.doing if alive else ()) if store]
     return Status(
         lab=str(lab.path),
         preset=settings.preset,
@@ -238,12 +238,12 @@ def read(
         seconds=_seconds(store, _timed(summaries, settings, slots)) if store else None,
         board=msgspec.structs.replace(board, candidates=board.candidates[:1]) if board else None,
         spent=store.ledger.spent() if store else Spent(),
-        talks=msgspec.convert(beat.get("talks", ()), tuple[LiveAnswer, ...]) if alive else (),
+        talks=alive.talks if alive else (),
         events=tuple(store.last_events(events)) if store else (),
         steering=steering.read(store) if store else Steering(),
-        queue=tuple(_queue(summaries, [one.label for one in doing] or [beat.get("label")])),
+        queue=tuple(_queue(summaries, [one.label for one in doing] or [beat.label if beat else None])),
         budget=Budget(
-            settings.agents.most_dollars, settings.agents.most_tokens, beat.get("until") if alive else None
+            settings.agents.most_dollars, settings.agents.most_tokens, alive.until if alive else None
         ),
         beside=tuple(doing[1:]),
     )
@@ -260,18 +260,17 @@ def _without_beat(lab: Lab) -> EngineStatus:
     return EngineStatus("never started") if pid is None else EngineStatus("preparing data", pid)
 
 
-def _engine(beat: dict[str, Any], now: float) -> EngineStatus:
+def _engine(beat: Heartbeat, now: float) -> EngineStatus:
     """A beat from the future, too, is none of an engine that beats: the clock was set back after it."""
-    age, pid, state = now - beat["time"], beat["pid"], beat["state"]
-    if state != "stopped" and (abs(age) > LOST_AFTER or not _is_alive(pid)):
+    age, state = now - beat.time, cast(EngineState, beat.state)
+    if state != "stopped" and (abs(age) > LOST_AFTER or not _is_alive(beat.pid)):
         state = "lost contact"
-    return EngineStatus(state, pid, max(0.0, age), beat.get("started"))
+    return EngineStatus(state, beat.pid, max(0.0, age), beat.started)
 
 
-def _ordered(lab: Lab, beat: Mapping[str, Any], engine: EngineStatus) -> str:
-    """The order that the engine has not carried out yet, or not even taken: what comes later counts, but an
-    end is not taken back."""
-    taken: str = beat.get("ordered", "")
+def _ordered(lab: Lab, taken: str, engine: EngineStatus) -> str:
+    """The order that the engine has `taken` and not carried out yet, or not even taken: what comes later
+    counts, but an end is not taken back."""
     ordered = "" if (taken, engine.state) == ("pause", "paused") else taken
     for _, command in commands.pending(lab.commands):
         if command is not None and ENDS.get(command.action, -1) >= ENDS.get(ordered, 0):
@@ -289,35 +288,34 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _doing(beat: dict[str, Any], slots: int, store: Store, speed: Pace | None, now: float) -> Doing:
+def _work(doing: Doing, slots: int, store: Store, speed: Pace | None, now: float) -> Work:
     """One trial at work. With several `slots` each takes so many times as long as candidates need to come."""
-    label = beat["label"]
+    label, progress = doing.label, doing.progress
     candidate = store.get(int(label)) if label.isdigit() else None
-    progress = beat.get("progress") or {}
     own = None if speed is None else msgspec.structs.replace(speed, seconds=slots * speed.seconds)
     left, basis = _left(progress, candidate, own, now)
-    return Doing(
+    return Work(
         label=label,
-        stage=beat["stage"],
+        stage=doing.stage,
         name=candidate.name if candidate else None,
-        step=progress.get("step"),
-        steps=progress.get("steps"),
-        loss=progress.get("loss"),
-        tokens_per_second=progress.get("tokens_per_second"),
+        step=progress.step if progress else None,
+        steps=progress.steps if progress else None,
+        loss=progress.loss if progress else None,
+        tokens_per_second=progress.tokens_per_second if progress else None,
         left=left,
         basis=basis,
     )
 
 
 def _left(
-    progress: dict[str, Any], candidate: Candidate | None, speed: Pace | None, now: float
+    progress: Progress | None, candidate: Candidate | None, speed: Pace | None, now: float
 ) -> tuple[float | None, str]:
     """Seconds the trial still needs: by the pace of others, before that by its own training speed."""
     if candidate is not None and speed is not None:
         return speed.seconds - _spent(candidate.created, now, speed), speed.basis
-    if progress.get("tokens_per_second") and progress.get("step"):
-        missing = progress["tokens"] / progress["step"] * (progress["steps"] - progress["step"])
-        return missing / progress["tokens_per_second"], "training alone, at its present speed"
+    if progress is not None and progress.tokens_per_second and progress.step:
+        missing = progress.tokens / progress.step * (progress.steps - progress.step)
+        return missing / progress.tokens_per_second, "training alone, at its present speed"
     return None, ""
 
 

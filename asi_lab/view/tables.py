@@ -23,15 +23,14 @@ from rich.table import Table
 from rich.text import Text
 
 from asi_lab.common.text import one_line, plain
-from asi_lab.events import Event
+from asi_lab.events import Event, LiveAnswer
 from asi_lab.lab import Lab
 from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Steering
-from asi_lab.llm.live import LiveAnswer
 from asi_lab.records import Candidate
 from asi_lab.scoring.baselines import TITLES, Baselines
 from asi_lab.view.leaderboard import Board, Row, standing
-from asi_lab.view.status import Doing, Status
+from asi_lab.view.status import Status, Work
 
 PREFIX = "delta_net_"
 """What every candidate's name begins with."""
@@ -332,7 +331,7 @@ def _engine(found: Status) -> Text:
     return text
 
 
-def _doing(doing: Doing, brief: bool) -> Text:
+def _doing(doing: Work, brief: bool) -> Text:
     """A trial at work; a `brief` one leaves room for others."""
     parts = [f"{doing.label} {plain(doing.name, limit=NAME)}" if doing.name else doing.label, doing.stage]
     text = Text("  ".join(parts))

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from asi_lab.common.text import plain
+from asi_lab.events import LiveAnswer
 from asi_lab.lab import Store
-from asi_lab.llm.live import LiveAnswer
 from asi_lab.llm.model import Message, ToolCall
 from asi_lab.llm.record import Exchange
 from asi_lab.view.replay import Outcome, conversations

@@ -4,11 +4,13 @@ import msgspec
 import pytest
 
 from asi_lab.analyst import ablation, prose, tags
-from asi_lab.analyst.prose import Experience, Prose
+from asi_lab.analyst.prose import Prose
 from asi_lab.analyst.tags import Listed
 from asi_lab.lab import Store
 from asi_lab.llm.ask import RoleFailed
 from asi_lab.records import CandidateState, Component, Origin
+from asi_lab.researcher import experience
+from asi_lab.researcher.experience import Experience
 from asi_lab.scoring.archive import Archive
 from tests.analyst import test_explain
 from tests.asking import Prepared
@@ -104,7 +106,7 @@ def test_the_summariser_gets_results_lessons_and_standings(archive):
         archive.store.put(msgspec.structs.replace(found, analysis=analysis))
     ask = Prepared(summariser=[Experience(" Best so far: net_1. ")])
     parent = archive.get(1)
-    assert prose.summarise(ask, parent, archive.children(1), archive) == "Best so far: net_1."
+    assert experience.summarise(ask, parent, archive.children(1), archive) == "Best so far: net_1."
     (values,) = ask.asked["summariser"]
     told = values["results"]
     assert "### Candidate 1 net_1, from 0\n\nChange: +gate\nResult: loss 3.9800, no difference" in told
@@ -120,7 +122,7 @@ def test_without_analyses_nobody_is_asked(archive):
         msgspec.structs.replace(candidate, state=CandidateState.JUDGED, analysis=None)
         for candidate in (archive.get(1), *archive.children(1))
     )
-    assert prose.summarise(Prepared(), parent, children, archive) == ""
+    assert experience.summarise(Prepared(), parent, children, archive) == ""
 
 
 def test_relatives_are_few_and_the_best_and_latest_of_them(tmp_path):

@@ -1,0 +1,72 @@
+"""The draw of a candidate: parent and references from the pool, steered by standstill and by people.
+
+    pool -> rank among the best -> further away while the search stands still -> pinned and banned ones
+
+A draw is a function of the candidate's id, of finished records and of what people have ordered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from asi_lab.events import NewEvent
+from asi_lab.lab.steering import Steering
+from asi_lab.records import Draw, Entry
+from asi_lab.researcher import pool, stagnation
+from asi_lab.researcher.stagnation import Likeness
+from asi_lab.settings import Settings
+
+
+def draw(
+    candidate_id: int,
+    entries: Sequence[Entry],
+    orders: Steering,
+    settings: Settings,
+    behind: int,
+    likeness: Likeness,
+) -> Draw:
+    """Parent and references for a candidate, from further away the longer the search stands still.
+
+    `entries` are all finished candidates. The draw counts on no candidate whose id is less than `behind`
+    before its own: those may be under way.
+    """
+    search, seed = settings.search, settings.seed
+    allowed = eligible(orders, entries)
+    drawn = pool.draw(candidate_id, allowed, search, seed, behind)
+    last = candidate_id - 1 - behind
+    step = stagnation.standstill(last, entries, search).step
+    known = [entry.id for entry in allowed if entry.id <= last]
+    drawn = stagnation.escalated(drawn, step, candidate_id, known, likeness, seed)
+    return steered(orders, drawn, entries)
+
+
+def eligible(orders: Steering, entries: Sequence[Entry]) -> list[Entry]:
+    """The candidates that may be drawn: all but the banned ones."""
+    return [entry for entry in entries if entry.id not in orders.banned]
+
+
+def steered(orders: Steering, drawn: Draw, entries: Sequence[Entry]) -> Draw:
+    """The draw with its parent replaced by the pinned one. Its rank is 0, which says that it was not drawn by
+    rank."""
+    if orders.pinned is None or all(entry.id != orders.pinned for entry in entries):
+        return drawn
+    references = tuple(number for number in drawn.references if number != orders.pinned)
+    return msgspec.structs.replace(drawn, parent=orders.pinned, parent_rank=0, references=references)
+
+
+def news(
+    candidate_id: int, drawn: Draw, entries: Sequence[Entry], settings: Settings, behind: int
+) -> Sequence[NewEvent]:
+    """What is new since the candidate before: another pool, another step against standstill."""
+    search, told = settings.search, list[NewEvent]()
+    last = candidate_id - 1 - behind
+    if pool.generation_of(max(1, last), search) != drawn.generation:
+        ids = [entry.id for entry in pool.members(drawn.generation, entries, search)]
+        message = f"generation {drawn.generation}: {len(ids)} in the pool"
+        told.append(("pool_updated", message, {"ids": ids}))
+    if drawn.step != stagnation.standstill(last - 1, entries, search).step:
+        words = stagnation.standstill(last, entries, search).words
+        told.append(("standstill", words, {"step": drawn.step}))
+    return told
