@@ -43,7 +43,7 @@ with Store.open(Path(sys.argv[1]), create=False) as store:
         step += 1
         point = np.array([[step, step, 4 + 1 / step, 1e-3, 1e4, 1, step]], np.float32)
         store.append_series(f"{number:04d}", point)
-        progress = {"step": step, "steps": 100, "tokens": step, "loss": 4.0, "tokens_per_second": 1e4}
+        progress = msgspec.to_builtins(Progress(step, 100, step, 4.0, 1e-3, 1e4, 0.0))
         beat = {"pid": 1, "time": time.time(), "state": "running", "experiments": 10_000}
         store.put_meta("engine", beat | {"label": f"{number:04d}", "stage": "training", "progress": progress})
         store.append_events(("note", f"step {step} of {number}", {}), candidate=number)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -533,7 +534,7 @@ def test_a_wrong_name_of_a_model_is_told(lab):
 def test_prompts_of_the_lab_are_used_and_their_hashes_kept(lab):
     packaged = prompting.load("novelty")
     (lab.path / "prompts").mkdir()
-    source = (Path(prompting.__file__).parent / "prompts" / "novelty.md").read_text()
+    source = (resources.files("asi_lab.prompts") / "novelty.md").read_text()
     (lab.path / "prompts" / "novelty.md").write_text(source.replace("# User", "Be brief.\n\n# User"))
     search(lab, night.Night(), 1)
     candidates, _, _ = read(lab)

@@ -203,7 +203,7 @@ def test_a_stop_at_once_cuts_off_both_and_counts_for_neither(tmp_path, monkeypat
     lab, said, put_meta = make(tmp_path), [], Store.put_meta
 
     def beat(self: Store, key: str, value, *events) -> None:
-        said.extend([(value["state"], value["ordered"])] if key == "engine" else [])
+        said.extend([(value["state"], value.get("ordered", ""))] if key == "engine" else [])
         put_meta(self, key, value, *events)
 
     monkeypatch.setattr(Store, "put_meta", beat)
@@ -243,7 +243,9 @@ def test_a_pause_lets_what_runs_finish_and_begins_nothing(tmp_path):
         if len(training) == 2 and not told:
             told.append(commands.send(lab.commands, "pause"))
         ended = [s.id for s in store.summaries() if s.commit and s.id]
-        said.append((store.get_meta("engine")["state"], store.get_meta("engine")["ordered"], len(ended)))
+        said.append(
+            (store.get_meta("engine")["state"], store.get_meta("engine").get("ordered", ""), len(ended))
+        )
         if told and len(ended) == 2 and len(told) == 1:
             paused = store.get_meta("engine")["state"] == "paused"
             told.append(commands.send(lab.commands, "stop")) if paused else None

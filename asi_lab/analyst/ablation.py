@@ -18,7 +18,7 @@ from asi_lab.scoring.baselines import (
     telling,
     winning_margin,
 )
-from asi_lab.scoring.results import _evaluation, _units
+from asi_lab.scoring.results import in_noise
 
 NAME = "ablation table"
 
@@ -55,25 +55,23 @@ def _row(
         loss=loss,
         benchmark=benchmark,
         fitness=fit,
-        loss_in_noise=_units(loss, noise.loss * runs),
-        benchmark_in_noise=_units(benchmark, noise.benchmark * runs),
-        fitness_in_noise=_units(fit, noise.fitness * runs),
+        loss_in_noise=in_noise(loss, noise.loss * runs),
+        benchmark_in_noise=in_noise(benchmark, noise.benchmark * runs),
+        fitness_in_noise=in_noise(fit, noise.fitness * runs),
     )
 
 
 def _difference(
     candidate: Candidate, other: Candidate, relation: str, baselines: Baselines, noise: Noise
 ) -> Difference:
-    mine, theirs = _evaluation(candidate), _evaluation(other)
-    assert candidate.score is not None
-    assert other.score is not None
+    mine, theirs = candidate.measured, other.measured
     reference = baselines.reference
     return _row(
         f"{other.id:04d} {other.name}",
         relation,
         mine.loss - theirs.loss,
         fitness.benchmark_gain(mine, reference) - fitness.benchmark_gain(theirs, reference),
-        candidate.score.fitness - other.score.fitness,
+        candidate.scored.fitness - other.scored.fitness,
         noise,
         2**0.5,
     )
@@ -82,18 +80,17 @@ def _difference(
 def _against_baseline(
     candidate: Candidate, architecture: str, baselines: Baselines, noise: Noise
 ) -> Difference:
-    mine, evaluations = _evaluation(candidate), baselines.evaluations(architecture)
+    mine, evaluations = candidate.measured, baselines.evaluations(architecture)
     mean, reference = fmean(e.loss for e in evaluations), baselines.mean
     mark = MARKS[architecture] if baselines.separated() else MARKS[SEED_ARCHITECTURE]
     theirs = fmean((sum(fitness.parts(e, baselines.mean)) + (mark - 1) / 9) / 3 for e in evaluations)
-    assert candidate.score is not None
     return _row(
         f"{architecture} (mean of {len(evaluations)})",
         "baseline",
         mine.loss - mean,
         fitness.benchmark_gain(mine, reference)
         - fmean(fitness.benchmark_gain(e, reference) for e in evaluations),
-        candidate.score.fitness - theirs,
+        candidate.scored.fitness - theirs,
         noise,
         (1 + 1 / len(evaluations)) ** 0.5,
     )
@@ -103,9 +100,9 @@ def _tasks(candidate: Candidate, baselines: Baselines) -> tuple[list[str], list[
     """Tasks on which the candidate is worse and better than the baseline beyond noise."""
     spread, beyond = baselines.task_noise(), telling(baselines.noise(), against_mean=False)
     weak, strong = [], []
-    for task in _evaluation(candidate).tasks:
+    for task in candidate.measured.tasks:
         gain = fitness.task_gain(task, baselines.mean)
-        units = _units(gain, spread[task.task])
+        units = in_noise(gain, spread[task.task])
         line = f"{task.task}: {gain:+.1%} against the baseline ({units:+.1f} noise floors)"
         if units <= -beyond:
             weak.append(line)
@@ -136,8 +133,6 @@ def _text(
     summary: str,
     noise: Noise,
 ) -> str:
-    assert candidate.proposal is not None
-    assert candidate.score is not None
     lines = [
         f"# Analysis of candidate {candidate.id}",
         "",
@@ -145,7 +140,7 @@ def _text(
         "",
         "## What changed",
         "",
-        f"Against its parent: {candidate.proposal.change}.",
+        f"Against its parent: {candidate.proposed.change}.",
         "",
         "## Ablation",
         "",
@@ -157,7 +152,7 @@ def _text(
     ]
     lines += ["", "## Strengths", "", *_bullets(strong, "No task is better than the baseline beyond noise.")]
     lines += ["", "## Weaknesses", "", *_bullets(weak, "No task is worse than the baseline beyond noise.")]
-    judgement = candidate.score.judgement
+    judgement = candidate.scored.judgement
     lines += ["", "## Judge", "", f"{judgement.mark:.1f} of 10 ({judgement.judge}).", ""]
     lines += [f"- {part.name} {part.points:+.2f}: {part.reason}" for part in judgement.parts]
     return "\n".join(lines) + "\n"

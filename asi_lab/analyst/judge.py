@@ -90,12 +90,10 @@ def judge(
         RoleFailed: an opinion could not be read.
         ModelError: no model can be had.
     """
-    assert candidate.proposal is not None
-    assert candidate.evidence is not None
-    own = results.measured(results.CANDIDATE, candidate.evidence)
+    own = results.measured(results.CANDIDATE, candidate.found)
     told = _told(own, near, known, timing=timing)
-    opinions = _opinions(ask, told, candidate.proposal.code, samples)
-    measured = performance(candidate.evidence, known.anchors(), known.separated())
+    opinions = _opinions(ask, told, candidate.code, samples)
+    measured = performance(candidate.found, known.anchors(), known.separated())
     raw = median(opinion.mark for opinion in opinions)
     right = found.put_right(raw)
     middle = sorted(opinions, key=lambda opinion: opinion.mark)[samples // 2]

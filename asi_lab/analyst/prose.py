@@ -49,12 +49,10 @@ def explain(
         RoleFailed: no usable analysis came.
         ModelError: no model can be had.
     """
-    assert candidate.proposal is not None
-    assert candidate.parent is not None
-    parent = archive.get(candidate.parent)
+    parent = archive.get(candidate.ancestor)
     values = {
         "name": candidate.name,
-        "motivation": candidate.proposal.motivation,
+        "motivation": candidate.proposed.motivation,
         "code_diff": results.change(parent, candidate),
         "results": comparison(candidate, parent, siblings, archive.baselines),
         "ablation": ablation(table, archive),
@@ -89,9 +87,8 @@ def comparison(
     candidate: Candidate, parent: Candidate, siblings: Sequence[Candidate], known: Baselines
 ) -> str:
     """What was measured of a candidate, beside its parent, its best siblings and the baselines."""
-    assert candidate.evidence is not None
     assert candidate.loss is not None
-    columns = [results.measured(results.CANDIDATE, candidate.evidence)]
+    columns = [results.measured(results.CANDIDATE, candidate.found)]
     if parent.id != SEED_ID and parent.evidence is not None:
         columns.append(results.measured(f"parent: {parent.name}", parent.evidence))
     best = sorted(siblings, key=lambda sibling: sibling.loss or 0.0)[:SHOWN_SIBLINGS]
@@ -108,9 +105,8 @@ def ablation(table: Analysis, archive: Archive) -> str:
     for row in table.ablation:
         if row.relation != "baseline":
             relative = archive.get(int(row.against.split()[0]))
-            assert relative.proposal is not None
             lines.append(
-                f"- {row.relation} {row.against}, from {relative.parent}: {relative.proposal.change}"
+                f"- {row.relation} {row.against}, from {relative.parent}: {relative.proposed.change}"
             )
     return "\n".join(lines).strip()
 

@@ -47,7 +47,6 @@ def _part(name: str, points: float, low: float, high: float, reason: str) -> Rub
 def performance(evidence: Evidence, anchors: tuple[Anchor, Anchor], separated: bool) -> RubricPart:
     """Points from -4 to 5 for the loss, on the line through 0 for DeltaNet and 5 for Gated DeltaNet; neutral
     where the two are not `separated`."""
-    assert evidence.evaluation is not None
     lower, upper = anchors
     if not separated or upper.loss >= lower.loss:
         return _part(
@@ -57,7 +56,7 @@ def performance(evidence: Evidence, anchors: tuple[Anchor, Anchor], separated: b
             0.0,
             "neutral: here Gated DeltaNet is not better than DeltaNet beyond noise, so they give no scale",
         )
-    points = performance_points(evidence.evaluation.loss, lower, upper)
+    points = performance_points(evidence.measured.loss, lower, upper)
     reason = f"{points / 5:.0%} of the way in loss from DeltaNet to Gated DeltaNet"
     return _part("performance", points, -4.0, 5.0, reason)
 
@@ -65,8 +64,7 @@ def performance(evidence: Evidence, anchors: tuple[Anchor, Anchor], separated: b
 def _complexity(
     proposal: Proposal, evidence: Evidence, anchors: tuple[Anchor, Anchor], anchor_code: tuple[str, str]
 ) -> RubricPart:
-    assert evidence.training is not None
-    params = evidence.training.params / max(anchor.params for anchor in anchors)
+    params = evidence.trained.params / max(anchor.params for anchor in anchors)
     code = _nodes(proposal.code) / max(_nodes(code) for code in anchor_code)
     points = -1.0 * max(0.0, params - 1.0) / 0.25 - 0.5 * max(0.0, code - 1.0)
     return _part(
@@ -79,11 +77,10 @@ def _complexity(
 
 
 def _efficiency(evidence: Evidence, anchors: tuple[Anchor, Anchor], timing: bool) -> RubricPart:
-    assert evidence.training is not None
     if not timing:
         return _part("efficiency", 0.0, 0.0, 0.0, "neutral: timing is switched off in this lab")
     slow, fast = sorted(anchor.tokens_per_second for anchor in anchors)
-    speed = evidence.training.tokens_per_second
+    speed = evidence.trained.tokens_per_second
     points = 0.5 * max(0.0, speed / fast - 1.0) - 1.5 * max(0.0, 1.0 - speed / slow)
     return _part("efficiency", points, -1.5, 0.5, f"{speed / slow:.2f}x the speed of the slower reference")
 

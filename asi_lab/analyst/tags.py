@@ -29,8 +29,7 @@ def components(ask: Asker, candidate: Candidate) -> tuple[Component, ...]:
         RoleFailed: no usable list came.
         ModelError: no model can be had.
     """
-    assert candidate.proposal is not None
-    values = {"code": candidate.proposal.code, "motivation": candidate.proposal.motivation}
+    values = {"code": candidate.code, "motivation": candidate.proposed.motivation}
     return shown(ask("components", Listed, values, None, missing_components))
 
 
@@ -54,11 +53,10 @@ def origin(ask: Asker, candidate: Candidate, parent: Candidate, insights: str, e
     """Whether an idea came from papers, from the lab's experience, or from neither. `insights` and
     `experience` are what its designer had read; nobody is asked where it had read nothing. Raises as
     `components`."""
-    assert candidate.proposal is not None
     if not insights and not experience:
         return Origin("originality", "its designer had read nothing")
     values = {
-        "motivation": candidate.proposal.motivation,
+        "motivation": candidate.proposed.motivation,
         "code_change": results.change(parent, candidate),
         "insights": insights or NOTHING,
         "experience": experience or NOTHING,

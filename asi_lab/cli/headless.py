@@ -163,11 +163,10 @@ class ConsoleView:
     def _scored(self, candidate: Candidate, store: Store) -> list[Text]:
         baselines = leaderboard.measured(self.settings, store.baselines())
         assert baselines is not None
-        assert candidate.commit is not None
         first, second = tables.result_lines(candidate, baselines)
         return [
             Text(f"{candidate.id:04d} {first}"),
-            Text(f"{candidate.id:04d} {second}, commit {candidate.commit[:10]}"),
+            Text(f"{candidate.id:04d} {second}, commit {candidate.sha[:10]}"),
         ]
 
     def _count(self, store: Store) -> None:
@@ -224,10 +223,9 @@ class ConsoleView:
 
 
 def _proposed(candidate: Candidate) -> Text:
-    assert candidate.proposal is not None
     name, change = (
         plain(candidate.name, limit=tables.NAME),
-        plain(candidate.proposal.change, limit=tables.LINE),
+        plain(candidate.proposed.change, limit=tables.LINE),
     )
     return Text(f"{candidate.id:04d} {name}: from {candidate.parent:04d}, {change}", style="bold")
 
@@ -311,13 +309,11 @@ def conclude(lab: Lab, settings: Settings, console: Console) -> None:
 
 def _print_diff(lab: Lab, parent: Candidate, best: Candidate, console: Console) -> None:
     """The first lines of the code's change, and where to see the rest."""
-    assert parent.commit is not None
-    assert best.commit is not None
     name, old = (plain(candidate.name, limit=tables.NAME) for candidate in (best, parent))
     title = f"\n{best.id:04d} {name}\nagainst its parent {parent.id:04d} {old}\n"
     console.print(Text(title, style="bold"))
     coloured = console.is_terminal and not console.no_color
-    lines = Lineage.open(lab.lineage).diff(parent.commit, best.commit, coloured).splitlines()
+    lines = Lineage.open(lab.lineage).diff(parent.sha, best.sha, coloured).splitlines()
     print(*lines[:DIFF_LINES], sep="\n", file=console.file)
     if len(lines) > DIFF_LINES:
         rest = tables.command(lab, f"diff {parent.id} {best.id}")

@@ -212,11 +212,9 @@ def diff(before: str, after: str | None) -> None:
             raise UsageError(
                 f"candidate {candidate.id} is not committed ({state}). Read its code with: {code}"
             )
-    assert old.commit is not None
-    assert new.commit is not None
     console = tables.console()
     coloured = console.is_terminal and not console.no_color
-    click.echo(Lineage.open(lab.lineage).diff(old.commit, new.commit, coloured).rstrip("\n"), color=coloured)
+    click.echo(Lineage.open(lab.lineage).diff(old.sha, new.sha, coloured).rstrip("\n"), color=coloured)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -70,11 +70,10 @@ class Trials:
         goes on from its last checkpoint, or starts over where it had none; what was trained is only
         evaluated. One that was killed from outside ends as interrupted.
         """
-        assert candidate.proposal is not None
-        directory = self._directory(trial_label(candidate.id), candidate.proposal.code)
+        directory = self._directory(trial_label(candidate.id), candidate.code)
         trained = candidate.state is CandidateState.TRAINED and (directory / CHECKPOINT_FILE).exists()
         before = candidate.evidence if trained else None
-        before = before or Evidence(check_source(candidate.proposal.code), prunable=bool(prune_above))
+        before = before or Evidence(check_source(candidate.code), prunable=bool(prune_above))
         state = CandidateState.TRAINED if trained else CandidateState.CHECKED
         standing = self.states.advance(candidate, state, evidence=before)
 
@@ -124,8 +123,7 @@ class Trials:
         Returns its record as it then stands, and the evidence that is given, with a failure where an answer
         differs, the trial was cut off too often, or the weights are lost (then as interrupted).
         """
-        assert candidate.proposal is not None
-        directory = self._directory(trial_label(candidate.id), candidate.proposal.code)
+        directory = self._directory(trial_label(candidate.id), candidate.code)
         train, evaluate = self.settings.train, self.settings.evaluate
         positions = evaluate.loss_tokens // train.context * train.context
         prefix_tokens = positions * (train.context + 1) / 2
@@ -182,9 +180,8 @@ class Trials:
     def repeat(self, candidate: Candidate, index: int) -> Evidence:
         """Train and evaluate a candidate once more, with the seed of that index; nothing cuts it short but
         the limits, and its weights are not kept."""
-        assert candidate.proposal is not None
         label = run_label(trial_label(candidate.id), index)
-        directory = self._directory(label, candidate.proposal.code)
+        directory = self._directory(label, candidate.code)
         seed = keyed_seed(self.settings.seed, candidate.id, index, "init")
         evidence = self._whole_run(directory, seed, candidate.id)
         self._discard_weights(label)

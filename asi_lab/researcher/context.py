@@ -40,10 +40,9 @@ def values(
     """The values of the prompt of the planner of a candidate; `insights` are those of papers, `idea` is what
     a person wants it to take up."""
     parent, known = archive.get(draw.parent), archive.baselines
-    assert parent.proposal is not None
     return {
         "parent_name": parent.name,
-        "parent_code": parent.proposal.code,
+        "parent_code": parent.code,
         "parent_results": parent_results(parent, archive),
         "references": references(parent, [archive.get(number) for number in draw.references], archive),
         "standings": archive.standings() or NOTHING,
@@ -83,13 +82,12 @@ def references(parent: Candidate, drawn: Sequence[Candidate], archive: Archive) 
 
 def reference(candidate: Candidate, known: Baselines) -> str:
     """An architecture: its change, what was learnt from it or else its idea, and what came of it."""
-    assert candidate.proposal is not None
     learnt = results.lesson(candidate, "synthesis_and_insights").removeprefix("Lesson: ")
     lines = [
         f"### {candidate.name} (candidate {candidate.id}, from {candidate.parent})",
         "",
-        f"Change: {candidate.proposal.change}",
-        f"Lesson: {learnt}" if learnt else f"Idea: {candidate.proposal.motivation}",
+        f"Change: {candidate.proposed.change}",
+        f"Lesson: {learnt}" if learnt else f"Idea: {candidate.proposed.motivation}",
         f"Result: {results.outcome(candidate, known)}",
     ]
     if candidate.analysis is not None and candidate.analysis.weaknesses:
@@ -121,8 +119,7 @@ def lessons(failures: Sequence[Candidate]) -> str:
 
 
 def _reason(candidate: Candidate) -> str:
-    assert candidate.evidence is not None
-    lines = candidate.evidence.error.strip().splitlines()
+    lines = candidate.found.error.strip().splitlines()
     return f"{candidate.state.value}: {lines[-1] if lines else 'no message'}"[:LONGEST_LESSON]
 
 

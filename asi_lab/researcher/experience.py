@@ -42,12 +42,11 @@ def summarise(ask: Asker, parent: Candidate, relatives: Sequence[Candidate], arc
 
 def _lesson(candidate: Candidate, known: Baselines) -> str:
     """A candidate's change, result and what the analyst learnt from it."""
-    assert candidate.proposal is not None
     assert candidate.analysis is not None
     lines = [
         f"### Candidate {candidate.id} {candidate.name}, from {candidate.parent}",
         "",
-        f"Change: {candidate.proposal.change}",
+        f"Change: {candidate.proposed.change}",
         f"Result: {results.outcome(candidate, known)}",
         *(f"Weakness: {words}" for words in candidate.analysis.weaknesses),
     ]

@@ -56,9 +56,8 @@ def plan(
         RoleFailed: no usable plan came.
         ModelError: no model can be had.
     """
-    assert parent.proposal is not None
     role = "planner_after_duplicate" if repeated else "planner"
-    code = CodeFile(parent.proposal.code, inspect)
+    code = CodeFile(parent.code, inspect)
     asked = {**values, "repeated": repeated} if repeated else values
     answer = ask(role, Plan, asked, code, lambda given: missing(given, code))
     return Proposal(
@@ -113,6 +112,5 @@ def repeats(ask: Asker, parent: Candidate, proposal: Proposal, near: Sequence[Ea
 
 def _idea(parent: Candidate, child: Candidate) -> str:
     """What a child changes and why: words, and the change of the code."""
-    assert child.proposal is not None
     code = results.change(parent, child, context=0, most=CHANGED_LINES)
-    return f"Change: {child.proposal.change}\n\n{child.proposal.motivation}\n\n```diff\n{code}\n```"
+    return f"Change: {child.proposed.change}\n\n{child.proposed.motivation}\n\n```diff\n{code}\n```"

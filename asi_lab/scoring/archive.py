@@ -43,16 +43,14 @@ class Archive:
 
     def siblings(self, candidate: Candidate) -> list[Candidate]:
         """Earlier finished candidates of the same parent: the best few and the latest few, by id."""
-        assert candidate.parent is not None
-        earlier = [c for c in self.children(candidate.parent) if c.id < candidate.id]
+        earlier = [c for c in self.children(candidate.ancestor) if c.id < candidate.id]
         best = sorted(earlier, key=lambda c: -(c.score.fitness if c.score else 0.0))[:BEST]
         return sorted({c.id: c for c in (*best, *earlier[-LATEST:])}.values(), key=lambda c: c.id)
 
     def near(self, candidate: Candidate) -> list[Candidate]:
         """Finished candidates whose ideas were most like a candidate's when it was proposed."""
-        assert candidate.proposal is not None
         done = {s.id for s in self._done()} - {SEED_ID}
-        return [self.get(n.id) for n in candidate.proposal.nearest if n.id in done][:NEAR]
+        return [self.get(n.id) for n in candidate.proposed.nearest if n.id in done][:NEAR]
 
     def failures(self) -> list[Candidate]:
         """The latest candidates that failed, oldest first; duplicates do not count."""

@@ -77,9 +77,8 @@ def seed_candidate(settings: Settings, runs: Sequence[BaselineRun]) -> Candidate
     """Candidate 0: the seed architecture, with the baseline of record as its result."""
     known = Baselines(settings, runs)
     first = known.runs[SEED_ARCHITECTURE][0].evidence
-    assert first.evaluation is not None
     tasks = tuple(known.tasks(SEED_ARCHITECTURE).values())
-    mean = msgspec.structs.replace(first.evaluation, loss=known.reference.loss, tasks=tasks)
+    mean = msgspec.structs.replace(first.measured, loss=known.reference.loss, tasks=tasks)
     now = time.time()
     return Candidate(
         id=SEED_ID,

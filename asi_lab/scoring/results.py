@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from asi_lab.common.text import CUT
-from asi_lab.records import Candidate, Evaluation, Evidence, TaskResult
+from asi_lab.records import Candidate, Evidence, TaskResult
 from asi_lab.scoring import fitness
 from asi_lab.scoring.baselines import TITLES, UPPER_REFERENCE, Baselines, telling, winning_margin
 
@@ -45,15 +45,13 @@ class Column(msgspec.Struct, frozen=True):
 
 def measured(title: str, evidence: Evidence) -> Column:
     """The column of an evaluated architecture."""
-    assert evidence.evaluation is not None
-    assert evidence.training is not None
     return Column(
         title,
-        evidence.evaluation.loss,
+        evidence.measured.loss,
         {held_out.step: held_out.loss for held_out in evidence.held_out},
-        {task.task: task for task in evidence.evaluation.tasks},
-        evidence.training.params,
-        evidence.training.tokens_per_second,
+        {task.task: task for task in evidence.measured.tasks},
+        evidence.trained.params,
+        evidence.trained.tokens_per_second,
     )
 
 
@@ -147,9 +145,7 @@ def _section(text: str, title: str) -> str:
 
 def change(before: Candidate, after: Candidate, context: int = 2, most: int | None = None) -> str:
     """The difference of two candidates' code, as a unified diff of at most `most` lines."""
-    assert before.proposal is not None
-    assert after.proposal is not None
-    old, new = before.proposal.code.splitlines(), after.proposal.code.splitlines()
+    old, new = before.code.splitlines(), after.code.splitlines()
     lines = list(difflib.unified_diff(old, new, before.name, after.name, n=context, lineterm=""))
     return "\n".join(lines if most is None or len(lines) <= most else [*lines[:most], CUT])
 
@@ -162,13 +158,8 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _evaluation(candidate: Candidate) -> Evaluation:
-    assert candidate.evidence is not None
-    assert candidate.evidence.evaluation is not None
-    return candidate.evidence.evaluation
-
-
-def _units(value: float, spread: float) -> float:
+def in_noise(value: float, spread: float) -> float:
+    """A difference in units of the noise floor; 0 where there is none."""
     return value / spread if spread > 0 else 0.0
 
 
@@ -176,10 +167,10 @@ def shortfalls(candidate: Candidate, baselines: Baselines) -> list[str]:
     """Where a candidate stays behind Gated DeltaNet beyond noise: what the seed, and those whose analysis
     names no weakness, may still lack."""
     noise, beyond = baselines.noise(), telling(baselines.noise(), against_mean=True)
-    mine, title = _evaluation(candidate), TITLES[UPPER_REFERENCE]
+    mine, title = candidate.measured, TITLES[UPPER_REFERENCE]
     upper = baselines.anchor(UPPER_REFERENCE, whole=True)
     runs = len(baselines.evaluations(UPPER_REFERENCE))
-    units = _units(mine.loss - upper.loss, noise.loss * (1 + 1 / runs) ** 0.5)
+    units = in_noise(mine.loss - upper.loss, noise.loss * (1 + 1 / runs) ** 0.5)
     found = [f"held-out loss {mine.loss - upper.loss:+.4f} nats against {title} ({units:+.1f} noise floors)"]
     found = found if units >= beyond else []
     theirs, spread = baselines.tasks(UPPER_REFERENCE, whole=True), baselines.task_noise()
@@ -188,7 +179,7 @@ def shortfalls(candidate: Candidate, baselines: Baselines) -> list[str]:
             gain = fitness.task_gain(task, baselines.mean) - fitness.task_gain(
                 theirs[task.task], baselines.mean
             )
-            units = _units(gain, spread[task.task] * (1 + 1 / runs) ** 0.5)
+            units = in_noise(gain, spread[task.task] * (1 + 1 / runs) ** 0.5)
             if units <= -beyond:
                 found.append(f"{task.task}: {gain:+.1%} against {title} ({units:+.1f} noise floors)")
     return found

@@ -53,16 +53,14 @@ class Outcome(msgspec.Struct, frozen=True):
 def replay(candidate: Candidate, parent: Candidate, exchanges: Sequence[Exchange]) -> list[Outcome]:
     """Hold all conversations of a candidate again, in their order. The file that the last writer leaves must
     be the candidate's, each mark one of the judge's, the analysis the one that is recorded."""
-    assert candidate.proposal is not None
-    assert parent.proposal is not None
-    by_model = bool(candidate.proposal.model)
+    by_model = bool(candidate.proposed.model)
     held = list(conversations(exchanges))
     last_writer = max((i for i, one in enumerate(held) if _writes(one)), default=-1)
-    code, found = parent.proposal.code, []
+    code, found = parent.code, []
     for i, conversation in enumerate(held):
         first = conversation[0]
         plans = first.role.startswith("planner")
-        file = CodeFile(parent.proposal.code if plans else code) if _writes(conversation) else None
+        file = CodeFile(parent.code if plans else code) if _writes(conversation) else None
         try:
             answer = _again(conversation, file)
         except (RoleFailed, ModelError) as error:
@@ -72,7 +70,7 @@ def replay(candidate: Candidate, parent: Candidate, exchanges: Sequence[Exchange
             if file is not None:
                 code = file.code
         if i == last_writer and by_model:
-            agrees = code == candidate.proposal.code
+            agrees = code == candidate.code
         found.append(Outcome(first.role, first.model, len(conversation), result, agrees))
     return found
 

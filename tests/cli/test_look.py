@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from asi_lab.lab import Store
+from asi_lab.protocol import Progress
 from asi_lab.records import CandidateState
 
 ESCAPE = re.compile(r"\x1b|\x9b|\x07")
@@ -85,7 +86,7 @@ def test_status_takes_an_old_heartbeat_for_lost_though_the_process_lives(run, co
 
 
 def test_status_shows_progress_with_its_basis(run, copied):
-    progress = {"step": 30, "steps": 90, "tokens": 3000, "loss": 3.25, "tokens_per_second": 100.0}
+    progress = msgspec.to_builtins(Progress(30, 90, 3000, 3.25, 1e-3, 100.0, 0.0))
     beat = {"pid": os.getpid(), "time": time.time(), "state": "running", "stage": "training"}
     with Store.open(copied.store) as store:
         store.put_meta("engine", {**beat, "label": "delta_net-seed7", "progress": progress})
@@ -97,7 +98,7 @@ def test_status_shows_progress_with_its_basis(run, copied):
 
 
 def test_status_shows_all_trials_at_work(run, copied):
-    progress = {"step": 30, "steps": 90, "tokens": 3000, "loss": 3.25, "tokens_per_second": 100.0}
+    progress = msgspec.to_builtins(Progress(30, 90, 3000, 3.25, 1e-3, 100.0, 0.0))
     beat = {"pid": os.getpid(), "time": time.time(), "state": "running", "slots": 2}
     first = {"label": "delta_net-seed7", "stage": "training", "progress": progress}
     with Store.open(copied.store) as store:

@@ -13,6 +13,7 @@ import pytest
 
 from asi_lab.lab import Lab, Lineage, Store, commands
 from asi_lab.lab.commits import candidate_commit
+from asi_lab.protocol import Progress
 from asi_lab.records import CandidateState
 from asi_lab.view import status
 
@@ -94,7 +95,7 @@ def test_no_estimate_is_negative_or_absurd(
     looks = sorted({look for times in CLOCKS.values() for look in times})
     for now, state in itertools.product(looks, ("running", "stopped")):
         with Store.open(lab.store) as store:
-            progress = {"step": 30, "steps": 90, "tokens": 3000, "loss": 3.25, "tokens_per_second": 100.0}
+            progress = msgspec.to_builtins(Progress(30, 90, 3000, 3.25, 1e-3, 100.0, 0.0))
             beat = {"pid": os.getpid(), "time": now, "state": state, "experiments": 9}
             store.put_meta("engine", {**beat, "label": "0004", "stage": "training", "progress": progress})
         monkeypatch.setattr(time, "time", lambda now=now: now)

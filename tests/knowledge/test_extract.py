@@ -315,7 +315,7 @@ def test_entries_are_listed_shown_searched_and_checked(tmp_path, monkeypatch):
 
 def test_a_lab_adds_and_checks_its_own(lab, tmp_path, monkeypatch):
     reader = Scripted(Reader(), "openai:reader")
-    monkeypatch.setattr("asi_lab.llm.models.connect", lambda name, **options: reader)
+    monkeypatch.setattr("asi_lab.llm.providers.connect", lambda name, **options: reader)
     paper = tmp_path / "paper.txt"
     paper.write_text(PAPER)
     refused = run("add", "--lab", lab.path, paper)

@@ -49,8 +49,8 @@ def trailers(lab: Lab, sha: str) -> list[str]:
 def told(monkeypatch) -> list[str]:
     """Every parent has the same weakness."""
     weak = ["asi_recall: recall of many key-value pairs collapses as the state is crowded"]
-    monkeypatch.setattr("asi_lab.analyst.shortfalls", lambda candidate, baselines: weak)
-    monkeypatch.setattr("asi_lab.analyst._tasks", lambda candidate, baselines: (weak, []))
+    monkeypatch.setattr("asi_lab.scoring.results.shortfalls", lambda candidate, baselines: weak)
+    monkeypatch.setattr("asi_lab.analyst.ablation._tasks", lambda candidate, baselines: (weak, []))
     return weak
 
 

@@ -11,6 +11,7 @@ import pytest
 from textual.widgets import ContentSwitcher
 
 from asi_lab.lab import Lab, Store, commands
+from asi_lab.protocol import Progress
 from asi_lab.tui import preferences, since
 from asi_lab.tui.app import PANES
 from asi_lab.tui.dialogs import Confirm, Help, Start
@@ -53,7 +54,7 @@ def test_every_pane_shows_the_lab(lab, size):
 @pytest.mark.parametrize("size", EACH_SIZE)
 def test_all_trials_at_work_are_shown(own, size):
     search(own, 4)
-    progress = {"step": 130, "steps": 320, "tokens": 133120, "loss": 3.2512, "tokens_per_second": 12345.0}
+    progress = msgspec.to_builtins(Progress(130, 320, 133120, 3.2512, 1e-3, 12345.0, 0.0))
     beat = {"pid": os.getpid(), "time": time.time(), "state": "running", "experiments": 12, "slots": 2}
     first = {"label": "0004", "stage": "training", "progress": progress}
     with Store.open(own.store) as store:
