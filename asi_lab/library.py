@@ -26,9 +26,7 @@ class Library:
 
     def get(self, candidate_id: int) -> Candidate:
         """The record of a candidate that is there."""
-        candidate = self.store.get(candidate_id)
-        assert candidate is not None
-        return candidate
+        return self.store.held(candidate_id)
 
     def entries(self) -> list[pool.Entry]:
         """All finished candidates with a fitness, the seed among them."""

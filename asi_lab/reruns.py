@@ -38,8 +38,7 @@ class Reruns:
         return None
 
     def _run(self, number: int, index: int) -> None:
-        candidate = self.store.get(number)
-        assert candidate is not None
+        candidate = self.store.held(number)
         run = repeats.Repeat(number, index, self.trials.repeat(candidate, index))
         steering.finished_rerun(self.store, run)
         self.annotate(number)

@@ -139,6 +139,17 @@ class Store:
         raw = self._read("candidates", number_key(candidate))
         return None if raw is None else as_far_as_sound(self._candidate(candidate, raw))[0]
 
+    def held(self, candidate: int) -> Candidate:
+        """As `get`, for one that others name.
+
+        Raises:
+            StoreError: its record is lost.
+        """
+        found = self.get(candidate)
+        if found is None:
+            raise StoreError(f"the record of candidate {candidate}, which others name, is lost: {DAMAGED}")
+        return found
+
     def candidates(self, start: int = 0) -> Iterator[Candidate]:
         """Yield all candidates from id `start` in order of id, as far as their records are sound, read in
         batches as they stand then."""
