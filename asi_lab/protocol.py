@@ -243,7 +243,7 @@ def saved_file(step: int) -> str:
 
 
 TRIAL_UNUSABLE, SERVER_UNUSABLE = 3, 4
-"""Exit statuses of a scorer whose trial, or whose server, went away or answered what is no answer."""
+"""Exit statuses of a scorer whose trial, or whose server, went away."""
 
 Report = (
     Ready | Alive | Stage | Checked | Compiled | Progress | Saved | Standing | Trained | Loaded | Measured

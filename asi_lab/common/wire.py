@@ -29,10 +29,14 @@ _PREFIX = struct.Struct("<4sI")
 
 
 class WireError(ConnectionError):
-    """The other side closed the pipe, or what it sent is not a frame."""
+    """The other side is gone, or what it sent is not a frame."""
 
 
-class Closed(WireError):
+class Gone(WireError):
+    """The other side closed the pipe."""
+
+
+class Closed(Gone):
     """The other side closed the pipe between two frames."""
 
 
@@ -54,7 +58,7 @@ def send(stream: IO[bytes], header: dict[str, Any], *arrays: NDArray[Any]) -> No
 
     Raises:
         ValueError: an array of another type, or a header of more than 64 KiB.
-        WireError: the other side is gone.
+        Gone: the other side is.
     """
     blocks = [np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for array in arrays]
     for block in blocks:
@@ -70,7 +74,7 @@ def send(stream: IO[bytes], header: dict[str, Any], *arrays: NDArray[Any]) -> No
             _write(stream, block.data.cast("B") if block.size else b"")
         stream.flush()
     except OSError as error:
-        raise WireError(f"the other side stopped reading: {error}") from error
+        raise Gone(f"the other side stopped reading: {error}") from error
 
 
 def receive(stream: IO[bytes], max_bytes: int = MAX_BYTES) -> tuple[dict[str, Any], list[NDArray[Any]]]:
@@ -81,7 +85,8 @@ def receive(stream: IO[bytes], max_bytes: int = MAX_BYTES) -> tuple[dict[str, An
 
     Raises:
         Closed: end of file before the frame.
-        WireError: end of file in it, not a frame, or more bytes than allowed.
+        Gone: end of file in it.
+        WireError: not a frame, or more bytes than allowed.
     """
     magic, length = _PREFIX.unpack(_read(stream, _PREFIX.size, begun=False))
     if magic != MAGIC:
@@ -116,11 +121,11 @@ def _read(stream: IO[bytes], size: int, *, begun: bool = True) -> bytearray:
         try:
             count = stream.readinto(view)  # type: ignore[attr-defined]
         except OSError as error:
-            raise WireError(f"the pipe cannot be read: {error}") from error
+            raise Gone(f"the pipe cannot be read: {error}") from error
         if not count and not begun and len(view) == size:
             raise Closed("the other side closed the pipe")
         if not count:
-            raise WireError(f"the other side closed the pipe, {len(view)} of {size} bytes missing")
+            raise Gone(f"the other side closed the pipe, {len(view)} of {size} bytes missing")
         view = view[count:]
     return data
 
@@ -131,5 +136,5 @@ def _write(stream: IO[bytes], data: bytes | memoryview) -> None:
     while view:
         count = stream.write(view)
         if not count:
-            raise WireError("the pipe takes no bytes")
+            raise Gone("the pipe takes no bytes")
         view = view[count:]

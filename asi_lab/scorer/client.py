@@ -22,8 +22,8 @@ Ints = NDArray[np.integer[Any]]
 class Remote:
     """A model in another process, at the other end of a pair of pipes: of a trial, or of a server.
 
-    Every method raises `WireError` where the process is gone or answers what is no answer. Messages hold
-    nothing of what it sent: they are read by language models.
+    Every method raises `Gone` where the process is, and another `WireError` where it answers what is no
+    answer. Messages hold nothing of what it sent: they are read by language models.
     """
 
     def __init__(

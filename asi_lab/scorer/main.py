@@ -28,7 +28,7 @@ import msgspec
 import torch
 
 from asi_lab.common import process
-from asi_lab.common.wire import WireError
+from asi_lab.common.wire import Gone, WireError
 from asi_lab.errors import LabError
 from asi_lab.protocol import (
     SERVER_UNUSABLE,
@@ -47,6 +47,7 @@ from asi_lab.protocol import (
     command_decoder,
     encoder,
 )
+from asi_lab.records import CandidateState
 from asi_lab.scorer.client import Remote
 from asi_lab.scorer.fault import CandidateFault
 from asi_lab.scorer.listening import Listening, Pulse
@@ -56,9 +57,9 @@ DESCRIPTORS = ("--report-fd", "--trial-in", "--trial-out", "--server-in", "--ser
 
 
 class Unusable(Exception):
-    """The trial or the server went away or answered what is no answer; `status` is ours to end with."""
+    """The trial or the server went away; `status` is ours to end with."""
 
-    def __init__(self, who: str, status: int, why: WireError) -> None:
+    def __init__(self, who: str, status: int, why: Gone) -> None:
         super().__init__(f"the {who} went away: {why}")
         self.status = status
 
@@ -69,7 +70,7 @@ def follow(
     """Do what the engine says, to the end.
 
     Raises:
-        CandidateFault: the candidate ends in a failure.
+        CandidateFault: the candidate ends in a failure; in `forged` where it answered what is no answer.
         Unusable: the trial or the server is gone.
         DataError: a task cannot be scored.
     """
@@ -93,8 +94,10 @@ def follow(
 def _asking(who: str, status: int) -> Iterator[None]:
     try:
         yield
-    except WireError as error:
+    except Gone as error:
         raise Unusable(who, status, error) from error
+    except WireError as error:  # said before the pipe is closed, on which the trial ends
+        raise CandidateFault(CandidateState.FORGED, f"the {who} cannot be scored: {error}") from error
 
 
 def main(command_line: Sequence[str] | None = None) -> int:

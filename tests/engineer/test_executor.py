@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import subprocess
 import sys
@@ -104,8 +105,12 @@ def until(condition, seconds: float = 20.0):
 @pytest.mark.parametrize("module", one_in(3, ["asi_lab.trial", "asi_lab.trial.server", "asi_lab.scorer"]))
 def test_who_is_killed_while_it_waits_is_replaced(module, slots, tmp_path):
     def running() -> list[psutil.Process]:
-        everybody = psutil.Process().children(recursive=True)
-        return [process for process in everybody if process.cmdline()[3:5] == ["-m", module]]
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.cmdline()[3:5] == ["-m", module]:
+                    found.append(process)
+        return found
 
     (executor,) = slots(())
     executor.prepare()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -302,7 +303,10 @@ def test_nan_in_training_has_diverged(trial):
 
 @pytest.mark.slow
 def test_once_held_out_text_was_shown_an_error_is_a_state_and_a_line(trial, tmp_path):
-    code = spiked("if not self.training and x.shape[1] == 56: raise ValueError(f'the text is {x}')")
+    code = "TRAINED = set()\n" + spiked(  # one layer alone is called so by the checks
+        "TRAINED.update({id(self)} if self.training and x.shape[:2] == (4, 56) else ())\n"
+        "        if len(TRAINED) > 1 and not self.training: raise ValueError(f'the text is {x}')"
+    )
     evidence, _, _ = trial(code, directory=tmp_path)
     assert evidence.failure is S.BROKEN
     line = line_of("the text is", code)
@@ -438,7 +442,11 @@ def test_no_secret_reaches_the_trial(trial):
 
 def kill(module: str) -> None:
     """SIGKILL the process at work that runs a module, which is older than the one that waits."""
-    found = [p for p in psutil.Process().children(recursive=True) if p.cmdline()[3:5] == ["-m", module]]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.cmdline()[3:5] == ["-m", module]:
+                found.append(process)
     min(found, key=lambda process: process.create_time()).kill()
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from asi_lab import protocol
-from asi_lab.common.wire import WireError
+from asi_lab.common.wire import WireError, receive
 from asi_lab.data.prepare import prepare
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.protocol import (
@@ -68,6 +68,16 @@ class Process:
         assert self.residual is not None
         self.batches += 1
         return self.residual(ids)
+
+
+class Garbling(Process):
+    """One that answers what is no answer."""
+
+    def run(self, reader: int, writer: int) -> None:
+        with os.fdopen(reader, "rb") as incoming, os.fdopen(writer, "wb", buffering=0) as outgoing:
+            receive(incoming)
+            outgoing.write(b"garbage" * 20)
+            incoming.read()
 
 
 @contextlib.contextmanager
@@ -309,6 +319,17 @@ def test_a_checkpoint_with_another_head_is_forged(run_here, lab_data: Path, trai
     trial = Process(trained.model)
     status, (_, failed) = run_here(words, trial, Process(None))
     assert (status, failed.state, trial.batches) == (0, S.FORGED, 0)
+
+
+@pytest.mark.parametrize("who", ["trial", "server"])
+def test_what_is_no_answer_is_forged(run_here, lab_data: Path, trained, who) -> None:
+    """And said before the process hears that nobody asks it any more."""
+    words = lines(job(lab_data, tasks=("asi_copy",)), *trained.whole())
+    honest = {name: Process(trained.model, trained.around) for name in ("trial", "server")}
+    status, reports = run_here(words, *(honest | {who: Garbling(trained.model)}).values())
+    assert status == 0
+    assert reports[-1].state is S.FORGED
+    assert f"the {who} cannot be scored" in reports[-1].error
 
 
 @pytest.mark.parametrize("who", ["trial", "server"])

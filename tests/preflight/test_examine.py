@@ -64,6 +64,14 @@ def test_the_same_candidate_gives_the_same_numbers(exam_of):
     assert numbers() == numbers()
 
 
+@pytest.mark.parametrize("check", ["batch", "causality", "statistics"])
+def test_an_exception_is_no_leak(exam_of, check):
+    code = spiked("x = x + undefined_name if x.shape[1] > 1 else x")
+    found, state = failed(exam_of(code), check)[check]
+    assert state is S.BROKEN
+    assert "undefined_name" in found.detail
+
+
 def test_an_exception_fails_its_check_with_the_line(exam_of):
     code = spiked("x = x + undefined_name if x.shape[1] == 1 else x")
     check, state = failed(exam_of(code), "shapes")["shapes"]

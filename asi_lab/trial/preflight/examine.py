@@ -26,7 +26,7 @@ from asi_lab.trial.preflight.trace import error_line
 
 S = CandidateState
 Verdict = tuple[Check, CandidateState]
-"""A check, and the state in which a candidate that fails it ends."""
+"""A check, and the state in which a candidate that fails it ends: broken where its code raised."""
 
 RANDOMISED_TRIES = 4
 ERROR_LINES = 12
@@ -144,7 +144,7 @@ def examine(exam: Exam, only: str = "") -> Iterator[Verdict]:
     for name, state, check in _checks(exam, runs):
         if only not in ("", name):
             continue
-        found = _guarded(name, exam.path, check)
+        found, state = _guarded(name, state, exam.path, check)
         yield found, state
         too_slow = name == "cost" and not found.passed and found.value is not None
         if too_slow or (name == "construction" and not found.passed and not _can_be_built(exam)):
@@ -159,7 +159,7 @@ def recheck(
     trained = learning.of_model("trained", model, vocab_size, device, generator)
     was_training = model.training
     for name, state, check in _leaks(lambda: [trained], path, (length,)):
-        yield _guarded(name, path, check), state
+        yield _guarded(name, state, path, check)
     model.train(was_training)
 
 
@@ -206,8 +206,9 @@ def _leaks(
     yield "statistics", S.LEAKING, lambda: causality.statistics(subjects(), path)
 
 
-def _guarded(name: str, path: str, check: Callable[[], Check]) -> Check:
-    """Run a check, time it, and take an exception of the candidate's code for a failure."""
+def _guarded(name: str, state: CandidateState, path: str, check: Callable[[], Check]) -> Verdict:
+    """Run a check and time it; `state` is that of its failure. An exception of the candidate's code is one of
+    its own kind: whatever was to be checked, the code does not run."""
     started = time.perf_counter()
     try:
         with _eager():
@@ -219,8 +220,8 @@ def _guarded(name: str, path: str, check: Callable[[], Check]) -> Check:
         error.__notes__ = []  # they come first, so that the last line is what was raised
         lines = "".join(traceback.format_exception(error)).splitlines()
         detail = "\n".join([*notes, *lines[-ERROR_LINES:]])
-        found = Check(name, False, detail=detail, line=error_line(error, path))
-    return msgspec.structs.replace(found, seconds=time.perf_counter() - started)
+        found, state = Check(name, False, detail=detail, line=error_line(error, path)), S.BROKEN
+    return msgspec.structs.replace(found, seconds=time.perf_counter() - started), state
 
 
 def _eager() -> AbstractContextManager[object]:
