@@ -142,10 +142,11 @@ def lint(ctx: click.Context, as_json: bool) -> None:
     from asi_lab.common.text import plain
     from asi_lab.knowledge import lint as rules
     from asi_lab.knowledge.base import load
+    from asi_lab.researcher.grammar.genome import GENES
     from asi_lab.view import tables
 
     base = load(_lab())
-    faults = rules.faults(base)
+    faults = rules.faults(base, GENES)
     if as_json:
         click.echo(tables.to_json(faults))
     else:
@@ -171,6 +172,7 @@ def add(source: str, key: str, name: str | None, replace: bool) -> None:
     from asi_lab.knowledge.extract import Extractor, save
     from asi_lab.llm.choice import listed
     from asi_lab.llm.providers import connected
+    from asi_lab.researcher.grammar.genome import GENES
     from asi_lab.view import tables
 
     lab = existing()
@@ -185,7 +187,7 @@ def add(source: str, key: str, name: str | None, replace: bool) -> None:
         raise UsageError(f"there is an entry {key} already: give another --key, or --replace.")
     text = paper.read(source)
     model = connected(models[0], settings, lambda words: click.echo(words, err=True))
-    extractor = Extractor(model, settings, lab.path, lambda words: click.echo(words, err=True))
+    extractor = Extractor(model, settings, lab.path, GENES, lambda words: click.echo(words, err=True))
     entry = extractor.extract(text, base, key, paper.arxiv_id(source) or "")
     if entry.key in base.entries and not replace:
         raise UsageError(

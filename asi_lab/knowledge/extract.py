@@ -85,9 +85,12 @@ class Tape:
 class Extractor:
     """Makes entries for one lab with one model."""
 
-    def __init__(self, model: Model, settings: Agents, lab: Path, say: Callable[[str], object]) -> None:
-        """`say` is told what is being done."""
-        self.model, self.settings, self.lab, self.say = model, settings, lab, say
+    def __init__(
+        self, model: Model, settings: Agents, lab: Path, genes: lint.Genes, say: Callable[[str], object]
+    ) -> None:
+        """`genes` are those of the grammar, which insights may name; `say` is told what is being done."""
+        self.model, self.settings, self.lab = model, settings, lab
+        self.genes, self.say = genes, say
         self._tape, self._meter = Tape(lab / FOLDER / REPLIES), Meter()
         self._asked: Counter[str] = Counter()
 
@@ -127,7 +130,11 @@ class Extractor:
                 tuple(map(_stripped, answer.insights)),
             )
             others = {known.key: known for known in base if known.key != entry.key}
-            wrong = [one for one in lint.faults(Base({**others, entry.key: entry})) if one.key == entry.key]
+            wrong = [
+                one
+                for one in lint.faults(Base({**others, entry.key: entry}), self.genes)
+                if one.key == entry.key
+            ]
             if not entry.insights:
                 wrong = [lint.Fault(entry.key, "there is no insight"), *wrong]
             if not wrong:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import numpy as np
@@ -13,7 +13,6 @@ import numpy as np
 from asi_lab.common.embedding import embed
 from asi_lab.knowledge.base import Base
 from asi_lab.knowledge.entry import BACKGROUND, SECTIONS, Entry, Insight
-from asi_lab.researcher.grammar.genome import GENES
 
 FAMILIES = frozenset(
     {
@@ -33,6 +32,9 @@ METRICS = frozenset(
 """Figures that task signatures may speak of, beside the held-out loss."""
 MOST_BACKGROUND, MOST_SECTION, MOST_FORMULATION, MOST_MECHANISM, MOST_LINKS = 200, 90, 140, 30, 4
 """Words, and links of one kind."""
+Genes = Mapping[str, tuple[object, ...]]
+"""The genes of the grammar, each with all its values."""
+
 MOST_SKETCH = 26
 """Lines."""
 MOST_INSIGHTS = 3
@@ -51,13 +53,13 @@ class Fault(msgspec.Struct, frozen=True):
     message: str
 
 
-def faults(base: Base) -> list[Fault]:
-    """All that is wrong, by key."""
-    found = [Fault(entry.key, words) for entry in base for words in _entry(entry, base)]
+def faults(base: Base, genes: Genes) -> list[Fault]:
+    """All that is wrong, by key. Entries may name `genes` of the grammar and their values."""
+    found = [Fault(entry.key, words) for entry in base for words in _entry(entry, base, genes)]
     return [*found, *_cycles(base), *_duplicates(base)]
 
 
-def _entry(entry: Entry, base: Base) -> Iterator[str]:
+def _entry(entry: Entry, base: Base, genes: Genes) -> Iterator[str]:
     front = entry.front
     if not _KEY.fullmatch(front.key):
         yield f"key: expected a-z, 0-9 and -; found {front.key!r}"
@@ -79,21 +81,21 @@ def _entry(entry: Entry, base: Base) -> Iterator[str]:
     if len(entry.insights) > MOST_INSIGHTS:
         yield f"expected at most {MOST_INSIGHTS} insights; found {len(entry.insights)}"
     for insight in entry.insights:
-        for words in _insight(insight):
+        for words in _insight(insight, genes):
             yield f"insight {insight.title!r}: {words}"
 
 
-def _insight(insight: Insight) -> Iterator[str]:
+def _insight(insight: Insight, genes: Genes) -> Iterator[str]:
     for heading, field in SECTIONS.items():
         most = MOST_FORMULATION if field == "formulation" else MOST_SECTION
         yield from _longer(heading, getattr(insight, field), most)
     if unknown := sorted(set(_NAMED.findall(insight.signatures)) - METRICS):
         yield f"Task signatures: no metric is called {', '.join(unknown)}"
     for gene, values in insight.genome.items():
-        if gene not in GENES:
+        if gene not in genes:
             yield f"genome: no gene is called {gene!r}"
-        elif wrong := [value for value in values if not _is_of(value, GENES[gene])]:
-            yield f"genome: {gene} has no value {wrong}; it has {list(GENES[gene])}"
+        elif wrong := [value for value in values if not _is_of(value, genes[gene])]:
+            yield f"genome: {gene} has no value {wrong}; it has {list(genes[gene])}"
     lines = insight.sketch.strip().splitlines()
     if lines and (lines[0] not in _CAUSAL or "def sketch(x" not in insight.sketch):
         yield f"Sketch: expected {' or '.join(_CAUSAL)} and `def sketch(x)`; found {lines[0]!r}"

@@ -16,6 +16,7 @@ from asi_lab.errors import KnowledgeError
 from asi_lab.knowledge import lint
 from asi_lab.knowledge.base import FOLDER, Base, load
 from asi_lab.knowledge.entry import Entry, Front, Insight, parse, render
+from asi_lab.researcher.grammar.genome import GENES
 
 BASE = load()
 SKETCHES = [
@@ -35,7 +36,7 @@ def test_there_are_130_papers_of_14_families():
 
 
 def test_no_entry_is_at_fault():
-    assert lint.faults(BASE) == []
+    assert lint.faults(BASE, GENES) == []
 
 
 def test_what_is_written_is_read_back():
@@ -121,7 +122,7 @@ def faulty(**changes: object) -> list[str]:
     )
     linked = {*changed.front.supersedes, *changed.front.combines_with} - {changed.key}
     entries = {known.key: known for known in BASE if known.key in linked}
-    return [fault.message for fault in lint.faults(Base({**entries, changed.key: changed}))]
+    return [fault.message for fault in lint.faults(Base({**entries, changed.key: changed}), GENES)]
 
 
 @pytest.mark.parametrize(
@@ -152,11 +153,11 @@ def test_rules_are_looked_after(changes, found):
 def test_the_same_insight_twice_and_circles_are_found():
     copied = BASE.get("deltanet")
     twin = msgspec.structs.replace(copied, front=msgspec.structs.replace(copied.front, key="twin"))
-    messages = [fault.message for fault in lint.faults(Base({"deltanet": copied, "twin": twin}))]
+    messages = [fault.message for fault in lint.faults(Base({"deltanet": copied, "twin": twin}), GENES)]
     assert any("is that of deltanet" in message for message in messages)
     one = msgspec.structs.replace(copied, front=msgspec.structs.replace(copied.front, supersedes=("twin",)))
     other = msgspec.structs.replace(twin, front=msgspec.structs.replace(twin.front, supersedes=("deltanet",)))
-    messages = [fault.message for fault in lint.faults(Base({"deltanet": one, "twin": other}))]
+    messages = [fault.message for fault in lint.faults(Base({"deltanet": one, "twin": other}), GENES)]
     assert "supersedes itself, by way of others" in messages
 
 

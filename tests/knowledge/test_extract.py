@@ -22,6 +22,7 @@ from asi_lab.lab import Lab, config
 from asi_lab.llm.model import Reply, Usage
 from asi_lab.llm.record import Exchange
 from asi_lab.llm.scripted import Scripted
+from asi_lab.researcher.grammar.genome import GENES
 from asi_lab.settings import Agents
 
 PROSE = " ".join(["The memory of a layer is written by an outer product of key and value."] * 40)
@@ -70,7 +71,7 @@ class Reader:
 
 
 def extractor(lab: Lab, reader: Reader) -> Extractor:
-    return Extractor(Scripted(reader, "openai:reader"), Agents(), lab.path, lambda words: None)
+    return Extractor(Scripted(reader, "openai:reader"), Agents(), lab.path, GENES, lambda words: None)
 
 
 def test_an_entry_is_made_and_can_be_read_back(lab):
