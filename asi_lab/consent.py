@@ -15,7 +15,7 @@ from asi_lab.lab import Lab
 from asi_lab.llm import ollama, openai
 from asi_lab.llm.choice import names_of
 from asi_lab.sandbox import Level
-from asi_lab.settings import Agents, Settings
+from asi_lab.settings import AgentSettings, Settings
 
 
 class TaskCode(msgspec.Struct, frozen=True):
@@ -124,7 +124,7 @@ def grant(what: Asked) -> None:
     )
 
 
-def key_hosts(settings: Agents) -> list[KeyHost]:
+def key_hosts(settings: AgentSettings) -> list[KeyHost]:
     """Where keys go for the models and the embedder that the settings name, and for those of a server that
     they name."""
     names = (*names_of(settings), settings.embedder)

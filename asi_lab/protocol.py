@@ -22,7 +22,7 @@ from typing import Literal, Self
 import msgspec
 
 from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, Training
-from asi_lab.settings import Evaluate, Limits, Model, Train
+from asi_lab.settings import Evaluate, Limits, ModelSettings, Settings, Train
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -53,11 +53,37 @@ class TrialJob(msgspec.Struct, frozen=True):
     seed: int
     data_seed: int
     device: str
-    model: Model
+    model: ModelSettings
     train: Train
     limits: Limits
     marks: tuple[int, ...] = ()
     reach: Reach = Reach()
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        task: Literal["check", "train", "serve"],
+        *,
+        data: str,
+        vocab_size: int,
+        seed: int,
+        marks: tuple[int, ...] = (),
+    ) -> Self:
+        """The job of a lab with these settings."""
+        return cls(
+            task=task,
+            data=data,
+            vocab_size=vocab_size,
+            seed=seed,
+            data_seed=settings.seed,
+            device=settings.device,
+            model=settings.model,
+            train=settings.train,
+            limits=settings.limits,
+            marks=marks,
+            reach=Reach.of(settings.evaluate),
+        )
 
 
 class ServeJob(msgspec.Struct, frozen=True):
@@ -66,7 +92,7 @@ class ServeJob(msgspec.Struct, frozen=True):
 
     vocab_size: int
     device: str
-    model: Model
+    model: ModelSettings
     threads: int = 0
 
 
@@ -82,20 +108,20 @@ class ScoreJob(msgspec.Struct, frozen=True):
     data_seed: int
     device: str
     train_context: int
-    model: Model
+    model: ModelSettings
     evaluate: Evaluate
     suspect_below: dict[int, float] = {}
     threads: int = 0
     consented: tuple[str, ...] = ()
 
 
-class Measure(msgspec.Struct, frozen=True, tag="measure"):
+class MeasureMark(msgspec.Struct, frozen=True, tag="measure"):
     """To the scorer: the trial stands still after so many steps; measure the held-out loss there."""
 
     step: int
 
 
-class Score(msgspec.Struct, frozen=True, tag="score"):
+class ScoreWhole(msgspec.Struct, frozen=True, tag="score"):
     """To the scorer: training is over, and this is the copy of its checkpoint; ask the trial for full
     rows."""
 
@@ -158,7 +184,7 @@ class Saved(msgspec.Struct, frozen=True, tag="saved"):
     step: int
 
 
-class Standing(msgspec.Struct, frozen=True, tag="standing"):
+class AtMark(msgspec.Struct, frozen=True, tag="standing"):
     """Training stands still after so many steps; the trial answers the scorer until it may go on."""
 
     step: int
@@ -246,10 +272,10 @@ TRIAL_UNUSABLE, SERVER_UNUSABLE = 3, 4
 """Exit statuses of a scorer whose trial, or whose server, went away."""
 
 Report = (
-    Ready | Alive | Stage | Checked | Compiled | Progress | Saved | Standing | Trained | Loaded | Measured
+    Ready | Alive | Stage | Checked | Compiled | Progress | Saved | AtMark | Trained | Loaded | Measured
     | Answered | Scored | Failed
 )  # fmt: skip
-Command = Measure | Score | Compare
+Command = MeasureMark | ScoreWhole | Compare
 
 MOST_LINE_BYTES = 1 << 20
 """Most bytes of a report."""

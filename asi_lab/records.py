@@ -472,7 +472,7 @@ class Candidate(msgspec.Struct, frozen=True):
         return evaluation.loss if evaluation else None
 
 
-class Entry(msgspec.Struct, frozen=True):
+class PoolEntry(msgspec.Struct, frozen=True):
     """A finished candidate as the pool sees it; `noise` is the standard deviation of one run's fitness."""
 
     id: int

@@ -79,7 +79,7 @@ class Data(Section, frozen=True, kw_only=True):
         return int(size) if kind == "bpe" else {"byte": 257, "gpt2": 50_257}[kind]
 
 
-class Model(Section, frozen=True, kw_only=True):
+class ModelSettings(Section, frozen=True, kw_only=True):
     """The plain pre-norm language model around the candidate's layer."""
 
     layers: Annotated[Positive, about("Blocks.")]
@@ -164,7 +164,7 @@ class Evaluate(Section, frozen=True, kw_only=True):
     mark_tokens: Annotated[Positive, about("Held-out tokens for the loss at a mark.")] = 8_192
 
 
-class Baselines(Section, frozen=True, kw_only=True):
+class BaselineSettings(Section, frozen=True, kw_only=True):
     """DeltaNet and Gated DeltaNet, measured in this lab; their spread is the noise floor."""
 
     seeds: Annotated[int, Meta(ge=2), about("Seeds of each baseline before the search starts.")] = 3
@@ -247,7 +247,7 @@ class Supervise(Section, frozen=True, kw_only=True):
 Models = tuple[str, ...]
 
 
-class Agents(Section, frozen=True, kw_only=True):
+class AgentSettings(Section, frozen=True, kw_only=True):
     """Who fills the roles: language models, or without any the grammar, the measured rubric and the table."""
 
     models: Annotated[
@@ -322,12 +322,12 @@ class Settings(Section, frozen=True, kw_only=True):
     ] = "auto"
     search: Search = Search()
     data: Data
-    model: Model
+    model: ModelSettings
     train: Train
     evaluate: Evaluate
-    baselines: Baselines = Baselines()
+    baselines: BaselineSettings = BaselineSettings()
     fitness: Fitness = Fitness()
     judge: Judge = Judge()
     limits: Limits
     supervise: Supervise = Supervise()
-    agents: Agents = Agents()
+    agents: AgentSettings = AgentSettings()

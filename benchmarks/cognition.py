@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from asi_lab.knowledge import rank
 from asi_lab.knowledge.base import Base, load
-from asi_lab.settings import Agents
+from asi_lab.settings import AgentSettings
 
 QUERIES = Path(__file__).with_name("cognition_queries.jsonl")
 FIRST, DEEPEST, RANDOM_ORDERS = 3, 10, 200
@@ -52,7 +52,7 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         for name in sys.argv[1:] or (rank.LEXICAL,):
-            search = rank.search(base, Agents(), Path(folder), name)
+            search = rank.search(base, AgentSettings(), Path(folder), name)
 
             def order(query: str, search: rank.Search = search) -> list[str]:
                 return [found.key for found in search(query, DEEPEST)]

@@ -57,17 +57,10 @@ def processor_seconds(code: str, executor: LocalExecutor, settings: Settings, da
     """What a whole trial took, with all its children: preflight, training and checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "architecture.py").write_text(code)
-        job = TrialJob(
-            task="train",
-            data=str(data),
-            vocab_size=load_manifest(data).vocab_size,
-            seed=1,
-            data_seed=0,
-            device="cpu",
-            model=settings.model,
-            train=settings.train,
-            limits=msgspec.structs.replace(settings.limits, trial_seconds=1800.0, stall_seconds=600.0),
-        )
+        limits = msgspec.structs.replace(settings.limits, trial_seconds=1800.0, stall_seconds=600.0)
+        vocab = load_manifest(data).vocab_size
+        lenient = msgspec.structs.replace(settings, limits=limits)
+        job = TrialJob.of(lenient, "train", data=str(data), vocab_size=vocab, seed=1)
         context = settings.train.context
         score = ScoreJob(str(data), 0, "cpu", context, settings.model, settings.evaluate, {}, 1)
         evidence = run(executor.take(), job, score, Path(folder), Supervision(settings.supervise))

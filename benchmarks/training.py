@@ -35,13 +35,14 @@ from torch.nn import functional
 
 from asi_lab.common import process
 from asi_lab.lab.config import from_preset
-from asi_lab.scoring import references
-from asi_lab.settings import Model, Train
+from asi_lab.settings import ModelSettings, Train
 from asi_lab.trial import model as language_model
 from asi_lab.trial.model import LanguageModel, load_architecture
 from asi_lab.trial.train.meter import flops_per_token, matmul_rate
 from asi_lab.trial.train.optimisation import Optimisation
 from asi_lab.trial.train.ranks import Alone
+
+ROOT = Path(__file__).parents[1]
 
 CPU = torch.device("cpu")
 SHAPES = {"micro": ("micro", {}, 1024), "mini": ("mini", {}, 2048), "1.34M": ("mini", {}, 4096)}
@@ -225,9 +226,9 @@ def tell(**found: float) -> None:
     print(json.dumps(found), flush=True)
 
 
-def build(name: str, model: Model, vocabulary: int) -> LanguageModel:
+def build(name: str, model: ModelSettings, vocabulary: int) -> LanguageModel:
     """DeltaNet in the lab's language model, its operations replaced where the contender is not ours."""
-    layer = load_architecture(Path(references.__file__).parent / "lineage_repo/delta_net/architecture.py")
+    layer = load_architecture(ROOT / "lineage_repo/delta_net/architecture.py")
     operations: dict[str, Any] = layer.forward.__globals__
     assert {"delta_rule", "qkv_convolution", "rms_norm"} <= operations.keys(), "the layer calls others now"
     if name == "recurrence":

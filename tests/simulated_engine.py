@@ -163,7 +163,7 @@ class SimulatedTrio:
             tokens = job.train.steps * job.train.batch * job.train.context
             claims = Training(1000, 500, job.train.steps, tokens, loss, 1.0, 100.0, 10.0)
             yield "trial", protocol.Trained(claims)
-        assert isinstance(self.order, protocol.Score)
+        assert isinstance(self.order, protocol.ScoreWhole)
         yield "scorer", protocol.Answered()
         assert isinstance(self.order, protocol.Compare)
         assert self.at_work == "server"
@@ -190,8 +190,8 @@ class SimulatedTrio:
         for step in protocol.curve_steps(steps, 2 if job.task == "resume" else 0):
             yield "trial", Progress(step, steps, step * each, loss + 1 / step, 1e-3, 100.0, 10.0)
             if step in job.marks:
-                yield "trial", protocol.Standing(step)
-                assert self.order == protocol.Measure(step)
+                yield "trial", protocol.AtMark(step)
+                assert self.order == protocol.MeasureMark(step)
                 yield "scorer", protocol.Measured(HeldOut(step, loss + 1 / step, seconds=0.0))
             if step == 2:
                 yield "trial", protocol.Saved(step)

@@ -27,7 +27,7 @@ from asi_lab.lab import Lab, Store, commands
 from asi_lab.lab.config import parse
 from asi_lab.lab.spending import Spent
 from asi_lab.llm import prompting
-from asi_lab.llm.model import Cancelled, Model, ModelError, Reply, TooLong, Usage
+from asi_lab.llm.model import Cancelled, Model, ModelError, Reply, TokenUsage, TooLong
 from asi_lab.llm.scripted import Scripted
 from asi_lab.records import CandidateState
 from asi_lab.researcher.pool import generation_of
@@ -62,7 +62,9 @@ def make(folder: Path, control: float = 0.0, ahead: int = 0) -> Lab:
 def costly(prompt: int, completion: int) -> Callable[..., Reply]:
     """A night whose every call takes so many tokens."""
     model = night.Night()
-    return lambda messages, call: msgspec.structs.replace(model(messages), usage=Usage(prompt, completion))
+    return lambda messages, call: msgspec.structs.replace(
+        model(messages), usage=TokenUsage(prompt, completion)
+    )
 
 
 def search(
@@ -232,7 +234,7 @@ def test_a_plan_in_the_making_when_the_budget_ends_is_waited_for(tmp_path):
     def priced(messages, call):
         model.seconds = 2.0 if model.plans >= 4 else 0.0  # the fifth plan, begun beside the second trial
         tokens = 10_000 if model.plans >= 5 and len(messages) == 2 else 0  # the judge is called meanwhile
-        return msgspec.structs.replace(model(messages, call), usage=Usage(tokens, 0))
+        return msgspec.structs.replace(model(messages, call), usage=TokenUsage(tokens, 0))
 
     class Owner(simulated_engine.Silent):
         def refresh(self, store: Store) -> None:
@@ -556,7 +558,7 @@ def test_a_model_that_is_new_here_counts_the_tokens_of_the_seed_s_code(lab):
         sent = sum(len(m.content.encode()) for m in messages)
         if night.ROLES.get(messages[0].content) is None:
             greetings.append(messages[0].content)
-        return msgspec.structs.replace(model(messages), usage=Usage(sent // 4, 10))
+        return msgspec.structs.replace(model(messages), usage=TokenUsage(sent // 4, 10))
 
     model = night.Night()
     search(lab, counting, 1)
@@ -580,7 +582,7 @@ def test_prompts_are_cut_to_the_window_and_again_where_the_server_finds_them_too
             lengths.append(sent)
             if len(lengths) == 1:
                 raise TooLong("the conversation is too long")
-        return msgspec.structs.replace(model(messages), usage=Usage(sent // 4, 10))
+        return msgspec.structs.replace(model(messages), usage=TokenUsage(sent // 4, 10))
 
     search(lab, small, 1)
     candidates, _, _ = read(lab)

@@ -162,4 +162,4 @@ def test_a_lab_prunes_once_its_candidates_allow_it(tmp_path, make_candidate):
     off = msgspec.structs.replace(
         settings, supervise=msgspec.structs.replace(settings.supervise, prune=False)
     )
-    assert Pruning(off, store).limits(number, found) == {}
+    assert Pruning(off, store).applied(number, found) == {}

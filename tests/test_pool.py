@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from asi_lab.records import Entry
+from asi_lab.records import PoolEntry
 from asi_lab.researcher import pool
 from asi_lab.settings import Search
 
@@ -30,19 +30,19 @@ def test_a_draw_only_sees_candidates_before_its_boundary(search):
 
 
 def test_cold_start_draws_the_seed_and_records_that_references_are_missing():
-    draw = pool.draw(2, [Entry(0, 0.48)], MICRO, lab_seed=0)
+    draw = pool.draw(2, [PoolEntry(0, 0.48)], MICRO, lab_seed=0)
     assert (draw.generation, draw.parent, draw.parent_rank) == (0, 0, 1)
     assert draw.references == ()
     assert draw.references_wanted == 4
 
 
 def test_members_are_best_first_with_ties_to_the_older():
-    entries = [Entry(0, 0.5), Entry(1, 0.6), Entry(2, 0.6), Entry(3, 0.4), Entry(4, 0.9)]
+    entries = [PoolEntry(0, 0.5), PoolEntry(1, 0.6), PoolEntry(2, 0.6), PoolEntry(3, 0.4), PoolEntry(4, 0.9)]
     assert [e.id for e in pool.members(1, entries, MICRO)] == [1, 2, 0, 3]  # 4 is beyond the boundary
 
 
 def test_parents_come_uniformly_from_the_first_ranks_and_references_from_the_rest():
-    entries = [Entry(i, 1 - i / 100) for i in range(60)]
+    entries = [PoolEntry(i, 1 - i / 100) for i in range(60)]
     search = Search(cold_start=59, update_every=1_000_000)
     parents: Counter[int] = Counter()
     for candidate in range(60, 2060):
@@ -56,7 +56,7 @@ def test_parents_come_uniformly_from_the_first_ranks_and_references_from_the_res
 
 
 def test_a_draw_depends_on_seed_and_id_alone():
-    entries = [Entry(i, (i * 37 % 11) / 11) for i in range(12)]
+    entries = [PoolEntry(i, (i * 37 % 11) / 11) for i in range(12)]
     first = [pool.draw(i, entries, MICRO, 5) for i in range(4, 12)]
     assert first == [pool.draw(i, list(reversed(entries)), MICRO, 5) for i in range(4, 12)]
     assert first != [pool.draw(i, entries, MICRO, 6) for i in range(4, 12)]

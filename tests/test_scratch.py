@@ -12,7 +12,7 @@ from asi_lab.common import disk, scratch
 PREFIX = "asi-lab-some-"
 HOLD = f"""
 import sys, tempfile, time
-from asi_lab import scratch
+from asi_lab.common import scratch
 tempfile.tempdir = sys.argv[1]
 with scratch.held({PREFIX!r}) as folder:
     (folder / "file").touch()

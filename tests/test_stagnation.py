@@ -5,7 +5,7 @@ import random
 import pytest
 
 from asi_lab.common.embedding import embed
-from asi_lab.records import Entry
+from asi_lab.records import PoolEntry
 from asi_lab.researcher import stagnation
 from asi_lab.researcher.index import Index
 from asi_lab.researcher.pool import draw
@@ -15,15 +15,15 @@ SEARCH = Search(pool=10, cold_start=4, update_every=2, parent_ranks=4, reference
 NOISE = 0.01
 
 
-def entries(fitness) -> list[Entry]:
-    return [Entry(number, value, NOISE) for number, value in enumerate(fitness)]
+def entries(fitness) -> list[PoolEntry]:
+    return [PoolEntry(number, value, NOISE) for number, value in enumerate(fitness)]
 
 
 def test_steps_are_climbed_while_nothing_improves_and_left_with_a_gain():
     flat = entries([0.5] * 30)
     at = {last: stagnation.standstill(last, flat, SEARCH).step for last in (3, 4, 8, 9, 13, 14, 19, 24, 29)}
     assert at == {3: 0, 4: 0, 8: 0, 9: 1, 13: 1, 14: 2, 19: 3, 24: 3, 29: 3}
-    risen = [*flat[:16], *(Entry(i, 0.6, NOISE) for i in range(16, 30))]
+    risen = [*flat[:16], *(PoolEntry(i, 0.6, NOISE) for i in range(16, 30))]
     assert stagnation.standstill(15, risen, SEARCH).step == 2
     found = stagnation.standstill(19, risen, SEARCH)
     assert found.step == 0
@@ -33,7 +33,7 @@ def test_steps_are_climbed_while_nothing_improves_and_left_with_a_gain():
 
 def test_a_rise_within_the_noise_of_one_run_is_none():
     for rise, step in ((0.9 * NOISE, 1), (1.1 * NOISE, 0)):
-        known = [*entries([0.5] * 5), *(Entry(i, 0.5 + rise, NOISE) for i in range(5, 10))]
+        known = [*entries([0.5] * 5), *(PoolEntry(i, 0.5 + rise, NOISE) for i in range(5, 10))]
         found = stagnation.standstill(9, known, SEARCH)
         assert (found.step, found.noise) == (step, NOISE)
         assert f"step {step} of 3" in found.words

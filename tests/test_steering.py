@@ -14,7 +14,7 @@ from asi_lab.lab import Lab, Lineage, Store, commands, repeats, steering
 from asi_lab.lab.steering import Idea, Steering
 from asi_lab.llm.model import ModelError
 from asi_lab.llm.scripted import Scripted
-from asi_lab.records import CandidateState, Draw, Entry
+from asi_lab.records import CandidateState, Draw, PoolEntry
 from asi_lab.researcher import draw
 from tests import night, simulated_engine
 
@@ -254,7 +254,10 @@ def test_without_a_planner_an_idea_waits(lab):
 
 
 def test_a_draw_is_steered_only_by_what_is_there():
-    drawn, entries = Draw(1, 4, 2, (5, 6)), [Entry(0, 0.3), Entry(4, 0.5), Entry(5, 0.4), Entry(6, 0.2)]
+    drawn, entries = (
+        Draw(1, 4, 2, (5, 6)),
+        [PoolEntry(0, 0.3), PoolEntry(4, 0.5), PoolEntry(5, 0.4), PoolEntry(6, 0.2)],
+    )
     assert draw.steered(Steering(), drawn, entries) is drawn
     assert draw.steered(Steering(pinned=9), drawn, entries) is drawn
     changed = draw.steered(Steering(pinned=5), drawn, entries)

@@ -18,7 +18,7 @@ from asi_lab.records import CandidateState
 from asi_lab.scorer.fault import CandidateFault
 from asi_lab.scorer.output import Output
 from asi_lab.scoring import references
-from asi_lab.settings import Model
+from asi_lab.settings import ModelSettings
 from asi_lab.trial.model import LanguageModel, load_architecture
 from asi_lab.trial.train import checkpoint
 
@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parents[1] / "lineage_repo"
 VOCABULARY = 300
 
 
-def built(name: str = "delta_net", model: Model = MODEL) -> LanguageModel:
+def built(name: str = "delta_net", model: ModelSettings = MODEL) -> LanguageModel:
     torch.manual_seed(0)
     return LanguageModel(load_architecture(FOLDER / name / "architecture.py"), model, VOCABULARY)
 

@@ -32,12 +32,12 @@ from asi_lab.tui.heading import heading, tabs
 from asi_lab.tui.keyline import Clickable, KeyLine
 from asi_lab.tui.notices import Notice
 from asi_lab.tui.orders import Orders
-from asi_lab.tui.panes.agents import Agents
+from asi_lab.tui.panes.agents import AgentsPane
 from asi_lab.tui.panes.candidates import Candidates
 from asi_lab.tui.panes.curves import Curves
 from asi_lab.tui.panes.diff import Diff
 from asi_lab.tui.panes.events import Events
-from asi_lab.tui.panes.lineage import Lineage
+from asi_lab.tui.panes.lineage import LineagePane
 from asi_lab.tui.panes.overview import Overview
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.panes.system import System
@@ -55,10 +55,10 @@ WIDE, LEAST_WIDTH, LEAST_HEIGHT = 120, 60, 15
 PANES: dict[str, type[Pane]] = {
     "overview": Overview,
     "candidates": Candidates,
-    "lineage": Lineage,
+    "lineage": LineagePane,
     "curves": Curves,
     "diff": Diff,
-    "agents": Agents,
+    "agents": AgentsPane,
     "system": System,
     "events": Events,
 }

@@ -22,7 +22,7 @@ from asi_lab.tui.engine import Wanted
 from asi_lab.tui.field import Field
 
 
-class Question(ModalScreen[bool]):
+class QuestionScreen(ModalScreen[bool]):
     """Asks; its keys answer with yes or no."""
 
     DEFAULT_CSS = """
@@ -36,7 +36,7 @@ class Question(ModalScreen[bool]):
         self.dismiss(yes)
 
 
-class Confirm(Question):
+class Confirm(QuestionScreen):
     """A question that only `y` answers with yes; Enter does nothing."""
 
     DEFAULT_CSS = "Confirm > Vertical { width: 60; border: thick $warning; }"

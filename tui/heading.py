@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.style import Style
 from rich.text import Text
 
-from asi_lab.tui.recording import Clock
+from asi_lab.tui.recording import PlaybackClock
 from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view.tables import duration
 
@@ -16,7 +16,7 @@ SIGNS = {"running": "▶", "paused": "⏸", "stopped": "■", "lost contact": "�
 STALE_SECONDS = 2.0
 
 
-def heading(snapshot: Snapshot, age: float, clock: Clock | None, readonly: bool, label: str) -> Text:
+def heading(snapshot: Snapshot, age: float, clock: PlaybackClock | None, readonly: bool, label: str) -> Text:
     """State, elapsed time, how far the search is, its best, and the data's `age` in seconds; a recording has
     a `clock`."""
     status = snapshot.status
@@ -43,7 +43,7 @@ def _engine(snapshot: Snapshot) -> Text:
     return words
 
 
-def _played(clock: Clock) -> Text:
+def _played(clock: PlaybackClock) -> Text:
     """Where a recording stands."""
     sign = "■" if clock.over else "⏸" if clock.held else "▶"
     moment = time.strftime("%H:%M:%S", time.localtime(clock.now))

@@ -26,7 +26,7 @@ Told = Callable[[int], object]
 """Is told the key of a row."""
 
 
-class Row:
+class TableRow:
     """One line: its key, its cells and its style. Cells that are given as a function are made when the line
     comes into view."""
 
@@ -43,7 +43,7 @@ class Row:
         return self._cells
 
 
-class Column:
+class TableColumn:
     """A heading, a width in characters (0: the rest), and whether its cells stand at the right."""
 
     __slots__ = ("heading", "right", "width")
@@ -75,7 +75,7 @@ class LineTable(ScrollView, can_focus=True):
 
     def __init__(
         self,
-        columns: Sequence[Column],
+        columns: Sequence[TableColumn],
         *,
         id: str | None = None,
         chosen: Told = lambda key: None,
@@ -86,11 +86,11 @@ class LineTable(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.columns, self.chosen, self.opened = list(columns), chosen, opened
         self.empty = LOADING
-        self.rows: list[Row] = []
+        self.rows: list[TableRow] = []
         self._places: dict[int, int] = {}
         self.selected: int | None = None
 
-    def show(self, rows: Sequence[Row], empty: str) -> None:
+    def show(self, rows: Sequence[TableRow], empty: str) -> None:
         """Take other rows. The selected one stays selected, and on the line of the screen where it was; where
         it is not among them, none is. `empty` stands there where there are no rows."""
         self.empty = empty

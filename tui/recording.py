@@ -46,7 +46,7 @@ SECONDS = -1
 """The column of a series that counts seconds."""
 
 
-class Clock:
+class PlaybackClock:
     """Recorded time, which can be held, moved and run faster. `spans` are the recorded times of an engine at
     work, as seconds since the epoch. Usable from any thread."""
 
@@ -130,7 +130,7 @@ class Recording:
             if spending.of_models(entries)
             for call in recorded(self._store, number)
         ]
-        self.clock = Clock(_spans(self._events))
+        self.clock = PlaybackClock(_spans(self._events))
         self._shown: tuple[int, Snapshot] | None = None
 
     @staticmethod

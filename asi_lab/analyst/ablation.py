@@ -83,7 +83,8 @@ def _against_baseline(
     mine, evaluations = candidate.measured, baselines.evaluations(architecture)
     mean, reference = fmean(e.loss for e in evaluations), baselines.mean
     mark = MARKS[architecture] if baselines.separated() else MARKS[SEED_ARCHITECTURE]
-    theirs = fmean((sum(fitness.parts(e, baselines.mean)) + (mark - 1) / 9) / 3 for e in evaluations)
+    judge = fitness.judged(mark - 1)
+    theirs = fmean(fitness.composite(fitness.parts(e, reference), judge) for e in evaluations)
     return _row(
         f"{architecture} (mean of {len(evaluations)})",
         "baseline",

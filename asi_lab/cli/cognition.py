@@ -12,7 +12,7 @@ from asi_lab.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from asi_lab.settings import Agents
+    from asi_lab.settings import AgentSettings
 
 
 @click.group()
@@ -30,11 +30,11 @@ def _lab() -> Path | None:
     return lab.path if lab.exists else None
 
 
-def _settings() -> Agents:
-    from asi_lab.settings import Agents
+def _settings() -> AgentSettings:
+    from asi_lab.settings import AgentSettings
 
     lab = current_lab()
-    return lab.settings().agents if lab.exists else Agents()
+    return lab.settings().agents if lab.exists else AgentSettings()
 
 
 @cognition.command("list")

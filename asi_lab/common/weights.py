@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_lab.protocol import UNREADABLE
-from asi_lab.settings import Model
+from asi_lab.settings import ModelSettings
 
 HEADER_BYTES_PER_LAYER = 1 << 14
 """Most bytes of the header for each layer, and for the rest of the model: names can carry what should be
@@ -51,7 +51,7 @@ class _Tensor(msgspec.Struct, frozen=True):
 class Weights:
     """The tensors of one model. Raises `BadWeights` where the file is no sound safetensors file."""
 
-    def __init__(self, path: Path, model: Model) -> None:
+    def __init__(self, path: Path, model: ModelSettings) -> None:
         size, most = path.stat().st_size, HEADER_BYTES_PER_LAYER * (model.layers + 1)
         with path.open("rb") as file:
             prefix = file.read(8)

@@ -36,7 +36,7 @@ FILES: dict[PartName, str] = {
 """The parts of the text, each in a file of its own; see docs/data.md for who reads which."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class DataPart(msgspec.Struct, frozen=True):
     """What one part holds. `bytes` are those of its text in UTF-8, without separators; `tokens` count the
     end of text after each document and are 0 for the parts for tasks, which are kept as text."""
 
@@ -64,12 +64,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int
     eot: int
     dtype: Literal["uint16", "uint32"]
-    train: Part
-    marks: Part = Part()
-    validation: Part
-    evaluation: Part
-    claims: Part = Part()
-    claims_tasks: Part = Part()
+    train: DataPart
+    marks: DataPart = DataPart()
+    validation: DataPart
+    evaluation: DataPart
+    claims: DataPart = DataPart()
+    claims_tasks: DataPart = DataPart()
     files: tuple[File, ...]
     fingerprint: str
 

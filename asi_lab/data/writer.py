@@ -8,7 +8,7 @@ from typing import BinaryIO, Literal
 import msgspec
 import numpy as np
 
-from asi_lab.data.manifest import FILES, Part, PartName
+from asi_lab.data.manifest import FILES, DataPart, PartName
 from asi_lab.data.splits import Assigned
 from asi_lab.data.tokenizer import Tokenizer
 
@@ -73,10 +73,11 @@ class Writer:
         if self._waiting_bytes >= ENCODE_BYTES:
             self._encode()
 
-    def counts(self) -> dict[PartName, Part]:
+    def counts(self) -> dict[PartName, DataPart]:
         """What each part holds."""
         return {
-            name: Part(self._documents[name], self._bytes[name], self._tokens[name]) for name in self._files
+            name: DataPart(self._documents[name], self._bytes[name], self._tokens[name])
+            for name in self._files
         }
 
     def _encode(self) -> None:

@@ -11,7 +11,7 @@ from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.executor import LocalTrio, policy_of
 from asi_lab.engineer.supervise import Supervision, run
 from asi_lab.errors import DiskError
-from asi_lab.protocol import ARCHITECTURE_FILE, Reach, TrialJob
+from asi_lab.protocol import ARCHITECTURE_FILE, TrialJob
 from asi_lab.records import CandidateState, Evidence
 from asi_lab.sandbox import Sandbox
 from asi_lab.settings import Settings
@@ -31,18 +31,7 @@ def check(
     if failed:
         error = f"{failed[0].name}: {failed[0].detail}"
         return Evidence(static, failure=CandidateState.REJECTED, error=error)
-    job = TrialJob(
-        task="check",
-        data="",
-        vocab_size=vocab_size,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        device=settings.device,
-        model=settings.model,
-        train=settings.train,
-        limits=settings.limits,
-        reach=Reach.of(settings.evaluate),
-    )
+    job = TrialJob.of(settings, "check", data="", vocab_size=vocab_size, seed=settings.seed)
     try:
         place = tempfile.TemporaryDirectory(prefix="asi-lab-check-")
     except OSError as error:

@@ -14,10 +14,10 @@ import msgspec
 
 from asi_lab import protocol
 from asi_lab.common.process import bound_to_me
-from asi_lab.engineer.usage import Tree, Usage
+from asi_lab.engineer.usage import ProcessUsage, Tree
 from asi_lab.protocol import MOST_LINE_BYTES, UNREADABLE, Report, ScoreJob, ServeJob, TrialJob
 from asi_lab.protocol import Command as Order
-from asi_lab.sandbox.command import Command
+from asi_lab.sandbox.command import ConfinedCommand
 
 LOG_TAIL = 4000
 GUARD_SECONDS = 15.0
@@ -35,7 +35,12 @@ class Process:
     """
 
     def __init__(
-        self, command: Command, inherited: Mapping[str, int], log: Path, cwd: Path, guarded: bool = False
+        self,
+        command: ConfinedCommand,
+        inherited: Mapping[str, int],
+        log: Path,
+        cwd: Path,
+        guarded: bool = False,
     ) -> None:
         """`command` ends where the options for the descriptors follow: that of reports, then `inherited`, the
         others by their options."""
@@ -116,7 +121,7 @@ class Process:
         code = self.popen.poll()
         return 128 - code if code is not None and code > 128 else code
 
-    def usage(self) -> Usage:
+    def usage(self) -> ProcessUsage:
         """What it uses with all that it has started. Once it has ended, only processor time is left, as of
         the last look."""
         return self._tree.last() if self._is_over else self._tree.look()

@@ -34,7 +34,7 @@ from asi_lab.engineer.workspace import Workspace, remove_tree
 from asi_lab.protocol import COMPARED_FILE, Report, ScoreJob, ServeJob, TrialJob
 from asi_lab.protocol import Command as Order
 from asi_lab.sandbox import Level, Policy, Sandbox
-from asi_lab.sandbox.command import Command
+from asi_lab.sandbox.command import ConfinedCommand
 from asi_lab.sandbox.policy import gpu_devices
 from asi_lab.settings import Settings
 
@@ -160,7 +160,7 @@ class LocalTrio:
                 environment = _scorer_environment(directory) | self._seen
                 ends = dict(zip(SCORER_ENDS, (*by_trial, *by_server), strict=True))
                 limit = f"--memory-bytes={policy.memory_bytes}"
-                command = Command((*_python("asi_lab.scorer"), limit), environment)
+                command = ConfinedCommand((*_python("asi_lab.scorer"), limit), environment)
                 self._processes["scorer"] = Process(command, ends, directory / "scorer.log", directory)
         self._selector = selectors.DefaultSelector()
         for source, process in self._processes.items():

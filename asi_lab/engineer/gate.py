@@ -27,6 +27,7 @@ from asi_lab.protocol import (
     PREFLIGHT_CHECKS,
     TRAINED,
     Alive,
+    AtMark,
     Checked,
     Compiled,
     Failed,
@@ -36,7 +37,6 @@ from asi_lab.protocol import (
     Report,
     Saved,
     Stage,
-    Standing,
     Trained,
     TrialJob,
     curve_steps,
@@ -92,8 +92,8 @@ class Gate:
         self.place = Place.STARTING
         self._failing = self._compiled = self._standing = False
         points = [(step, Progress) for step in curve_steps(job.train.steps, after)]
-        marks = [(mark, Standing) for mark in job.marks if mark > after]
-        self._stops = sorted([*points, *marks], key=lambda stop: (stop[0], stop[1] is Standing))
+        marks = [(mark, AtMark) for mark in job.marks if mark > after]
+        self._stops = sorted([*points, *marks], key=lambda stop: (stop[0], stop[1] is AtMark))
         self._step = self._saved = after
         self._begun = False
         saves_a_second = 2 / (60 * job.train.save_minutes) if job.train.save_minutes else 0.0
@@ -128,7 +128,7 @@ class Gate:
                 self._compiled_once(report)
             case Progress():
                 self._progress(report)
-            case Standing():
+            case AtMark():
                 self._stand(report)
             case Saved():
                 self._save(report)
@@ -206,7 +206,7 @@ class Gate:
         _figure("tokens a second", report.tokens_per_second)
         _figure("memory", report.memory_mb)
 
-    def _stand(self, report: Standing) -> None:
+    def _stand(self, report: AtMark) -> None:
         self._in_training(report)
         self._reach(report, report.step)
         self._standing = self.shown = True

@@ -20,7 +20,7 @@ ALLOWED_IMPORTS = (
 )
 
 
-class Reach(NamedTuple):
+class Reached(NamedTuple):
     """Something that a layer has no use for: what it is, and what to use instead."""
 
     what: str
@@ -31,23 +31,23 @@ class Reach(NamedTuple):
         return f"{what} is out of bounds: it reaches {self.what}; {self.instead}"
 
 
-FILES = Reach("files", "keep what must last in parameters and buffers")
-PROCESSES = Reach("processes and networks", "compute from the inputs and parameters alone")
-INTERPRETER = Reach(
+FILES = Reached("files", "keep what must last in parameters and buffers")
+PROCESSES = Reached("processes and networks", "compute from the inputs and parameters alone")
+INTERPRETER = Reached(
     "the interpreter", "use torch, math and the arguments; if the name is your own, choose another"
 )
-INTERNALS = Reach("the insides of a library", "use its public functions, such as torch.compiler.disable")
-OBJECTS = Reach("the insides of objects", "use the plain call, operator or assignment that it stands for")
-FRAMES = Reach("running code and its frames", "hand over what is needed as arguments")
-CLASSES = Reach("every class of the process", "call super() or name the class")
-TEXT = Reach("text that is run as code", "write the code out")
-SETTINGS = Reach("settings of the whole process", "pass dtype, device or generator where a tensor is made")
-NATIVE = Reach("native code", "use torch's operations and asi_lab.kernels")
-HOOKS = Reach("what others compute", "compute in forward, or in a torch.autograd.Function")
-LAB = Reach("the lab's own code", "use asi_lab.kernels")
-COSTLY = Reach("attention whose cost no counter sees", "use asi_lab.kernels")
-OTHERS = Reach("other modules", f"import what you use by its own name, from {', '.join(ALLOWED_IMPORTS)}")
-BY_NAME = Reach("attributes by names made at run time", "use nn.ModuleList, nn.ModuleDict or a dictionary")
+INTERNALS = Reached("the insides of a library", "use its public functions, such as torch.compiler.disable")
+OBJECTS = Reached("the insides of objects", "use the plain call, operator or assignment that it stands for")
+FRAMES = Reached("running code and its frames", "hand over what is needed as arguments")
+CLASSES = Reached("every class of the process", "call super() or name the class")
+TEXT = Reached("text that is run as code", "write the code out")
+SETTINGS = Reached("settings of the whole process", "pass dtype, device or generator where a tensor is made")
+NATIVE = Reached("native code", "use torch's operations and asi_lab.kernels")
+HOOKS = Reached("what others compute", "compute in forward, or in a torch.autograd.Function")
+LAB = Reached("the lab's own code", "use asi_lab.kernels")
+COSTLY = Reached("attention whose cost no counter sees", "use asi_lab.kernels")
+OTHERS = Reached("other modules", f"import what you use by its own name, from {', '.join(ALLOWED_IMPORTS)}")
+BY_NAME = Reached("attributes by names made at run time", "use nn.ModuleList, nn.ModuleDict or a dictionary")
 
 ALLOWED_PATHS = _words(
     "torch.__version__ torch.set_grad_enabled torch.autograd.set_grad_enabled torch._assert torch._foreach_* "
@@ -56,7 +56,7 @@ ALLOWED_PATHS = _words(
 )
 """What is allowed below what is not, without the other modules that it holds."""
 
-FORBIDDEN_PATHS: dict[Reach, tuple[str, ...]] = {
+FORBIDDEN_PATHS: dict[Reached, tuple[str, ...]] = {
     FILES: (
         *("torch.load", "torch.save", "torch.hub", "torch.package", "torch.serialization", "torch.storage"),
         *("torch.jit.load", "torch.jit.save", "torch.export", "torch.onnx", "torch.utils.data"),
@@ -88,7 +88,7 @@ FORBIDDEN_PATHS: dict[Reach, tuple[str, ...]] = {
 """Dotted paths of what is imported, with everything below them; a star stands for the rest of a name. The
 first that fits is told."""
 
-FORBIDDEN_NAMES: dict[Reach, frozenset[str]] = {
+FORBIDDEN_NAMES: dict[Reached, frozenset[str]] = {
     INTERPRETER: _words(
         "sys os gc inspect importlib ctypes builtins posix pathlib shutil tempfile pickle marshal runpy "
         "pkgutil linecache atexit faulthandler tracemalloc _thread import_module exec_module load_module"
@@ -121,7 +121,7 @@ FORBIDDEN_NAMES: dict[Reach, frozenset[str]] = {
 
 _REACH = {name: reach for reach, names in FORBIDDEN_NAMES.items() for name in names}
 
-FORBIDDEN_BUILTINS: dict[str, Reach] = {
+FORBIDDEN_BUILTINS: dict[str, Reached] = {
     **dict.fromkeys(("open", "input"), FILES),
     **dict.fromkeys(("exec", "eval", "compile"), TEXT),
     **dict.fromkeys(("globals", "locals", "vars"), FRAMES),
@@ -169,13 +169,13 @@ def is_special(name: str) -> bool:
     return dunder and name not in ALLOWED_SPECIAL
 
 
-def reach_of_name(name: str) -> Reach | None:
+def reach_of_name(name: str) -> Reached | None:
     """What an attribute of that name reaches, whatever it is an attribute of; None where nothing."""
     return OBJECTS if is_special(name) else _REACH.get(name)
 
 
 @lru_cache(maxsize=4096)
-def reach_of_path(path: str) -> Reach | None:
+def reach_of_path(path: str) -> Reached | None:
     """What a dotted path of something imported reaches that is out of bounds; None where nothing."""
     _, *parts = path.split(".")
     if found := next(filter(None, map(reach_of_name, parts)), None):

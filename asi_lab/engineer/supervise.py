@@ -28,10 +28,10 @@ from asi_lab.protocol import (
     CHECKPOINT_FILE,
     RESUME_FILE,
     Compare,
-    Measure,
+    MeasureMark,
     Report,
-    Score,
     ScoreJob,
+    ScoreWhole,
     ServeJob,
     TrialJob,
 )
@@ -216,9 +216,9 @@ class _Followed:
                 return msgspec.structs.replace(report, tokens_per_second=rate)
             case protocol.Compiled():
                 self.monitor.compiled()
-            case protocol.Standing(step):
+            case protocol.AtMark(step):
                 self._mark = step
-                self._tell(Measure(step), protocol.Measured)
+                self._tell(MeasureMark(step), protocol.Measured)
             case protocol.Saved(step):
                 self._saved(step)
             case protocol.Trained(claims):
@@ -297,7 +297,7 @@ class _Followed:
 
     def _score(self) -> None:
         """The checkpoint is ours: whatever the trial answers from now on, it cannot change it."""
-        self._tell(Score(str(self.directory / CHECKPOINT_FILE)), protocol.Answered)
+        self._tell(ScoreWhole(str(self.directory / CHECKPOINT_FILE)), protocol.Answered)
 
     def _serve(self) -> None:
         """The trial has answered everything and is ended, before anybody knows what will be compared."""

@@ -212,20 +212,9 @@ class Trials:
         return directory
 
     def _job(self, task: Literal["train", "serve"], seed: int) -> TrialJob:
-        settings = self.settings
-        return TrialJob(
-            task=task,
-            data=str(self.lab.data),
-            vocab_size=self._vocab_size(),
-            seed=seed,
-            data_seed=settings.seed,
-            device=settings.device,
-            model=settings.model,
-            train=settings.train,
-            limits=settings.limits,
-            marks=mark_steps(settings),
-            reach=protocol.Reach.of(settings.evaluate),
-        )
+        settings, data, vocab = self.settings, str(self.lab.data), self._vocab_size()
+        marks = mark_steps(settings)
+        return TrialJob.of(settings, task, data=data, vocab_size=vocab, seed=seed, marks=marks)
 
     def _vocab_size(self) -> int:
         return load_manifest(self.lab.data).vocab_size

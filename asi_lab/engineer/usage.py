@@ -15,7 +15,7 @@ NAMELESS_MEMORY = ("/dev/zero ", "/memfd:", "/SYSV", "/dev/shm/")
 """Beginnings of the names by which the kernel shows mapped memory as if it were a deleted file."""
 
 
-class Usage(msgspec.Struct, frozen=True):
+class ProcessUsage(msgspec.Struct, frozen=True):
     """Of a whole tree of processes.
 
     `resident_bytes` hold what is mapped, and nameless files that lie in memory. `nameless_bytes` are those of
@@ -36,13 +36,13 @@ class Tree:
         self._root, self._device = psutil.Process(pid), disk.stat().st_dev
         self._alive: dict[psutil.Process, float] = {}
         self._ended_seconds = 0.0
-        self._usage = Usage()
+        self._usage = ProcessUsage()
 
-    def last(self) -> Usage:
+    def last(self) -> ProcessUsage:
         """What the last look found."""
         return self._usage
 
-    def look(self) -> Usage:
+    def look(self) -> ProcessUsage:
         """What all of them use now.
 
         Processor time never falls. A parent that waits for its children hands their time on; of one that does
@@ -63,7 +63,7 @@ class Tree:
         self._ended_seconds += sum(last for process, last in self._alive.items() if process not in own)
         self._alive = own
         on_disk = sum(size for (device, _), size in nameless.items() if device in (0, self._device))
-        self._usage = Usage(
+        self._usage = ProcessUsage(
             resident_bytes=resident + sum(nameless.values()) - on_disk,
             tasks=tasks,
             cpu_seconds=max(self._usage.cpu_seconds, seconds, self._ended_seconds + sum(own.values())),

@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from asi_lab.common.text import plain
 from asi_lab.errors import KnowledgeError
 from asi_lab.llm.network import options
-from asi_lab.llm.wire import Line, bare
+from asi_lab.llm.wire import Connections, bare
 
 SECONDS = 60.0
 """For the whole download, redirects among it."""
@@ -31,7 +31,7 @@ def fetch(address: str) -> bytes:
     """
     import httpx
 
-    line, deadline = Line(), time.monotonic() + SECONDS
+    line, deadline = Connections(), time.monotonic() + SECONDS
     cutting = threading.Timer(SECONDS, line.cut)
     cutting.daemon = True
     cutting.start()

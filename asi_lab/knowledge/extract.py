@@ -26,7 +26,7 @@ from asi_lab.llm.ask import RoleFailed, Window, ask_in_window
 from asi_lab.llm.model import Call, Model
 from asi_lab.llm.record import Exchange, Recorded
 from asi_lab.llm.tokens import Meter
-from asi_lab.settings import Agents
+from asi_lab.settings import AgentSettings
 
 T = TypeVar("T")
 REPLIES = ".replies"
@@ -37,7 +37,7 @@ NOTHING = "nothing yet"
 KEY_WORDS = 5
 
 
-class Background(msgspec.Struct, frozen=True):
+class PaperBackground(msgspec.Struct, frozen=True):
     """What the first prompt asks for."""
 
     title: str
@@ -56,7 +56,7 @@ class Insights(msgspec.Struct, frozen=True):
     insights: tuple[Insight, ...]
 
 
-class Tape:
+class FileTape:
     """Exchanges as files of a folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -86,12 +86,17 @@ class Extractor:
     """Makes entries for one lab with one model."""
 
     def __init__(
-        self, model: Model, settings: Agents, lab: Path, genes: lint.Genes, say: Callable[[str], object]
+        self,
+        model: Model,
+        settings: AgentSettings,
+        lab: Path,
+        genes: lint.Genes,
+        say: Callable[[str], object],
     ) -> None:
         """`genes` are those of the grammar, which insights may name; `say` is told what is being done."""
         self.model, self.settings, self.lab = model, settings, lab
         self.genes, self.say = genes, say
-        self._tape, self._meter = Tape(lab / FOLDER / REPLIES), Meter()
+        self._tape, self._meter = FileTape(lab / FOLDER / REPLIES), Meter()
         self._asked: Counter[str] = Counter()
 
     def extract(self, text: str, base: Base, key: str = "", arxiv: str = "") -> Entry:
@@ -103,7 +108,7 @@ class Extractor:
         """
         self.say(f"{self.model.name} reads {len(text.split()):,} words: background")
         found = self._ask(
-            "cognition_background", Background, paper=text, families=", ".join(sorted(lint.FAMILIES))
+            "cognition_background", PaperBackground, paper=text, families=", ".join(sorted(lint.FAMILIES))
         )
         front = Front(
             key or _key(found.title),

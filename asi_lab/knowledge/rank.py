@@ -11,14 +11,14 @@ from asi_lab.knowledge.advice import Adviser, Search
 from asi_lab.knowledge.base import Base, load
 from asi_lab.knowledge.search import Found, Lexical
 from asi_lab.knowledge.semantic import Embed, Semantic
-from asi_lab.settings import Agents
+from asi_lab.settings import AgentSettings
 
 LEXICAL = "lexical"
 INDEX = "index"
 """Folder of a lab for vectors."""
 
 
-def adviser(settings: Agents, lab: Path) -> Adviser:
+def adviser(settings: AgentSettings, lab: Path) -> Adviser:
     """The adviser of a lab. No embedding model is asked yet.
 
     Raises:
@@ -31,7 +31,7 @@ def adviser(settings: Agents, lab: Path) -> Adviser:
     return Adviser(base, wanted, plain)
 
 
-def search(base: Base, settings: Agents, cache: Path, embedder: str | None = None) -> Search:
+def search(base: Base, settings: AgentSettings, cache: Path, embedder: str | None = None) -> Search:
     """The search by the embedder that the settings name, or by another one; `cache` is for vectors.
 
     Raises:
@@ -52,7 +52,7 @@ def search(base: Base, settings: Agents, cache: Path, embedder: str | None = Non
     return search
 
 
-def _embed(name: str, settings: Agents) -> Embed:
+def _embed(name: str, settings: AgentSettings) -> Embed:
     provider, _, model = name.partition(":")
     if provider == "ollama" and model:
         from asi_lab.llm import ollama

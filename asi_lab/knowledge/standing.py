@@ -10,7 +10,7 @@ import msgspec
 from asi_lab.records import Candidate, CandidateState
 
 
-class Standing(msgspec.Struct, frozen=True):
+class EntryStanding(msgspec.Struct, frozen=True):
     """One entry's candidates: how many, how many were scored, and how many of these have a fitness over their
     parent's beyond the noise of two runs; `gain` is the mean difference in fitness of the scored ones."""
 
@@ -21,7 +21,7 @@ class Standing(msgspec.Struct, frozen=True):
     gain: float | None
 
 
-def standings(candidates: Iterable[Candidate]) -> list[Standing]:
+def standings(candidates: Iterable[Candidate]) -> list[EntryStanding]:
     """All entries that led to candidates, the most fruitful first."""
     known = {candidate.id: candidate for candidate in candidates}
     by_key: dict[str, list[Candidate]] = defaultdict(list)
@@ -32,14 +32,14 @@ def standings(candidates: Iterable[Candidate]) -> list[Standing]:
     return sorted(found, key=lambda one: (-one.better, -(one.gain or 0.0), one.key))
 
 
-def _standing(key: str, own: list[Candidate], known: Mapping[int, Candidate]) -> Standing:
+def _standing(key: str, own: list[Candidate], known: Mapping[int, Candidate]) -> EntryStanding:
     gains = []
     for candidate in own:
         parent = known.get(candidate.parent) if candidate.parent is not None else None
         if candidate.state is CandidateState.DONE and candidate.score and parent and parent.score:
             noise = candidate.score.noise.fitness * 2**0.5
             gains.append((candidate.score.fitness - parent.score.fitness, noise))
-    return Standing(
+    return EntryStanding(
         key,
         candidates=len(own),
         scored=len(gains),

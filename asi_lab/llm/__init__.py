@@ -10,11 +10,11 @@ from asi_lab.llm.model import (
     NoTools,
     NotReady,
     Reply,
+    TokenUsage,
     Tool,
     ToolCall,
     TooLong,
     Unreachable,
-    Usage,
 )
 
 __all__ = [
@@ -27,9 +27,9 @@ __all__ = [
     "NoTools",
     "NotReady",
     "Reply",
+    "TokenUsage",
     "TooLong",
     "Tool",
     "ToolCall",
     "Unreachable",
-    "Usage",
 ]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from asi_lab.common.randomness import keyed_random
 from asi_lab.lab import Store, spending
 from asi_lab.llm import bandit
-from asi_lab.settings import Agents
+from asi_lab.settings import AgentSettings
 
 GROUPS = {
     "planner": "planner",
@@ -24,18 +24,18 @@ GROUPS = {
 """Roles, by the setting that names their models."""
 
 
-def names_of(settings: Agents) -> list[str]:
+def names_of(settings: AgentSettings) -> list[str]:
     """All models that the settings name for some role, sorted."""
     return sorted({name for group in set(GROUPS.values()) for name in listed(settings, group)})
 
 
-def listed(settings: Agents, group: str) -> tuple[str, ...]:
+def listed(settings: AgentSettings, group: str) -> tuple[str, ...]:
     """The models of a group of roles: planner, coder, judge or analyst."""
     own: tuple[str, ...] = getattr(settings, group)
     return own or settings.models
 
 
-def arms_of(settings: Agents, store: Store, before: int | None = None) -> list[bandit.Arm]:
+def arms_of(settings: AgentSettings, store: Store, before: int | None = None) -> list[bandit.Arm]:
     """The state of the bandit over the planners, as it was before candidate `before`, or as it is now."""
     names = listed(settings, "planner")
     summaries = [s for s in store.summaries() if before is None or s.id < before]
@@ -45,7 +45,7 @@ def arms_of(settings: Agents, store: Store, before: int | None = None) -> list[b
     return bandit.arms(names, summaries, dollars, settings.cost_weight)
 
 
-def choose(settings: Agents, seed: int, store: Store, candidate_id: int, group: str) -> str:
+def choose(settings: AgentSettings, seed: int, store: Store, candidate_id: int, group: str) -> str:
     """The model that fills the roles of a group for a candidate: drawn from the list, the same at every
     start, or taken by what the planners' earlier candidates became."""
     names = listed(settings, group)

@@ -45,7 +45,7 @@ class Tool(msgspec.Struct, frozen=True):
     parameters: dict[str, Any]
 
 
-class Usage(msgspec.Struct, frozen=True):
+class TokenUsage(msgspec.Struct, frozen=True):
     """Tokens that one call took, as the server counted them; None where it did not say."""
 
     prompt: int | None = None
@@ -58,7 +58,7 @@ class Reply(msgspec.Struct, frozen=True):
     text: str = ""
     calls: tuple[ToolCall, ...] = ()
     finish: Literal["stop", "length", "calls"] = "stop"
-    usage: Usage = Usage()
+    usage: TokenUsage = TokenUsage()
     seconds: float = 0.0
 
 

@@ -25,7 +25,7 @@ from asi_lab.llm.asker import CandidateAsker
 from asi_lab.llm.live import LiveAnswers
 from asi_lab.llm.model import Call, Message, Model, Reply
 from asi_lab.llm.tokens import Meter
-from asi_lab.settings import Agents as AgentSettings
+from asi_lab.settings import AgentSettings as AgentSettings
 from asi_lab.settings import Settings
 
 T = TypeVar("T")

@@ -26,11 +26,11 @@ from asi_lab.llm.model import (
     NoTools,
     NotReady,
     Reply,
+    TokenUsage,
     ToolCall,
     Unreachable,
-    Usage,
 )
-from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, of_one_length, said
+from asi_lab.llm.wire import CONNECT_SECONDS, Connections, bare, exchange, of_one_length, said
 
 KEEP_ALIVE = "30m"
 """How long the server keeps a model in memory; roles take turns, and loading takes a while."""
@@ -54,7 +54,7 @@ class _Answer:
     def __init__(self) -> None:
         self.calls: list[ToolCall] = []
         self.reason: str | None = None
-        self.usage = Usage()
+        self.usage = TokenUsage()
 
 
 class Ollama:
@@ -95,7 +95,7 @@ class Ollama:
         request = self._request(messages, call)
         answer = _Answer()
 
-        def read(line: Line) -> Iterator[str]:
+        def read(line: Connections) -> Iterator[str]:
             with _client(self.host, call.timeout, line) as client:
                 for part in client.chat(**request):
                     message = part.message
@@ -105,7 +105,7 @@ class Ollama:
                     ]
                     if part.done:
                         answer.reason = part.done_reason or "stop"
-                        answer.usage = Usage(part.prompt_eval_count, part.eval_count)
+                        answer.usage = TokenUsage(part.prompt_eval_count, part.eval_count)
                     yield message.content or ""
 
         text = exchange(call, read, lambda error, line: _explain(error, line, self.host, self.model, call))
@@ -155,7 +155,7 @@ def installed(host: str | None) -> list[str]:
         Busy: no connection, or the server is at fault.
         ModelError: the server refuses the request.
     """
-    address, line = _address(host), Line()
+    address, line = _address(host), Connections()
     try:
         with _client(address, LIST_SECONDS, line) as client:
             return sorted(entry.model for entry in client.list().models if entry.model)
@@ -173,7 +173,7 @@ def pull(host: str | None, model: str, say: Callable[[str], None]) -> None:
         Busy: no connection, or the server is at fault.
         ModelError: there is no such model.
     """
-    address, line = _address(host), Line()
+    address, line = _address(host), Connections()
     last = ""
     try:
         with _client(address, EMBED_SECONDS, line) as client:
@@ -199,7 +199,7 @@ def embed(host: str | None, model: str, texts: Sequence[str]) -> list[list[float
     """
     if not texts:
         return []
-    address, line = _address(host), Line()
+    address, line = _address(host), Connections()
     try:
         with _client(address, EMBED_SECONDS, line) as client:
             answer = client.embed(model=model, input=list(texts), keep_alive=KEEP_ALIVE)
@@ -211,7 +211,7 @@ def embed(host: str | None, model: str, texts: Sequence[str]) -> list[list[float
     raise fault
 
 
-def _client(host: str, timeout: float, line: Line) -> Any:
+def _client(host: str, timeout: float, line: Connections) -> Any:
     import httpx
 
     key_host(host).check()
@@ -280,7 +280,7 @@ def _turn(message: Message) -> dict[str, Any]:
     return turn
 
 
-def _explain(error: Exception, line: Line, host: str, model: str, call: Call) -> Exception:
+def _explain(error: Exception, line: Connections, host: str, model: str, call: Call) -> Exception:
     """The error of the official client as one of ours; an error that is not about the server unchanged."""
     import httpx
 
@@ -300,7 +300,7 @@ def _explain(error: Exception, line: Line, host: str, model: str, call: Call) ->
     return error
 
 
-def _refusal(error: Any, line: Line, server: str, model: str, call: Call) -> ModelError:
+def _refusal(error: Any, line: Connections, server: str, model: str, call: Call) -> ModelError:
     words = said(error.error, _key())
     model = plain(model)
     status = cast(int, error.status_code)

@@ -28,12 +28,12 @@ from asi_lab.llm.model import (
     NoTools,
     NotReady,
     Reply,
+    TokenUsage,
     ToolCall,
     TooLong,
     Unreachable,
-    Usage,
 )
-from asi_lab.llm.wire import CONNECT_SECONDS, Line, bare, exchange, of_one_length, said
+from asi_lab.llm.wire import CONNECT_SECONDS, Connections, bare, exchange, of_one_length, said
 
 OPTIONAL = ("stream_options", "response_format", "temperature")
 """Parameters that are left out where the server refuses them."""
@@ -98,7 +98,7 @@ class OpenAI:
         request = self._request(messages, call)
         answer = _Answer()
 
-        def read(line: Line) -> Iterator[str]:
+        def read(line: Connections) -> Iterator[str]:
             client = _client(self.base_url, self._key, call.timeout, line)
             with client, self._open(client, request) as stream:
                 for chunk in stream:
@@ -118,7 +118,7 @@ class OpenAI:
     def offered(self) -> list[str]:
         """Return the names of the models that the server has for this key, sorted. Raises `Busy` and
         `ModelError` as `complete`."""
-        line = Line()
+        line = Connections()
         try:
             with _client(self.base_url, self._key, LIST_SECONDS, line) as client:
                 return sorted(entry.id for entry in client.models.list())
@@ -131,7 +131,7 @@ class OpenAI:
         `complete`."""
         if not texts:
             return []
-        line = Line()
+        line = Connections()
         try:
             with _client(self.base_url, self._key, EMBED_SECONDS, line) as client:
                 answer = client.embeddings.create(
@@ -182,7 +182,7 @@ class OpenAI:
                 with self._lock:
                     self._refused |= refused
 
-    def _explain(self, error: Exception, line: Line, call: Call) -> Exception:
+    def _explain(self, error: Exception, line: Connections, call: Call) -> Exception:
         """The error of the official client as one of ours; one that is not about the server unchanged."""
         import httpx2
         import openai
@@ -206,7 +206,7 @@ class OpenAI:
             return Busy(f"{server} sent an answer that cannot be read ({type(error).__name__})")
         return error
 
-    def _refusal(self, error: Any, status: int, line: Line, call: Call) -> ModelError:
+    def _refusal(self, error: Any, status: int, line: Connections, call: Call) -> ModelError:
         server, words = self._server, said(_message(error), self._key)
         if status in {401, 403}:  # the server's words may repeat a part of the key
             if self._key:
@@ -247,13 +247,13 @@ class _Answer:
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self.usage = Usage()
+        self.usage = TokenUsage()
         self._calls: dict[int, dict[str, str]] = {}
 
     def take(self, chunk: Any) -> str:
         """Take in one chunk and return the text in it."""
         if chunk.usage:
-            self.usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+            self.usage = TokenUsage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
         if not chunk.choices:
             return ""
         choice = chunk.choices[0]
@@ -281,7 +281,7 @@ class _Answer:
             call["arguments"] += delta.function.arguments or ""
 
 
-def _client(base_url: str, key: str, timeout: float, line: Line) -> Any:
+def _client(base_url: str, key: str, timeout: float, line: Connections) -> Any:
     import openai
 
     return openai.OpenAI(

@@ -37,19 +37,19 @@ def without_reasoning(text: str) -> str:
     return _OPEN.sub("", _TAIL.sub("", text)).strip()
 
 
-class Block:
+class CodeBlock:
     """A fenced block: its language as given, its text, and whether its end was there."""
 
     def __init__(self, language: str, text: str, closed: bool) -> None:
         self.language, self.text, self.closed = language.lower(), text, closed
 
 
-def blocks(text: str) -> list[Block]:
+def blocks(text: str) -> list[CodeBlock]:
     """All fenced blocks, in order; the last may be open."""
     found = []
     for match in _FENCE.finditer(text):
         closed = match.group(0).rstrip().endswith(match.group(1)) and match.group(0).count("\n") > 0
-        found.append(Block(match.group(2), match.group(3), closed))
+        found.append(CodeBlock(match.group(2), match.group(3), closed))
     return found
 
 

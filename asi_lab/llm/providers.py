@@ -8,7 +8,7 @@ from asi_lab.common.text import plain
 from asi_lab.errors import ConfigError
 from asi_lab.llm.model import Model
 from asi_lab.llm.retry import Patient
-from asi_lab.settings import Agents
+from asi_lab.settings import AgentSettings
 
 
 def connect(
@@ -43,7 +43,7 @@ def connect(
     )
 
 
-def connected(name: str, settings: Agents, say: Callable[[str], object]) -> Model:
+def connected(name: str, settings: AgentSettings, say: Callable[[str], object]) -> Model:
     """The model of that name over the network, as the settings have it, with retries; `say` is told of waits
     for its server. Raises as `connect`."""
     model = connect(

@@ -25,7 +25,7 @@ MOST_CHARACTERS = 400_000
 """An answer this long comes from a model that repeats itself without end."""
 
 
-class Line:
+class Connections:
     """The connections of one call, which another thread may cut, and the wait that the server asked for."""
 
     def __init__(self) -> None:
@@ -83,8 +83,8 @@ def _wait_asked_for(headers: Any) -> float | None:
 
 def exchange(
     call: Call,
-    read: Callable[[Line], Iterator[str]],
-    explain: Callable[[Exception, Line], Exception],
+    read: Callable[[Connections], Iterator[str]],
+    explain: Callable[[Exception, Connections], Exception],
 ) -> str:
     """Run `read` in a thread and return the text that it yields, passing each piece on to `call.on_text`.
 
@@ -97,7 +97,7 @@ def exchange(
     """
     if call.cancelled.is_set():
         raise Cancelled("the call was given up")
-    line = Line()
+    line = Connections()
     arrived: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
 
     def pump() -> None:

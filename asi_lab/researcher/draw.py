@@ -13,7 +13,7 @@ import msgspec
 
 from asi_lab.events import NewEvent
 from asi_lab.lab.steering import Steering
-from asi_lab.records import Draw, Entry
+from asi_lab.records import Draw, PoolEntry
 from asi_lab.researcher import pool, stagnation
 from asi_lab.researcher.stagnation import Likeness
 from asi_lab.settings import Settings
@@ -21,7 +21,7 @@ from asi_lab.settings import Settings
 
 def draw(
     candidate_id: int,
-    entries: Sequence[Entry],
+    entries: Sequence[PoolEntry],
     orders: Steering,
     settings: Settings,
     behind: int,
@@ -42,12 +42,12 @@ def draw(
     return steered(orders, drawn, entries)
 
 
-def eligible(orders: Steering, entries: Sequence[Entry]) -> list[Entry]:
+def eligible(orders: Steering, entries: Sequence[PoolEntry]) -> list[PoolEntry]:
     """The candidates that may be drawn: all but the banned ones."""
     return [entry for entry in entries if entry.id not in orders.banned]
 
 
-def steered(orders: Steering, drawn: Draw, entries: Sequence[Entry]) -> Draw:
+def steered(orders: Steering, drawn: Draw, entries: Sequence[PoolEntry]) -> Draw:
     """The draw with its parent replaced by the pinned one. Its rank is 0, which says that it was not drawn by
     rank."""
     if orders.pinned is None or all(entry.id != orders.pinned for entry in entries):
@@ -57,7 +57,7 @@ def steered(orders: Steering, drawn: Draw, entries: Sequence[Entry]) -> Draw:
 
 
 def news(
-    candidate_id: int, drawn: Draw, entries: Sequence[Entry], settings: Settings, behind: int
+    candidate_id: int, drawn: Draw, entries: Sequence[PoolEntry], settings: Settings, behind: int
 ) -> Sequence[NewEvent]:
     """What is new since the candidate before: another pool, another step against standstill."""
     search, told = settings.search, list[NewEvent]()

@@ -18,7 +18,7 @@ LEAST_MOTIVATION = 80
 CHANGED_LINES = 120
 
 
-class Plan(msgspec.Struct, frozen=True):
+class PlannerAnswer(msgspec.Struct, frozen=True):
     """What the planner says beside the code."""
 
     name: str
@@ -59,7 +59,7 @@ def plan(
     role = "planner_after_duplicate" if repeated else "planner"
     code = CodeFile(parent.code, inspect)
     asked = {**values, "repeated": repeated} if repeated else values
-    answer = ask(role, Plan, asked, code, lambda given: missing(given, code))
+    answer = ask(role, PlannerAnswer, asked, code, lambda given: missing(given, code))
     return Proposal(
         name=answer.name.strip(),
         motivation=answer.motivation.strip(),
@@ -71,7 +71,7 @@ def plan(
     )
 
 
-def missing(answer: Plan, code: CodeFile) -> str:
+def missing(answer: PlannerAnswer, code: CodeFile) -> str:
     """What a plan still lacks, in words for the model; empty if nothing."""
     if not code.written:
         return (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asi_lab.common.randomness import keyed_random
-from asi_lab.records import Draw, Entry
+from asi_lab.records import Draw, PoolEntry
 from asi_lab.settings import Search
 
 
@@ -26,14 +26,16 @@ def boundary(generation: int, search: Search) -> int:
     return 0 if generation == 0 else search.cold_start + (generation - 1) * search.update_every
 
 
-def members(generation: int, entries: Sequence[Entry], search: Search) -> list[Entry]:
+def members(generation: int, entries: Sequence[PoolEntry], search: Search) -> list[PoolEntry]:
     """The pool of a generation, best first; equal fitness goes to the older candidate."""
     last = boundary(generation, search)
     eligible = [entry for entry in entries if entry.id <= last]
     return sorted(eligible, key=lambda entry: (-entry.fitness, entry.id))[: search.pool]
 
 
-def draw(candidate_id: int, entries: Sequence[Entry], search: Search, lab_seed: int, behind: int = 0) -> Draw:
+def draw(
+    candidate_id: int, entries: Sequence[PoolEntry], search: Search, lab_seed: int, behind: int = 0
+) -> Draw:
     """Draw a parent from the best ranks and references from the ranks below.
 
     `entries` are all finished candidates, the seed among them. While the pool is small there may be

@@ -21,7 +21,7 @@ from asi_lab.lab.plans import Plan, Plans
 from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.model import ModelError
 from asi_lab.llm.models import Models
-from asi_lab.records import RULES, Candidate, CandidateState, Cognition, Draw, Entry, Evidence, Proposal
+from asi_lab.records import RULES, Candidate, CandidateState, Cognition, Draw, Evidence, PoolEntry, Proposal
 from asi_lab.researcher import context, draw, experience, grammar, planner, stagnation
 from asi_lab.researcher.novelty import Draft, Known, Proposed
 from asi_lab.scoring import results
@@ -52,7 +52,7 @@ class Researcher:
         self.imports, self.inspect = imports, inspect
         self.known = Known(store, settings.search.duplicate_similarity)
 
-    def draw(self, candidate_id: int, entries: Sequence[Entry], behind: int) -> Draw:
+    def draw(self, candidate_id: int, entries: Sequence[PoolEntry], behind: int) -> Draw:
         """Parent and references for a candidate (`draw.draw`), as they were when its plan was begun."""
         if (drawn := self.plans.drawn(candidate_id)) is not None:
             return drawn
@@ -65,7 +65,7 @@ class Researcher:
         created: float,
         drawn: Draw,
         proposed: Proposed,
-        entries: Callable[[], Sequence[Entry]],
+        entries: Callable[[], Sequence[PoolEntry]],
         behind: int,
     ) -> None:
         """Record a proposal after another comparison, since others may have been accepted meanwhile; one that

@@ -14,7 +14,7 @@ from statistics import fmean
 import msgspec
 
 from asi_lab.common.randomness import keyed_random
-from asi_lab.records import SEED_ID, Draw, Entry
+from asi_lab.records import SEED_ID, Draw, PoolEntry
 from asi_lab.settings import Search
 
 FAR, PARADIGM, FRESH = 1, 2, 3
@@ -50,7 +50,7 @@ class Standstill(msgspec.Struct, frozen=True):
         )
 
 
-def standstill(last_id: int, entries: Sequence[Entry], search: Search) -> Standstill:
+def standstill(last_id: int, entries: Sequence[PoolEntry], search: Search) -> Standstill:
     """How things stand once the candidates up to `last_id` have ended. `entries` are those with a fitness,
     the seed among them."""
     found, before = Standstill(), None

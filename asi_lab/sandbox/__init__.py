@@ -11,7 +11,7 @@ it (`probe`), with canaries that must fail; it is not changed while an engine ru
 """
 
 from asi_lab.sandbox.command import Sandbox
-from asi_lab.sandbox.ladder import Finding, choose, probe, uncovered
+from asi_lab.sandbox.ladder import ProbedLevel, choose, probe, uncovered
 from asi_lab.sandbox.policy import Level, Policy
 
-__all__ = ["Finding", "Level", "Policy", "Sandbox", "choose", "probe", "uncovered"]
+__all__ = ["Level", "Policy", "ProbedLevel", "Sandbox", "choose", "probe", "uncovered"]

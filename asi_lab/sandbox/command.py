@@ -14,7 +14,7 @@ from asi_lab.sandbox import bubblewrap
 from asi_lab.sandbox.policy import Level, Policy, system_paths
 
 
-class Command(msgspec.Struct, frozen=True):
+class ConfinedCommand(msgspec.Struct, frozen=True):
     """How to start a process: its command line and all of its environment."""
 
     argv: tuple[str, ...]
@@ -27,7 +27,7 @@ class Sandbox:
     def __init__(self, level: Level) -> None:
         self.level = level
 
-    def command(self, policy: Policy, argv: Sequence[str], environment: dict[str, str]) -> Command:
+    def command(self, policy: Policy, argv: Sequence[str], environment: dict[str, str]) -> ConfinedCommand:
         """The command that runs `argv` under the policy with exactly this environment.
 
         The process leads a group of its own. Killing it ends all it has started: at the level bubblewrap at
@@ -40,8 +40,8 @@ class Sandbox:
         spec = msgspec.json.encode(policy).decode()
         inner = (sys.executable, "-P", "-m", "asi_lab.sandbox.confine", self.level.value, spec, *argv)
         if self.level is not Level.BUBBLEWRAP:
-            return Command(inner, environment)
-        return Command((*bubblewrap.arguments(policy, environment), *inner), {})
+            return ConfinedCommand(inner, environment)
+        return ConfinedCommand((*bubblewrap.arguments(policy, environment), *inner), {})
 
 
 UNPRIVILEGED = 64_873

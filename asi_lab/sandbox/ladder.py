@@ -55,7 +55,7 @@ def uncovered(level: Level) -> tuple[str, ...]:
     return (*UNCOVERED[level], "the number of processes: the kernel does not limit root, use another user")
 
 
-class Finding(msgspec.Struct, frozen=True):
+class ProbedLevel(msgspec.Struct, frozen=True):
     """Whether a level holds here; if not, why, and how to get it."""
 
     level: Level
@@ -103,12 +103,12 @@ print(json.dumps({
 """
 
 
-def probe() -> list[Finding]:
+def probe() -> list[ProbedLevel]:
     """Try all levels, strongest first. The last one always holds, for what it is worth."""
-    return [_bubblewrap(), _landlock(), Finding(Level.LIMITS, True)]
+    return [_bubblewrap(), _landlock(), ProbedLevel(Level.LIMITS, True)]
 
 
-def choose(wanted: str, findings: Sequence[Finding]) -> Sandbox:
+def choose(wanted: str, findings: Sequence[ProbedLevel]) -> Sandbox:
     """The sandbox for the setting `sandbox`.
 
     `auto` takes the strongest level that holds, `required` the same but never the last; a level's name takes
@@ -130,16 +130,18 @@ def choose(wanted: str, findings: Sequence[Finding]) -> Sandbox:
     )
 
 
-def _bubblewrap() -> Finding:
+def _bubblewrap() -> ProbedLevel:
     level = Level.BUBBLEWRAP
     if sys.platform != "linux":
-        return Finding(level, False, "it needs Linux", "run the lab on Linux")
+        return ProbedLevel(level, False, "it needs Linux", "run the lab on Linux")
     if shutil.which(bubblewrap.PROGRAM) is None:
-        return Finding(level, False, "bubblewrap is not installed", "apt install bubblewrap (or dnf, pacman)")
+        return ProbedLevel(
+            level, False, "bubblewrap is not installed", "apt install bubblewrap (or dnf, pacman)"
+        )
     if not seccomp.is_available():
-        return Finding(level, False, "libseccomp was not found", "apt install libseccomp2")
+        return ProbedLevel(level, False, "libseccomp was not found", "apt install libseccomp2")
     trouble = _try(level)
-    return Finding(level, not trouble, trouble, _bubblewrap_fix(trouble) if trouble else "")
+    return ProbedLevel(level, not trouble, trouble, _bubblewrap_fix(trouble) if trouble else "")
 
 
 def _bubblewrap_fix(trouble: str) -> str:
@@ -170,16 +172,16 @@ def _setting(name: str) -> str:
         return ""
 
 
-def _landlock() -> Finding:
+def _landlock() -> ProbedLevel:
     level = Level.LANDLOCK
     if landlock.abi() == 0:
         fix = "use a kernel of 5.13 or newer with landlock in the boot option lsm="
-        return Finding(level, False, "the kernel has no Landlock, or it is switched off", fix)
+        return ProbedLevel(level, False, "the kernel has no Landlock, or it is switched off", fix)
     if not seccomp.is_available():
-        return Finding(level, False, "libseccomp was not found", "apt install libseccomp2")
+        return ProbedLevel(level, False, "libseccomp was not found", "apt install libseccomp2")
     trouble = _try(level)
     fix = "use a kernel of 6.12 or newer" if "signal_engine" in trouble else "see asi-lab doctor --json"
-    return Finding(level, not trouble, trouble, fix if trouble else "")
+    return ProbedLevel(level, not trouble, trouble, fix if trouble else "")
 
 
 def _try(level: Level) -> str:

@@ -14,7 +14,7 @@ from asi_lab.protocol import LEAK_CHECKS
 from asi_lab.records import CandidateState
 from asi_lab.scorer.fault import CandidateFault
 from asi_lab.scorer.output import Output
-from asi_lab.settings import Model
+from asi_lab.settings import ModelSettings
 
 Ints = NDArray[np.integer[Any]]
 
@@ -27,7 +27,7 @@ class Remote:
     """
 
     def __init__(
-        self, reader: IO[bytes], writer: IO[bytes], model: Model, device: torch.device | str = "cpu"
+        self, reader: IO[bytes], writer: IO[bytes], model: ModelSettings, device: torch.device | str = "cpu"
     ) -> None:
         self._reader, self._writer = reader, writer
         self._model, self._device = model, torch.device(device)

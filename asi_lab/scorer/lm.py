@@ -14,7 +14,7 @@ from torch import Tensor
 from asi_lab.errors import DataError
 from asi_lab.scorer.client import Remote
 from asi_lab.scorer.output import Output
-from asi_lab.scorer.tasks.passages import Tokenizer
+from asi_lab.scorer.tasks.passages import EncodesText
 
 Pair = tuple[list[int], list[int]]
 """Tokens of a context, at least one, and of its continuation."""
@@ -26,7 +26,7 @@ GENERATED_TOKENS = 256
 """Tokens generated where a task sets no `max_gen_toks`; the default of lm-eval."""
 
 
-class Request(NamedTuple):
+class HarnessRequest(NamedTuple):
     """What a continuation belongs to: lm-eval's task, document and number of the choice."""
 
     task: str
@@ -38,7 +38,7 @@ class ScoredPiece(NamedTuple):
     """Consecutive tokens of a continuation: its request, the row they were scored in, which they end but for
     the last token, and the log probabilities [N] they were given (nats)."""
 
-    request: Request
+    request: HarnessRequest
     row: tuple[int, ...]
     tokens: list[int]
     log_probs: np.ndarray[Any, Any]
@@ -61,7 +61,7 @@ class RemoteLM(LM):  # type: ignore[misc]
         self,
         model: Remote,
         output: Output,
-        tokenizer: Tokenizer,
+        tokenizer: EncodesText,
         *,
         max_length: int,
         batch: int,
@@ -125,7 +125,7 @@ class RemoteLM(LM):  # type: ignore[misc]
         after = whole[len(before) :] if clean else self.tok_encode(continuation)
         return before or [self.eot_token_id], after
 
-    def _score(self, pairs: Sequence[Pair], requests: Sequence[Request]) -> list[LogProb]:
+    def _score(self, pairs: Sequence[Pair], requests: Sequence[HarnessRequest]) -> list[LogProb]:
         """Log probability and greediness of each continuation.
 
         A continuation longer than the model takes is scored in pieces, each after all that fits of
@@ -230,5 +230,5 @@ def _stops(until: str | Sequence[str] | None) -> list[str]:
     return [stop for stop in ([until] if isinstance(until, str) else until or []) if stop]
 
 
-def _request(instance: Instance) -> Request:
-    return Request(instance.task_name, instance.doc_id, instance.idx)
+def _request(instance: Instance) -> HarnessRequest:
+    return HarnessRequest(instance.task_name, instance.doc_id, instance.idx)

@@ -37,13 +37,13 @@ from asi_lab.protocol import (
     Answered,
     Compare,
     Failed,
-    Measure,
     Measured,
+    MeasureMark,
     Ready,
     Report,
-    Score,
     Scored,
     ScoreJob,
+    ScoreWhole,
     command_decoder,
     encoder,
 )
@@ -76,11 +76,11 @@ def follow(
     """
     for line in commands:
         match command_decoder.decode(line):
-            case Measure(step):
+            case MeasureMark(step):
                 with _asking("trial", TRIAL_UNUSABLE):
                     report(Measured(scoring.measure(trial, step)))
                     trial.go_on()
-            case Score(checkpoint):
+            case ScoreWhole(checkpoint):
                 with _asking("trial", TRIAL_UNUSABLE):
                     scoring.score(trial, Path(checkpoint))
                 report(Answered())

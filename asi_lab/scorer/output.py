@@ -16,7 +16,7 @@ from asi_lab.common.weights import BadWeights, Weights
 from asi_lab.kernels import rms_norm
 from asi_lab.records import CandidateState
 from asi_lab.scorer.fault import CandidateFault
-from asi_lab.settings import Model
+from asi_lab.settings import ModelSettings
 
 LOGITS_AT_ONCE = 1 << 25
 
@@ -28,7 +28,7 @@ class Output:
         self,
         head: NDArray[Any],
         norm: Sequence[NDArray[Any]],
-        model: Model,
+        model: ModelSettings,
         device: torch.device | str = "cpu",
     ) -> None:
         """`head` [V, D]; `norm` are weight [D] and, of a layer norm, bias [D]; all float32.
@@ -45,7 +45,7 @@ class Output:
 
     @classmethod
     def of_checkpoint(
-        cls, path: Path, model: Model, vocab_size: int, device: torch.device | str = "cpu"
+        cls, path: Path, model: ModelSettings, vocab_size: int, device: torch.device | str = "cpu"
     ) -> Output:
         """Read both from a checkpoint that a trial has written.
 

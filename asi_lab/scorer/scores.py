@@ -25,7 +25,7 @@ Sample = dict[str, Any]
 Encode = Callable[[str], list[int]]
 
 
-class Measure(Protocol):
+class TaskMeasure(Protocol):
     """How a task's samples become its score."""
 
     name: str
@@ -65,7 +65,7 @@ class TaskScore:
         if not first:
             raise DataError(f"expected samples of task {self.name!r}, found none; look at its data files")
         self._samples = len(first)
-        self.measure: Measure
+        self.measure: TaskMeasure
         match task.OUTPUT_TYPE:
             case "multiple_choice":
                 self.measure = _ChoiceProbability(task, first, encode)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from asi_lab.lab import Store
 from asi_lab.lab.summary import Summary
-from asi_lab.records import SEED_ID, Candidate, CandidateState, Entry
+from asi_lab.records import SEED_ID, Candidate, CandidateState, PoolEntry
 from asi_lab.scoring import results
 from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
@@ -28,9 +28,11 @@ class Archive:
         """The record of a candidate that is there."""
         return self.store.held(candidate_id)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[PoolEntry]:
         """All finished candidates with a fitness, the seed among them."""
-        return [Entry(s.id, s.fitness, s.fitness_noise or 0.0) for s in self._done() if s.fitness is not None]
+        return [
+            PoolEntry(s.id, s.fitness, s.fitness_noise or 0.0) for s in self._done() if s.fitness is not None
+        ]
 
     def is_led_by(self, candidate: Candidate) -> bool:
         """Whether a scored candidate has a higher fitness than all others that are finished."""

@@ -17,8 +17,8 @@ import msgspec
 from asi_lab.errors import UsageError
 from asi_lab.records import BaselineRun, Evaluation, Noise, TaskResult, Training
 from asi_lab.scoring import fitness
-from asi_lab.scoring.fitness import Reference
-from asi_lab.settings import Baselines as BaselineSettings
+from asi_lab.scoring.fitness import Reference, composite, judged
+from asi_lab.settings import BaselineSettings as BaselineSettings
 from asi_lab.settings import Settings
 
 SEED_ARCHITECTURE = "delta_net"
@@ -141,7 +141,10 @@ class Baselines:
             benchmark=pooled([[fitness.benchmark_gain(e, self.reference) for e in g] for g in groups]),
             fitness=pooled(
                 [
-                    [(sum(fitness.parts(e, self.reference)) + p / 9) / 3 for e, p in zip(g, ps, strict=True)]
+                    [
+                        composite(fitness.parts(e, self.reference), judged(p))
+                        for e, p in zip(g, ps, strict=True)
+                    ]
                     for g, ps in zip(groups, points, strict=True)
                 ]
             ),

@@ -86,6 +86,16 @@ def parts(evaluation: Evaluation, reference: Reference) -> tuple[float, float]:
     return loss, benchmark
 
 
+def judged(points: float) -> float:
+    """The judge's part for a mark that many `points` above the lowest, which is 1."""
+    return points / 9
+
+
+def composite(measured: Sequence[float], judge: float) -> float:
+    """The fitness, from the `measured` parts of loss and benchmark and the judge's (paper, section 2.1)."""
+    return (sum(measured) + judge) / 3
+
+
 def is_implausible(evaluation: Evaluation, reference: Reference, leak: float) -> bool:
     """True for a loss more than `leak` under the baseline, which the paper discards as a leak."""
     return loss_gain(evaluation, reference) > leak
@@ -94,9 +104,9 @@ def is_implausible(evaluation: Evaluation, reference: Reference, leak: float) ->
 def score(evaluation: Evaluation, reference: Reference, judgement: Judgement, noise: Noise) -> Score:
     """The composite fitness of an evaluated candidate."""
     loss_part, benchmark_part = parts(evaluation, reference)
-    judge_part = (judgement.mark - 1) / 9
+    judge_part = judged(judgement.mark - 1)
     return Score(
-        fitness=(loss_part + benchmark_part + judge_part) / 3,
+        fitness=composite((loss_part, benchmark_part), judge_part),
         loss_part=loss_part,
         benchmark_part=benchmark_part,
         judge_part=judge_part,

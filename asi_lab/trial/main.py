@@ -114,7 +114,7 @@ class _Run:
 
     def _stand_still(self, step: int) -> None:
         """Answer the scorer at a mark."""
-        self.report(protocol.Standing(step))
+        self.report(protocol.AtMark(step))
         serve(
             residual_of(self.model, self.device),
             self.incoming,

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from asi_lab.common import syntax
 from asi_lab.kernels import linear_cross_entropy, rms_norm
 from asi_lab.protocol import CLASS_NAME
-from asi_lab.settings import Model
+from asi_lab.settings import ModelSettings
 
 
 def load_architecture(path: Path) -> type[nn.Module]:
@@ -56,7 +56,7 @@ def _module_of(file: str) -> ModuleType:
     return module
 
 
-def build_layer(layer: type[nn.Module], settings: Model, index: int = 0) -> nn.Module:
+def build_layer(layer: type[nn.Module], settings: ModelSettings, index: int = 0) -> nn.Module:
     """One candidate layer at the lab's width, as the language model builds it."""
     return layer(
         d_model=settings.width,
@@ -79,7 +79,7 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, self.eps)
 
 
-def build_norm(settings: Model) -> nn.Module:
+def build_norm(settings: ModelSettings) -> nn.Module:
     """The preset's norm."""
     if settings.norm == "rms":
         return RMSNorm(settings.width, settings.norm_eps)
@@ -89,7 +89,7 @@ def build_norm(settings: Model) -> nn.Module:
 class MLP(nn.Module):
     """SwiGLU, or two matrices with GELU between them."""
 
-    def __init__(self, settings: Model) -> None:
+    def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         inner = max(8, round(settings.mlp_ratio * settings.width / 8) * 8)
         self.gated = settings.mlp == "swiglu"
@@ -112,7 +112,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Candidate layer and MLP, each behind a norm and beside a residual."""
 
-    def __init__(self, layer: type[nn.Module], settings: Model, index: int) -> None:
+    def __init__(self, layer: type[nn.Module], settings: ModelSettings, index: int) -> None:
         super().__init__()
         self.mixer_norm = build_norm(settings)
         self.mixer = build_layer(layer, settings, index)
@@ -146,7 +146,7 @@ class LanguageModel(nn.Module):
     (arXiv 1604.06174).
     """
 
-    def __init__(self, layer: type[nn.Module], settings: Model, vocab_size: int) -> None:
+    def __init__(self, layer: type[nn.Module], settings: ModelSettings, vocab_size: int) -> None:
         super().__init__()
         self.recompute = False
         self.embed = nn.Embedding(vocab_size, settings.width)
@@ -221,7 +221,7 @@ class _NoLayer(nn.Module):
         super().__init__()
 
 
-def count_parameters(layer: type[nn.Module], settings: Model, vocab_size: int) -> int:
+def count_parameters(layer: type[nn.Module], settings: ModelSettings, vocab_size: int) -> int:
     """Parameters of the whole language model; only one of the layers is in memory at a time."""
     with torch.device("meta"):
         everything, _ = LanguageModel(_NoLayer, settings, vocab_size).parameter_counts()

@@ -26,7 +26,7 @@ from asi_lab.errors import LabError
 from asi_lab.lab import Lab, Store
 from asi_lab.researcher.index import annoy_available
 from asi_lab.view import models
-from asi_lab.view.finding import Finding, Verdict
+from asi_lab.view.finding import Diagnosis, Verdict
 
 _TORCH_SECONDS = 120.0
 _COMMAND_SECONDS = 10.0
@@ -38,10 +38,10 @@ print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "gpu
 """
 
 
-def examine(lab: Lab) -> list[Finding]:
+def examine(lab: Lab) -> list[Diagnosis]:
     """Run every check. The lab need not exist."""
-    checks: dict[str, Callable[[], Sequence[Finding]]] = {
-        "python": lambda: [Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")],
+    checks: dict[str, Callable[[], Sequence[Diagnosis]]] = {
+        "python": lambda: [Diagnosis("python", "ok", f"{platform.python_version()} at {sys.executable}")],
         "torch": _torch,
         "git": lambda: [_git()],
         "machine": lambda: [_machine(lab)],
@@ -55,21 +55,21 @@ def examine(lab: Lab) -> list[Finding]:
     return [finding for name, check in checks.items() for finding in _findings(name, check)]
 
 
-def _findings(name: str, check: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
+def _findings(name: str, check: Callable[[], Sequence[Diagnosis]]) -> Sequence[Diagnosis]:
     """What a check finds. One that breaks takes no other with it."""
     try:
         return check()
     except Exception as error:
         detail = f"could not be examined: {type(error).__name__}: {error}"
-        return [Finding(name, "fail", detail, "report this, with the output of asi-lab doctor")]
+        return [Diagnosis(name, "fail", detail, "report this, with the output of asi-lab doctor")]
 
 
-def is_fit(findings: Sequence[Finding]) -> bool:
+def is_fit(findings: Sequence[Diagnosis]) -> bool:
     """Whether nothing that a search needs is missing."""
     return all(finding.verdict != "fail" for finding in findings)
 
 
-def table(findings: Sequence[Finding]) -> Table:
+def table(findings: Sequence[Diagnosis]) -> Table:
     """The findings for reading."""
     styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
@@ -81,31 +81,34 @@ def table(findings: Sequence[Finding]) -> Table:
     return shown
 
 
-def _torch() -> list[Finding]:
+def _torch() -> list[Diagnosis]:
     """Torch and the GPU, seen from a process of its own: importing torch takes seconds."""
     status, out, error = _run([sys.executable, "-P", "-c", _TORCH], _TORCH_SECONDS)
     if status != 0:
         told = error.strip().splitlines() or ["no message"]
-        return [Finding("torch", "fail", f"cannot be imported: {told[-1]}", "pip install torch==2.13.0")]
+        return [Diagnosis("torch", "fail", f"cannot be imported: {told[-1]}", "pip install torch==2.13.0")]
     found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
-    torch = Finding("torch", "ok", f"{found['version']} (CUDA {found['cuda'] or 'not built in'})")
+    torch = Diagnosis("torch", "ok", f"{found['version']} (CUDA {found['cuda'] or 'not built in'})")
     if found["gpus"]:
-        return [torch, Finding("gpu", "ok", ", ".join(found["gpus"]))]
+        return [torch, Diagnosis("gpu", "ok", ", ".join(found["gpus"]))]
     if shutil.which("nvidia-smi") and _run(["nvidia-smi", "-L"], _COMMAND_SECONDS)[0] == 0:
         detail = "there is an NVIDIA GPU, but torch cannot use it: candidates train on the CPU"
-        return [torch, Finding("gpu", "warn", detail, "install a CUDA build of torch 2.13.0 for your driver")]
+        return [
+            torch,
+            Diagnosis("gpu", "warn", detail, "install a CUDA build of torch 2.13.0 for your driver"),
+        ]
     detail = "none: candidates train on the CPU, which is right for the presets micro and mini"
-    return [torch, Finding("gpu", "warn", detail, "for 20m and larger use a machine with an NVIDIA GPU")]
+    return [torch, Diagnosis("gpu", "warn", detail, "for 20m and larger use a machine with an NVIDIA GPU")]
 
 
-def _git() -> Finding:
+def _git() -> Diagnosis:
     status, out, _ = _run(["git", "--version"], _COMMAND_SECONDS)
     if status == 0:
-        return Finding("git", "ok", out.strip())
-    return Finding("git", "fail", "not found: the lineage is a git repository", "apt install git")
+        return Diagnosis("git", "ok", out.strip())
+    return Diagnosis("git", "fail", "not found: the lineage is a git repository", "apt install git")
 
 
-def _machine(lab: Lab) -> Finding:
+def _machine(lab: Lab) -> Diagnosis:
     """The processors and the memory that this machine, or the container around us, lets us use."""
     groups, settings = cgroup.own(), None
     with contextlib.suppress(LabError):  # what is wrong with lab.toml is told by the check `lab`
@@ -116,28 +119,28 @@ def _machine(lab: Lab) -> Finding:
     detail = f"{os.cpu_count()} processors{limited}; {memory:.1f} GB of memory"
     wanted = settings.limits.memory_gb if settings else 0.0
     if memory >= wanted:
-        return Finding("machine", "ok", detail)
+        return Diagnosis("machine", "ok", detail)
     words = f"{detail}, while limits.memory_gb allows a trial {wanted:g}"
-    return Finding("machine", "warn", words, f"allow more, or set limits.memory_gb below {memory:.1f}")
+    return Diagnosis("machine", "warn", words, f"allow more, or set limits.memory_gb below {memory:.1f}")
 
 
-def _disk(path: Path) -> Finding:
+def _disk(path: Path) -> Diagnosis:
     place = next(folder for folder in (path, *path.parents) if folder.exists())
     free = shutil.disk_usage(place).free / 1e9
     detail = f"{free:,.1f} GB free at {place}"
     if free >= _GOOD_GB:
-        return Finding("disk", "ok", detail)
+        return Diagnosis("disk", "ok", detail)
     verdict: Verdict = "warn" if free >= _LEAST_GB else "fail"
-    return Finding("disk", verdict, detail, f"free some space: {_GOOD_GB:.0f} GB or more are comfortable")
+    return Diagnosis("disk", verdict, detail, f"free some space: {_GOOD_GB:.0f} GB or more are comfortable")
 
 
-def _sandbox(lab: Lab) -> Finding:
+def _sandbox(lab: Lab) -> Diagnosis:
     """What confines a trial here, found out by running it, and how to get the level above."""
     findings = sandbox.probe()
     best = next(finding for finding in findings if finding.holds)
     detail = f"{best.level.value}; it leaves open {', '.join(sandbox.uncovered(best.level))}"
     if best is findings[0]:
-        return Finding("sandbox", "ok", detail)
+        return Diagnosis("sandbox", "ok", detail)
     missing = [finding for finding in findings if not finding.holds]
     detail += "".join(f"\n{finding.level.value} does not work: {finding.reason}" for finding in missing)
     fix = "\n".join(f"{finding.level.value}: {finding.fix}" for finding in missing)
@@ -147,20 +150,20 @@ def _sandbox(lab: Lab) -> Finding:
     try:
         sandbox.choose(wanted, findings)
     except LabError:
-        return Finding("sandbox", "fail", f'{detail}\nlab.toml asks for sandbox = "{wanted}"', fix)
-    return Finding("sandbox", "warn", detail, fix)
+        return Diagnosis("sandbox", "fail", f'{detail}\nlab.toml asks for sandbox = "{wanted}"', fix)
+    return Diagnosis("sandbox", "warn", detail, fix)
 
 
-def _annoy() -> Finding:
+def _annoy() -> Diagnosis:
     if annoy_available():
-        return Finding("annoy", "ok", "installed: large labs search motivations approximately")
+        return Diagnosis("annoy", "ok", "installed: large labs search motivations approximately")
     detail = "not installed: search is exact, which is as fast up to some ten thousand candidates"
-    return Finding("annoy", "warn", detail, "with a C++ compiler installed: pip install annoy")
+    return Diagnosis("annoy", "warn", detail, "with a C++ compiler installed: pip install annoy")
 
 
-def _lab(lab: Lab) -> Finding:
+def _lab(lab: Lab) -> Diagnosis:
     if not lab.exists:
-        return Finding("lab", "ok", f"none at {lab.path} yet; asi-lab init or asi-lab --no-tui makes one")
+        return Diagnosis("lab", "ok", f"none at {lab.path} yet; asi-lab init or asi-lab --no-tui makes one")
     try:
         settings = lab.settings()
         count = 0
@@ -168,29 +171,29 @@ def _lab(lab: Lab) -> Finding:
             with Store.open_readonly(lab.store) as store:
                 count = max(store.last_id(), 0)
     except LabError as error:
-        return Finding("lab", "fail", str(error), f"put {lab.path} right as the message says")
+        return Diagnosis("lab", "fail", str(error), f"put {lab.path} right as the message says")
     pid = lab.engine_pid()
     engine = f"an engine runs, process {pid}" if pid is not None else "no engine runs"
     writable = os.access(lab.path, os.W_OK)
     detail = f"{lab.path}: preset {settings.preset}, {count} candidates, {engine}"
     if writable:
-        return Finding("lab", "ok", detail)
-    return Finding("lab", "fail", f"{detail}; the directory cannot be written", f"chmod u+w {lab.path}")
+        return Diagnosis("lab", "ok", detail)
+    return Diagnosis("lab", "fail", f"{detail}; the directory cannot be written", f"chmod u+w {lab.path}")
 
 
-def _data(lab: Lab) -> Finding:
+def _data(lab: Lab) -> Diagnosis:
     if not lab.exists:
-        return Finding("data", "ok", "built on first use")
+        return Diagnosis("data", "ok", "built on first use")
     try:
         source = lab.settings().data.source
         if (lab.data / "manifest.json").exists():
             made = load_manifest(lab.data)
-            return Finding("data", "ok", f"{made.source}, {made.train.tokens:,} training tokens")
+            return Diagnosis("data", "ok", f"{made.source}, {made.train.tokens:,} training tokens")
     except LabError as error:
-        return Finding("data", "fail", str(error), "see the message")
+        return Diagnosis("data", "fail", str(error), "see the message")
     if source.startswith("text:") and not files_of(source):
-        return Finding("data", "fail", f"{source}: no file matches", "correct data.source in lab.toml")
-    return Finding("data", "ok", f"{source}, built by the first search")
+        return Diagnosis("data", "fail", f"{source}: no file matches", "correct data.source in lab.toml")
+    return Diagnosis("data", "ok", f"{source}, built by the first search")
 
 
 def _run(command: Sequence[str], seconds: float) -> tuple[int, str, str]:

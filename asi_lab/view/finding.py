@@ -9,7 +9,7 @@ import msgspec
 Verdict = Literal["ok", "warn", "fail"]
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Diagnosis(msgspec.Struct, frozen=True):
     """One check. `fail`: a search cannot run; `warn`: it can, with less. `fix` is empty when ok."""
 
     name: str

@@ -163,7 +163,7 @@ def _baseline(name: str, baselines: Baselines, noise: Noise, margin: float) -> R
         beats_baseline=not is_seed and against.beats_baseline,
         benchmark_gain=fmean(fitness.benchmark_gain(run, baselines.reference) for run in runs),
         judge=MARKS[name],
-        fitness=(measured_parts + (MARKS[name] - 1) / 9) / 3,
+        fitness=fitness.composite([measured_parts], fitness.judged(MARKS[name] - 1)),
         params=baselines.anchor(name).params,
         commit=None,
     )

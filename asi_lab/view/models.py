@@ -9,15 +9,15 @@ from collections.abc import Callable
 from asi_lab.errors import ConfigError, LabError
 from asi_lab.lab import Lab
 from asi_lab.llm.choice import names_of
-from asi_lab.settings import Agents
-from asi_lab.view.finding import Finding
+from asi_lab.settings import AgentSettings
+from asi_lab.view.finding import Diagnosis
 
 _NOT_NEEDED = "Not needed: no model is named under [agents] in lab.toml, so the grammar fills the roles"
 
 
-def examine(lab: Lab) -> list[Finding]:
+def examine(lab: Lab) -> list[Diagnosis]:
     """What there is of Ollama and OpenAI, and what the lab's settings want of them."""
-    settings = Agents()
+    settings = AgentSettings()
     if lab.exists:
         with contextlib.suppress(LabError):  # another finding says so
             settings = lab.settings().agents
@@ -47,12 +47,12 @@ def pull(lab: Lab, say: Callable[[str], None]) -> None:
         pull(host, model, say)
 
 
-def _wanted(settings: Agents, provider: str) -> list[str]:
+def _wanted(settings: AgentSettings, provider: str) -> list[str]:
     """The models of a provider that the settings name."""
     return [name.removeprefix(provider) for name in names_of(settings) if name.startswith(provider)]
 
 
-def _installed(settings: Agents) -> list[str]:
+def _installed(settings: AgentSettings) -> list[str]:
     from asi_lab.llm.ollama import installed
 
     return installed(settings.ollama_host or None)
@@ -64,39 +64,39 @@ def _not_pulled(wanted: list[str], installed: list[str]) -> list[str]:
     return [name for name in wanted if name not in there]
 
 
-def _ollama(settings: Agents, wanted: list[str]) -> Finding:
+def _ollama(settings: AgentSettings, wanted: list[str]) -> Diagnosis:
     try:
         installed = _installed(settings)
     except ConfigError as error:
-        return Finding("ollama", "fail" if wanted else "warn", str(error), "correct what the message names")
+        return Diagnosis("ollama", "fail" if wanted else "warn", str(error), "correct what the message names")
     except LabError as error:
         if wanted:
-            return Finding("ollama", "fail", f"{error}", f"ollama serve, then: ollama pull {wanted[0]}")
-        return Finding("ollama", "warn", f"{error} {_NOT_NEEDED}", "ollama serve, or set OLLAMA_HOST")
+            return Diagnosis("ollama", "fail", f"{error}", f"ollama serve, then: ollama pull {wanted[0]}")
+        return Diagnosis("ollama", "warn", f"{error} {_NOT_NEEDED}", "ollama serve, or set OLLAMA_HOST")
     names = ", ".join(installed) or "no models"
     if absent := _not_pulled(wanted, installed):
         detail = f"models named in lab.toml are not pulled: {', '.join(absent)}; there are: {names}"
-        return Finding("ollama", "fail", detail, f"asi-lab doctor --pull, or: ollama pull {absent[0]}")
+        return Diagnosis("ollama", "fail", detail, f"asi-lab doctor --pull, or: ollama pull {absent[0]}")
     use = f"; in use: {', '.join(wanted)}" if wanted else ". " + _NOT_NEEDED
-    return Finding("ollama", "ok", f"{names}{use}")
+    return Diagnosis("ollama", "ok", f"{names}{use}")
 
 
-def _openai(settings: Agents, wanted: list[str]) -> Finding:
+def _openai(settings: AgentSettings, wanted: list[str]) -> Diagnosis:
     """The server is only asked where a model of it is wanted."""
     if not wanted:
         if os.environ.get("OPENAI_API_KEY", "").strip():
-            return Finding("openai", "ok", f"OPENAI_API_KEY is set. {_NOT_NEEDED}")
+            return Diagnosis("openai", "ok", f"OPENAI_API_KEY is set. {_NOT_NEEDED}")
         detail = f"OPENAI_API_KEY is not set. {_NOT_NEEDED}"
-        return Finding("openai", "warn", detail, "export OPENAI_API_KEY=...")
+        return Diagnosis("openai", "warn", detail, "export OPENAI_API_KEY=...")
     from asi_lab.llm.openai import OpenAI
 
     try:
         offered = OpenAI(wanted[0], settings.openai_base_url or None).offered()
     except LabError as error:
-        return Finding("openai", "fail", str(error), "see the message")
+        return Diagnosis("openai", "fail", str(error), "see the message")
     if absent := [name for name in wanted if name not in offered]:
         detail = (
             f"the server does not offer {', '.join(absent)}; it offers {', '.join(offered[:20]) or 'none'}"
         )
-        return Finding("openai", "fail", detail, "correct the name under [agents] in lab.toml")
-    return Finding("openai", "ok", f"the key works; in use: {', '.join(wanted)}")
+        return Diagnosis("openai", "fail", detail, "correct the name under [agents] in lab.toml")
+    return Diagnosis("openai", "ok", f"the key works; in use: {', '.join(wanted)}")

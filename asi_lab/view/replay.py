@@ -23,7 +23,7 @@ from asi_lab.researcher import experience, planner
 
 Missing = Callable[[Any, Any], str]
 
-_PLAN: tuple[type, Missing] = (planner.Plan, planner.missing)
+_PLAN: tuple[type, Missing] = (planner.PlannerAnswer, planner.missing)
 _REPAIR: tuple[type, Missing] = (repair.Changes, repair.missing)
 _KINDS: dict[str, tuple[type, Missing]] = {
     "planner": _PLAN,
@@ -93,7 +93,7 @@ def _follows(before: Exchange, exchange: Exchange) -> bool:
 
 
 def _writes(conversation: Sequence[Exchange]) -> bool:
-    return _KINDS[conversation[0].role][0] in (planner.Plan, repair.Changes)
+    return _KINDS[conversation[0].role][0] in (planner.PlannerAnswer, repair.Changes)
 
 
 def _again(conversation: Sequence[Exchange], code: CodeFile | None) -> Any:

@@ -88,7 +88,8 @@ def test_a_sandbox_that_is_required_and_missing_refuses(run, searched, copied, m
         sandbox,
         "probe",
         lambda: [
-            sandbox.Finding(level, level.value == "limits", "missing", "get it") for level in sandbox.Level
+            sandbox.ProbedLevel(level, level.value == "limits", "missing", "get it")
+            for level in sandbox.Level
         ],
     )
     copied.config.write_text('sandbox = "required"\n' + copied.config.read_text())

@@ -171,7 +171,8 @@ SIMULATED = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
 import simulated_engine
-from asi_lab import cli, headless
+from asi_lab import cli
+from asi_lab.cli import headless
 from asi_lab.engine import Engine
 headless.Engine = lambda lab, view: Engine(lab, view, simulated_engine.SimulatedExecutor(0.01))
 cli.main()
@@ -199,7 +200,7 @@ def test_a_search_narrates_on_stderr_and_leaves_its_results_on_stdout(fresh, can
     [("required", {"limits"}, "landlock"), ("bubblewrap", {"landlock", "limits"}, "bubblewrap")],
 )
 def test_a_search_below_the_sandbox_asked_for_does_not_start(run, fresh, monkeypatch, wanted, works, found):
-    findings = [sandbox.Finding(n, n.value in works, f"{n.value} fails", "get it") for n in sandbox.Level]
+    findings = [sandbox.ProbedLevel(n, n.value in works, f"{n.value} fails", "get it") for n in sandbox.Level]
     monkeypatch.setattr(sandbox, "probe", lambda: findings)
     fresh.config.write_text(f'sandbox = "{wanted}"\n' + fresh.config.read_text())
     result = run("--lab", fresh.path, "--no-tui", "--experiments", "1")

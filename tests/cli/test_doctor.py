@@ -93,8 +93,8 @@ def test_disk_space(searched, monkeypatch, free, verdict):
 
 
 BEST, MIDDLE, LAST = sandbox.Level
-WORKS = {level: sandbox.Finding(level, True) for level in sandbox.Level}
-FAILS = {level: sandbox.Finding(level, False, "it is missing", "install it") for level in sandbox.Level}
+WORKS = {level: sandbox.ProbedLevel(level, True) for level in sandbox.Level}
+FAILS = {level: sandbox.ProbedLevel(level, False, "it is missing", "install it") for level in sandbox.Level}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from asi_lab.data.sources import check_out_of_reach, readable_by_trials
 from asi_lab.engine import Engine
 from asi_lab.errors import DataError
 from asi_lab.lab import Lab
-from asi_lab.sandbox import Finding, Level
+from asi_lab.sandbox import Level, ProbedLevel
 from asi_lab.settings import Data
 
 
@@ -79,7 +79,7 @@ def test_a_search_on_text_that_trials_can_read_ends_before_it_begins(shown, tmp_
     lab = Lab(tmp_path / "lab")
     lab.path.mkdir()
     lab.config.write_text(f'preset = "micro"\n[data]\nsource = "text:{shown}/*.txt"\n')
-    monkeypatch.setattr("asi_lab.engine.sandbox.probe", lambda: [Finding(Level.BUBBLEWRAP, True)])
+    monkeypatch.setattr("asi_lab.engine.sandbox.probe", lambda: [ProbedLevel(Level.BUBBLEWRAP, True)])
     with pytest.raises(DataError, match="expected text that trials cannot read; found"):
         Engine(lab, Silent()).search(1, None)
     assert not lab.data.exists()

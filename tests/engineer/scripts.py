@@ -61,7 +61,7 @@ def saved(step: int) -> Line:
 def mark(step: int, loss: float = 4.5) -> list[Line]:
     """Training stands still, and the scorer measures."""
     return [
-        ("trial", protocol.Standing(step)),
+        ("trial", protocol.AtMark(step)),
         ("scorer", protocol.Measured(HeldOut(step, loss, seconds=0.1))),
     ]
 

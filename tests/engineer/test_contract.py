@@ -38,7 +38,7 @@ FAULTS = [
     (GOOD + "torch.manual_seed(0)\n", "names", "settings of the whole process"),
     (GOOD + "().__class__.__subclasses__()\n", "names", "__subclasses__ is out of bounds"),
     (GOOD + "getattr(nn, '__dict__')\n", "names", "getattr of __dict__"),
-    (GOOD + "import asi_lab.kernels\nasi_lab.train.trainer\n", "names", "the lab's own code"),
+    (GOOD + "import asi_lab.kernels\nasi_lab.trial.train.trainer\n", "names", "the lab's own code"),
     (GOOD + "nn.functional.cross_entropy = None\n", "patching", "assignment to torch.nn.functional"),
     (GOOD + "nn.Linear.forward = None\n", "patching", "assignment to torch.nn.Linear"),
     (GOOD + "setattr(nn.Linear, 'forward', None)\n", "patching", "setattr on torch.nn.Linear"),

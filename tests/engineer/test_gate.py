@@ -73,7 +73,7 @@ def test_points_that_are_not_every_step_and_marks_between_them():
         lines += scripts.mark(500) if step == 500 else []
     assert said(*lines, AGAIN, to=Gate(long)).place is Place.CHECKED_AGAIN
     with pytest.raises(Forged, match="something else was next"):
-        said(*[line for line in lines if not isinstance(line[1], protocol.Standing)], to=Gate(long))
+        said(*[line for line in lines if not isinstance(line[1], protocol.AtMark)], to=Gate(long))
 
 
 def replaced(lines: list[scripts.Line], at: int, *by: scripts.Line) -> list[scripts.Line]:
@@ -313,7 +313,7 @@ def hear(case: tuple[TrialJob, int, list[Report]]) -> None:
             c.name for report in admitted if isinstance(report, protocol.Checked) for c in report.checks
         ]
         assert checks == [*protocol.PREFLIGHT_CHECKS, *(protocol.TRAINED + c for c in protocol.LEAK_CHECKS)]
-        marks = [report.step for report in admitted if isinstance(report, protocol.Standing)]
+        marks = [report.step for report in admitted if isinstance(report, protocol.AtMark)]
         assert marks == [mark for mark in of.marks if mark > after]
         assert set(kinds[kinds.index(protocol.Trained) + 1 :]) <= {protocol.Failed}
     for report in admitted:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asi_lab.engineer.child import MalformedReport, Process
-from asi_lab.sandbox.command import Command
+from asi_lab.sandbox.command import ConfinedCommand
 
 WRITES = "import os, sys; os.write(int(sys.argv[2]), sys.stdin.buffer.readline())"
 NO_REPORTS = {
@@ -21,7 +21,7 @@ NO_REPORTS = {
 
 @pytest.mark.parametrize("what", NO_REPORTS)
 def test_what_is_no_report_is_refused_and_not_repeated(tmp_path, what):
-    process = Process(Command((sys.executable, "-c", WRITES), {}), {}, tmp_path / "log", tmp_path)
+    process = Process(ConfinedCommand((sys.executable, "-c", WRITES), {}), {}, tmp_path / "log", tmp_path)
     stdin = process.popen.stdin
     assert stdin is not None
     stdin.write(NO_REPORTS[what] + b"\n")
@@ -35,7 +35,7 @@ def test_what_is_no_report_is_refused_and_not_repeated(tmp_path, what):
 
 def test_the_kernel_is_to_take_it_before_the_engine(tmp_path):
     says = "print(open('/proc/self/oom_score_adj').read(), flush=True)"
-    process = Process(Command((sys.executable, "-S", "-c", says), {}), {}, tmp_path / "log", tmp_path)
+    process = Process(ConfinedCommand((sys.executable, "-S", "-c", says), {}), {}, tmp_path / "log", tmp_path)
     process.popen.wait()
     assert int(process.log_tail()) == 1000
     assert int(Path("/proc/self/oom_score_adj").read_text()) < 1000

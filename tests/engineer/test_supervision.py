@@ -17,7 +17,17 @@ from asi_lab.engineer.executor import Health, Source, Worker
 from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.supervise import DRAWN, WORDS_FILE, Supervision, run
 from asi_lab.errors import TrialError
-from asi_lab.protocol import Command, Compare, Failed, Measure, Report, Score, ScoreJob, ServeJob, TrialJob
+from asi_lab.protocol import (
+    Command,
+    Compare,
+    Failed,
+    MeasureMark,
+    Report,
+    ScoreJob,
+    ScoreWhole,
+    ServeJob,
+    TrialJob,
+)
 from asi_lab.records import CandidateState, Evidence, HeldOut
 from tests.engineer import scripts
 from tests.engineer.scripts import (
@@ -144,8 +154,8 @@ def test_a_whole_trial(supervise, tmp_path):
 def test_the_engine_says_what_is_next(supervise, tmp_path):
     """Marks in their order; full rows after the checkpoint was copied; prefixes after the trial is dead."""
     supervise(WHOLE, compare=Compare(7, 5))
-    checkpoint = Score(str(tmp_path / "checkpoint.safetensors"))
-    assert supervise.trio.told == [Measure(2), Measure(4), checkpoint, Compare(7, 5)]
+    checkpoint = ScoreWhole(str(tmp_path / "checkpoint.safetensors"))
+    assert supervise.trio.told == [MeasureMark(2), MeasureMark(4), checkpoint, Compare(7, 5)]
     assert supervise.trio.at_work == "server"
     assert supervise.trio.served.vocab_size == 257
     supervise([READY, LOADED, ANSWERED, SCORED], task="serve")

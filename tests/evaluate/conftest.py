@@ -20,7 +20,7 @@ from asi_lab.scorer.client import Remote
 from asi_lab.scorer.lm import RemoteLM
 from asi_lab.scorer.output import Output
 from asi_lab.scorer.tasks.build import build_tasks
-from asi_lab.settings import Model
+from asi_lab.settings import ModelSettings
 from asi_lab.trial.answering import serve
 
 torch.set_num_threads(1)
@@ -62,8 +62,8 @@ class Plain(Output):
         return residual @ self.head.T
 
 
-def of_width(width: int) -> Model:
-    return Model(layers=1, width=width, heads=1)
+def of_width(width: int) -> ModelSettings:
+    return ModelSettings(layers=1, width=width, heads=1)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from lm_eval.api.instance import Instance
 
 from asi_lab.data.tokenizer import train_tokenizer
 from asi_lab.errors import DataError
-from asi_lab.scorer.lm import RemoteLM, Request
+from asi_lab.scorer.lm import HarnessRequest, RemoteLM
 
 PAIRS = [
     ("The quick brown", " fox"),
@@ -62,7 +62,7 @@ def test_greedy_is_true_exactly_where_decoding_gives_the_continuation(lm: Remote
     with torch.no_grad():
         logits = model.head(model(torch.tensor([ids])))[0]
     assert logits[len(context) - 1 : -1].argmax(1).tolist() == best
-    scored = lm._score([(context, best), (context, wrong)], [Request("task", 0, i) for i in range(2)])
+    scored = lm._score([(context, best), (context, wrong)], [HarnessRequest("task", 0, i) for i in range(2)])
     assert [greedy for _, greedy in scored] == [True, False]
 
 
@@ -149,7 +149,7 @@ def test_it_keeps_what_each_token_of_a_result_was_given_after_which_prefix(
     lm = make_lm(model, model.head.weight, max_length=10)
     found = lm.loglikelihood(requests("loglikelihood", ("The quick", " fox jumps over"), ("The quick", "x")))
     for number, (log_prob, _) in enumerate(found):
-        pieces = [piece for piece in lm.scored if piece.request == Request("task", 7, number)]
+        pieces = [piece for piece in lm.scored if piece.request == HarnessRequest("task", 7, number)]
         assert sum(piece.log_probs.sum() for piece in pieces) == pytest.approx(log_prob)
         for piece in pieces:
             for at, token in enumerate(piece.tokens):

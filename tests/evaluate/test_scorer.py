@@ -28,12 +28,12 @@ from asi_lab.protocol import (
     Command,
     Compare,
     Failed,
-    Measure,
     Measured,
+    MeasureMark,
     Ready,
-    Score,
     Scored,
     ScoreJob,
+    ScoreWhole,
 )
 from asi_lab.records import CandidateState
 from asi_lab.scorer import main
@@ -170,7 +170,7 @@ class Trained:
         self.output = Output.of_checkpoint(file, MODEL, len(model.head.weight))
 
     def whole(self, *before: Command, compare: Compare = ALL) -> tuple[Command, ...]:
-        return *before, Score(str(self.file)), compare
+        return *before, ScoreWhole(str(self.file)), compare
 
     def loss(self, windows: np.ndarray) -> float:
         """By one plain pass in float64."""
@@ -198,7 +198,7 @@ def test_the_process_scores_a_model_from_end_to_end(
     lab_data: Path, trained: Trained, windows, tmp_path
 ) -> None:
     trial, server = Process(trained.model, trained.around), Process(trained.model)
-    words = lines(job(lab_data), *trained.whole(Measure(3)))
+    words = lines(job(lab_data), *trained.whole(MeasureMark(3)))
     with joined(trial, server) as (options, fds, reports):
         process = subprocess.Popen(
             [sys.executable, "-m", "asi_lab.scorer", *options],
@@ -299,7 +299,7 @@ def test_a_gain_too_small_to_be_called_a_leak_is_taken_out_again(
 
 
 def test_at_a_mark_a_leak_ends_the_training(run_here, lab_data: Path, trained) -> None:
-    words = lines(job(lab_data, tasks=("asi_copy",)), Measure(5), *trained.whole())
+    words = lines(job(lab_data, tasks=("asi_copy",)), MeasureMark(5), *trained.whole())
     status, (_, failed) = run_here(words, Process(lying(trained.model, 0.5), trained.around), Process(None))
     assert status == 0
     assert failed.state is S.LEAKING

@@ -11,7 +11,7 @@ from asi_lab.data.tokenizer import Tokenizer, train_tokenizer
 from asi_lab.errors import DataError
 from asi_lab.scorer.tasks import probes
 from asi_lab.scorer.tasks.build import TASK_NAMES, build_tasks
-from asi_lab.scorer.tasks.passages import Document, Passage, cut, read_documents, symbols, word_counter
+from asi_lab.scorer.tasks.passages import HeldOutDocument, Passage, cut, read_documents, symbols, word_counter
 from asi_lab.scorer.tasks.textual import continuation
 
 WORDS = [f"word{i}" for i in range(30)]
@@ -123,12 +123,12 @@ def test_probe_words_are_single_tokens_where_the_tokenizer_has_them(data_dir: Pa
 
 def test_too_few_equal_words_are_an_error() -> None:
     with pytest.raises(DataError, match="30 words of equally many tokens"):
-        symbols([Document("a", "only few words")], len, 64, 30)
+        symbols([HeldOutDocument("a", "only few words")], len, 64, 30)
 
 
 def test_passages_hold_whole_words_within_the_limit(tokenizer: Tokenizer) -> None:
     text = "one two three four five six seven eight " + "x" * 100 + " nine ten eleven"
-    passages = cut([Document("a", text)], 20, word_counter(tokenizer))
+    passages = cut([HeldOutDocument("a", text)], 20, word_counter(tokenizer))
     assert [passage.text for passage in passages] == [
         "one two three four",
         "five six seven",

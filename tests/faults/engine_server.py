@@ -42,7 +42,7 @@ import git  # noqa: F401  # what is imported where it is needed is imported once
 import scipy.special  # noqa: F401
 import simulated_engine
 
-from asi_lab import cli, engine
+from asi_lab import cli, engine, heartbeat
 from asi_lab.common import process
 from asi_lab.engineer import supervise
 from asi_lab.knowledge import rank
@@ -50,7 +50,7 @@ from asi_lab.lab import Lineage, Store
 from asi_lab.lab.repository import Repository
 from asi_lab.llm import prompting
 from asi_lab.records import Candidate
-from asi_lab.settings import Agents
+from asi_lab.settings import AgentSettings
 from asi_lab.view import leaderboard, page, remote, tables  # noqa: F401
 
 NOW = 1_700_000_000.0
@@ -120,7 +120,7 @@ def _serve(request: dict[str, Any], boundaries: Path) -> int:
     wall = _clock(times, request["every"]) if times else itertools.repeat(NOW)
     time.time = lambda: next(wall)
     supervise.Clock = lambda: types.SimpleNamespace(now=lambda: 0.0)  # type: ignore[assignment,misc]  # records hold times
-    engine.HEARTBEAT_SECONDS = 1e9  # beats that depend on the machine's speed would be other boundaries
+    heartbeat.HEARTBEAT_SECONDS = 1e9  # beats that depend on the machine's speed would be other boundaries
     if request.get("prepare"):
         engine.run_module = process.run_module
     else:
@@ -179,7 +179,7 @@ def _watched(child: int, request: dict[str, Any]) -> int:
 def main() -> None:
     """Answer until there are no more lines."""
     prompting.load_all()  # what engines keep in memory is read once, before the forks
-    rank.adviser(Agents(), Path())
+    rank.adviser(AgentSettings(), Path())
     with tempfile.TemporaryDirectory() as folder:
         for line in sys.stdin:
             print(json.dumps(_answer(json.loads(line), Path(folder))), flush=True)

@@ -233,7 +233,8 @@ import signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_IGN if {stays} else signal.SIG_DFL)
 sys.path.insert(0, {tests!r})
 import simulated_engine
-from asi_lab import cli, headless
+from asi_lab import cli
+from asi_lab.cli import headless
 from asi_lab.engine import Engine
 headless.Engine = lambda lab, view: Engine(lab, view, simulated_engine.SimulatedExecutor(0.01))
 cli.main()

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from asi_lab.scoring import references
 from asi_lab.trial.model import load_architecture
+
+ROOT = Path(__file__).parents[2]
 
 LAUNCHES = {
     "delta_net": 15,
@@ -38,7 +39,7 @@ FAST = ("gated_delta_net", "mamba2")
     "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in LAUNCHES]
 )
 def test_launches_of_a_layer(name, as_on_a_gpu, launches):
-    file = Path(references.__file__).parent / "lineage_repo" / name / "architecture.py"
+    file = ROOT / "lineage_repo" / name / "architecture.py"
     torch.manual_seed(0)
     layer = load_architecture(file)(d_model=32, hidden_size=32, num_heads=2, layer_idx=0).half()
     x = torch.randn(2, 20, 32).half().requires_grad_()

@@ -17,13 +17,13 @@ from asi_lab.errors import DiskError, KnowledgeError
 from asi_lab.knowledge import download, reading, source
 from asi_lab.knowledge.base import FOLDER, load
 from asi_lab.knowledge.entry import SECTIONS
-from asi_lab.knowledge.extract import REPLIES, Extractor, Tape, save
+from asi_lab.knowledge.extract import REPLIES, Extractor, FileTape, save
 from asi_lab.lab import Lab, config
-from asi_lab.llm.model import Reply, Usage
+from asi_lab.llm.model import Reply, TokenUsage
 from asi_lab.llm.record import Exchange
 from asi_lab.llm.scripted import Scripted
 from asi_lab.researcher.grammar.genome import GENES
-from asi_lab.settings import Agents
+from asi_lab.settings import AgentSettings
 
 PROSE = " ".join(["The memory of a layer is written by an outer product of key and value."] * 40)
 PAPER = (
@@ -67,11 +67,11 @@ class Reader:
             answer = BACKGROUND
         else:
             answer = {"insights": [self.insights.pop(0) if len(self.insights) > 1 else self.insights[0]]}
-        return Reply(json.dumps(answer), usage=Usage(10, 10))
+        return Reply(json.dumps(answer), usage=TokenUsage(10, 10))
 
 
 def extractor(lab: Lab, reader: Reader) -> Extractor:
-    return Extractor(Scripted(reader, "openai:reader"), Agents(), lab.path, GENES, lambda words: None)
+    return Extractor(Scripted(reader, "openai:reader"), AgentSettings(), lab.path, GENES, lambda words: None)
 
 
 def test_an_entry_is_made_and_can_be_read_back(lab):
@@ -114,8 +114,8 @@ def test_replies_are_not_paid_for_twice(lab):
 def test_a_reply_that_cannot_be_kept_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError):
-        Tape(tmp_path / "file").keep("k", Exchange("r", "m", 0.0, (), (), 0.0))
-    assert Tape(tmp_path / "file").find("k") is None
+        FileTape(tmp_path / "file").keep("k", Exchange("r", "m", 0.0, (), (), 0.0))
+    assert FileTape(tmp_path / "file").find("k") is None
 
 
 # Where papers come from

@@ -20,7 +20,7 @@ from asi_lab.knowledge.semantic import Semantic
 from asi_lab.knowledge.standing import standings
 from asi_lab.llm.model import ModelError
 from asi_lab.records import CandidateState, Cognition
-from asi_lab.settings import Agents
+from asi_lab.settings import AgentSettings
 
 BASE = load()
 QUERIES = [
@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 @pytest.mark.parametrize("name", ["", "magic", "ollama:", "openai"])
 def test_an_embedder_that_is_none_is_told(name, tmp_path):
     with pytest.raises(ConfigError, match="an embedder should be written lexical"):
-        rank.adviser(Agents(embedder=name or "none"), tmp_path)
+        rank.adviser(AgentSettings(embedder=name or "none"), tmp_path)
 
 
 def advised(weaknesses) -> tuple[Cognition, ...]:

@@ -18,15 +18,15 @@ import pytest
 from asi_lab import sandbox
 from asi_lab.common import scratch
 from asi_lab.errors import ConfigError
-from asi_lab.sandbox import Finding, Level, Policy, Sandbox, choose, ladder, landlock, seccomp
+from asi_lab.sandbox import Level, Policy, ProbedLevel, Sandbox, choose, ladder, landlock, seccomp
 
 BEST, MIDDLE, LAST = Level
 HELD_HERE = [finding.level for finding in sandbox.probe() if finding.holds]
 
 
-def findings(*held: Level) -> list[Finding]:
+def findings(*held: Level) -> list[ProbedLevel]:
     return [
-        Finding(
+        ProbedLevel(
             level, level in held, "" if level in held else "missing", "" if level in held else "install it"
         )
         for level in Level

@@ -19,7 +19,7 @@ from asi_lab.llm.model import Message
 from asi_lab.llm.record import Exchange
 from asi_lab.records import Candidate
 from asi_lab.tui.app import LabApp
-from asi_lab.tui.linetable import Column, LineTable, Row
+from asi_lab.tui.linetable import LineTable, TableColumn, TableRow
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.snapshot import Reader, Snapshot
 from tests import simulated_engine
@@ -142,14 +142,14 @@ def test_every_pane_shows_any_text_as_text(texts, wide):
 
 @given(texts=st.lists(TEXT, min_size=2, max_size=2), width=st.integers(12, 60))
 def test_a_row_is_one_line_of_the_width_there_is(texts, width):
-    table = LineTable([Column("#", 4, right=True), Column("name", 0), Column("x", 3)])
+    table = LineTable([TableColumn("#", 4, right=True), TableColumn("name", 0), TableColumn("x", 3)])
     from rich.style import Style
 
     strip = table._strip(("1", texts[0], texts[1]), width, Style())
     assert strip.cell_length == width
     assert "\n" not in strip.text
     assert not any(unicodedata.category(sign) in HARMLESS for sign in strip.text)
-    assert list(Row(1, texts).cells) == texts == list(Row(1, lambda: texts).cells)
+    assert list(TableRow(1, texts).cells) == texts == list(TableRow(1, lambda: texts).cells)
 
 
 def test_the_store_keeps_what_is_hostile_as_it_came():

@@ -11,7 +11,7 @@ import pytest
 from asi_lab.errors import UsageError
 from asi_lab.records import CandidateState
 from asi_lab.tui import recording
-from asi_lab.tui.recording import Clock, Recording
+from asi_lab.tui.recording import PlaybackClock, Recording
 from asi_lab.tui.snapshot import Reader, Source
 from tests.tui.labs import EACH_SIZE, MODELS, SIZES, fresh, search, search_with_models, seen, told, until, use
 
@@ -140,7 +140,7 @@ def ticking(monkeypatch):
 
 
 def test_the_clock_runs_over_times_of_work_only(ticking):
-    clock = Clock([(1000.0, 1060.0), (5000.0, 5120.0)])
+    clock = PlaybackClock([(1000.0, 1060.0), (5000.0, 5120.0)])
     assert clock.length == 180
     assert clock.speed == 5  # about ninety seconds in all
     assert clock.now == 1000

@@ -25,12 +25,12 @@ from asi_lab.view.transcript import transcript
 MOST_ROWS = 6
 
 
-class Agents(Pane):
+class AgentsPane(Pane):
     """Costs above, the transcript below; it follows only while its end is in view."""
 
     DEFAULT_CSS = """
-    Agents #costs { height: auto; max-height: 12; padding: 0 1; }
-    Agents Lines { height: 1fr; padding: 0 1; border-top: solid $primary-muted; }
+    AgentsPane #costs { height: auto; max-height: 12; padding: 0 1; }
+    AgentsPane Lines { height: 1fr; padding: 0 1; border-top: solid $primary-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("f", "follow", "Follow", id="agents.follow")]
 

@@ -19,7 +19,7 @@ from asi_lab.lab.summary import Summary
 from asi_lab.records import CandidateState
 from asi_lab.tui.field import Field
 from asi_lab.tui.lines import Lines
-from asi_lab.tui.linetable import Column, LineTable, Row
+from asi_lab.tui.linetable import LineTable, TableColumn, TableRow
 from asi_lab.tui.panes.pane import ListPane, following
 from asi_lab.tui.snapshot import Snapshot
 from asi_lab.view import page, tables
@@ -27,14 +27,14 @@ from asi_lab.view.leaderboard import Row as Place
 from asi_lab.view.page import Dossier
 
 COLUMNS = (
-    Column("#", 5, right=True),
-    Column("state", 14),
-    Column("name", 0),
-    Column("loss", 8, right=True),
-    Column("gain", 8, right=True),
-    Column("in sd", 6, right=True),
-    Column("judge", 5, right=True),
-    Column("fitness", 8, right=True),
+    TableColumn("#", 5, right=True),
+    TableColumn("state", 14),
+    TableColumn("name", 0),
+    TableColumn("loss", 8, right=True),
+    TableColumn("gain", 8, right=True),
+    TableColumn("in sd", 6, right=True),
+    TableColumn("judge", 5, right=True),
+    TableColumn("fitness", 8, right=True),
 )
 NO_NOTE = Note()
 REST_SECONDS = 0.1
@@ -169,7 +169,7 @@ class Candidates(ListPane):
         for s in found:
             tags = notes[s.id].tags if s.id in notes else ()
             cells = functools.partial(_cells, s, places.get(s.id), s.id in marks, tags)
-            rows.append(Row(s.id, cells, "dim" if s.state.is_failure else ""))
+            rows.append(TableRow(s.id, cells, "dim" if s.state.is_failure else ""))
         empty = "No candidates yet: the baselines come first."
         if snapshot.summaries:
             empty = f"Nothing matches the filter '{plain(self.wanted, limit=40)}': Esc clears it."

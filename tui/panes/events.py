@@ -11,12 +11,12 @@ from textual.binding import Binding, BindingType
 
 from asi_lab.common.text import plain
 from asi_lab.events import Event
-from asi_lab.tui.linetable import Column, LineTable, Row
+from asi_lab.tui.linetable import LineTable, TableColumn, TableRow
 from asi_lab.tui.notices import Notice
 from asi_lab.tui.panes.pane import ListPane, following
 from asi_lab.tui.snapshot import Snapshot
 
-COLUMNS = (Column("time", 8), Column("kind", 16), Column("#", 4), Column("message", 0))
+COLUMNS = (TableColumn("time", 8), TableColumn("kind", 16), TableColumn("#", 4), TableColumn("message", 0))
 STYLES = {"error": "bold red", "warning": "yellow", "best": "bold green", "repair": "yellow"}
 SERIOUS = ("error", "warning", "repair")
 SERIOUS_ALONE = "warnings and errors"
@@ -90,19 +90,21 @@ class Events(ListPane):
             table.select(table.rows[-1].key)
 
 
-def _told(key: int, notice: Notice) -> Row:
+def _told(key: int, notice: Notice) -> TableRow:
     """What was told here; its keys are below those of events."""
     cells = (_clock(notice.time), "told here", "", plain(notice.message))
-    return Row(key, cells, "dim" if notice.severity == "information" else STYLES.get(notice.severity, ""))
+    return TableRow(
+        key, cells, "dim" if notice.severity == "information" else STYLES.get(notice.severity, "")
+    )
 
 
 def _clock(when: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(when))
 
 
-def _row(event: Event) -> Row:
+def _row(event: Event) -> TableRow:
     def cells() -> tuple[str, str, str, str]:
         number = "" if event.candidate is None else f"{event.candidate:04d}"
         return _clock(event.time), event.kind, number, plain(event.message)
 
-    return Row(event.seq, cells, STYLES.get(event.kind, ""))
+    return TableRow(event.seq, cells, STYLES.get(event.kind, ""))

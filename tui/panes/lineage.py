@@ -13,17 +13,21 @@ from textual.binding import Binding, BindingType
 
 from asi_lab.common.text import plain
 from asi_lab.lab.summary import Summary
-from asi_lab.tui.linetable import Column, LineTable, Row
+from asi_lab.tui.linetable import LineTable, TableColumn, TableRow
 from asi_lab.tui.panes.candidates import NO_NOTE, glyph
 from asi_lab.tui.panes.pane import ListPane
 from asi_lab.tui.snapshot import Snapshot
 
-COLUMNS = (Column("lineage", 0), Column("loss", 8, right=True), Column("fitness", 8, right=True))
+COLUMNS = (
+    TableColumn("lineage", 0),
+    TableColumn("loss", 8, right=True),
+    TableColumn("fitness", 8, right=True),
+)
 WITH_REFERENCES = 2
 """Generations of a graph whose references are shown; those of more would cross beyond reading."""
 
 
-class Lineage(ListPane):
+class LineagePane(ListPane):
     """A tree in a table, whose branches can be folded, or a graph."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -129,16 +133,16 @@ def _children(summaries: Sequence[Summary]) -> Mapping[int, list[Summary]]:
     return children
 
 
-def _row(summary: Summary, line: Callable[[], str], style: str) -> Row:
+def _row(summary: Summary, line: Callable[[], str], style: str) -> TableRow:
     def cells() -> tuple[str, str, str]:
         loss = "" if summary.loss is None else f"{summary.loss:.4f}"
         fitness = "" if summary.fitness is None else f"{summary.fitness:.4f}"
         return line(), loss, fitness
 
-    return Row(summary.id, cells, style)
+    return TableRow(summary.id, cells, style)
 
 
-def tree(summaries: Sequence[Summary], folded: set[int], words: Callable[[Summary], str]) -> list[Row]:
+def tree(summaries: Sequence[Summary], folded: set[int], words: Callable[[Summary], str]) -> list[TableRow]:
     """The rows of the tree, parents before children; what is folded says how much it hides."""
     known, children = {s.id: s for s in summaries}, _children(summaries)
     scored = [s for s in summaries if s.fitness is not None]
@@ -147,7 +151,7 @@ def tree(summaries: Sequence[Summary], folded: set[int], words: Callable[[Summar
     while number is not None and number in known and number not in path:
         path.add(number)
         number = known[number].parent
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     waiting = [(s, "", "") for s in reversed(summaries) if s.parent is None]
     while waiting:
         summary, stem, branch = waiting.pop()
@@ -173,7 +177,7 @@ def graph(
     summaries: Sequence[Summary],
     references: Callable[[int], Sequence[int]],
     words: Callable[[Summary], str],
-) -> list[Row]:
+) -> list[TableRow]:
     """A candidate, its ancestors and what the youngest of them had as references, the youngest first, a
     column for each line of descent. An edge to a parent is drawn as `│`, one to a reference as `┊`; the
     sign of its state is the candidate of the row, which joins the lines at `┼` and ends those at `┘`."""
@@ -184,7 +188,7 @@ def graph(
     beside = {one: tuple(references(one)) for one in path[:WITH_REFERENCES]}
     found = {*path, *(one for others in beside.values() for one in others)} & known.keys()
     lanes: list[tuple[int, str]] = []  # whom each column leads to, and by which kind of edge
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for here in sorted(found, reverse=True):
         own = [place for place, (goal, _) in enumerate(lanes) if goal == here]
         place = own[0] if own else len(lanes)

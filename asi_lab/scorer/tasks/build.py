@@ -27,7 +27,14 @@ from asi_lab.data import tokenizer as data_tokenizer
 from asi_lab.data.manifest import EVALUATION_FILE, file_sha256
 from asi_lab.errors import DataError, LabError
 from asi_lab.scorer.tasks import probes, textual
-from asi_lab.scorer.tasks.passages import Document, Tokenizer, cut, read_documents, symbols, word_counter
+from asi_lab.scorer.tasks.passages import (
+    EncodesText,
+    HeldOutDocument,
+    cut,
+    read_documents,
+    symbols,
+    word_counter,
+)
 
 VERSION = 1
 FEWEST_SAMPLES = 8
@@ -76,7 +83,7 @@ Rows = list[dict[str, Any]]
 class _Source:
     """What tasks are made of."""
 
-    documents: Sequence[Document]
+    documents: Sequence[HeldOutDocument]
     count: Callable[[str], int]
     limit: int
 
@@ -116,7 +123,7 @@ TASK_NAMES = tuple(_TASKS)
 """Names of the offline tasks."""
 
 
-def build_tasks(data_dir: Path, tasks_dir: Path, seed: int, limit: int, tokenizer: Tokenizer) -> bool:
+def build_tasks(data_dir: Path, tasks_dir: Path, seed: int, limit: int, tokenizer: EncodesText) -> bool:
     """Write the offline tasks to `tasks_dir`, whole or not at all; returns whether others were replaced.
 
     A folder that was made from the same text, tokenizer, seed and limit, and is as it was made, is left

@@ -16,7 +16,7 @@ from asi_lab.data.manifest import EVALUATION_FILE
 from asi_lab.errors import DataError
 
 
-class Tokenizer(Protocol):
+class EncodesText(Protocol):
     """What evaluation needs of a tokenizer; `asi_lab.data.tokenizer` has the real ones.
 
     `vocab_size` is the number of tokens, `eot` the one between documents.
@@ -32,7 +32,7 @@ class Tokenizer(Protocol):
         """Text of token ids."""
 
 
-class Document(msgspec.Struct, frozen=True):
+class HeldOutDocument(msgspec.Struct, frozen=True):
     """One line of `evaluation.jsonl`; neighbours in the order of keys come from one source."""
 
     key: str
@@ -52,7 +52,7 @@ class Passage:
         return "".join(self.words).strip()
 
 
-def read_documents(data_dir: Path) -> list[Document]:
+def read_documents(data_dir: Path) -> list[HeldOutDocument]:
     """The evaluation split in the order of keys.
 
     Raises:
@@ -61,7 +61,7 @@ def read_documents(data_dir: Path) -> list[Document]:
     path = data_dir / EVALUATION_FILE
     try:
         lines = path.read_bytes().splitlines()
-        documents = [msgspec.json.decode(line, type=Document) for line in lines if line]
+        documents = [msgspec.json.decode(line, type=HeldOutDocument) for line in lines if line]
     except FileNotFoundError as error:
         raise DataError(
             f"expected the evaluation split at {path}, found no file; prepare the data again"
@@ -73,12 +73,12 @@ def read_documents(data_dir: Path) -> list[Document]:
     return sorted(documents, key=lambda document: document.key)
 
 
-def word_counter(tokenizer: Tokenizer) -> Callable[[str], int]:
+def word_counter(tokenizer: EncodesText) -> Callable[[str], int]:
     """A function that counts the tokens of a word with the white space before it, and remembers them."""
     return cache(lambda word: len(tokenizer.encode(word)))
 
 
-def cut(documents: Sequence[Document], tokens: int, count: Callable[[str], int]) -> list[Passage]:
+def cut(documents: Sequence[HeldOutDocument], tokens: int, count: Callable[[str], int]) -> list[Passage]:
     """Cut documents into consecutive passages of at most `tokens` tokens, whole words each.
 
     Passages of less than half that length are left out, as are words that are longer than a passage.
@@ -102,7 +102,7 @@ def cut(documents: Sequence[Document], tokens: int, count: Callable[[str], int])
 
 
 def symbols(
-    documents: Sequence[Document], count: Callable[[str], int], wanted: int, needed: int
+    documents: Sequence[HeldOutDocument], count: Callable[[str], int], wanted: int, needed: int
 ) -> list[str]:
     """Frequent short words that all have the same, smallest number of tokens, for the probes.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from asi_lab.protocol import ARCHITECTURE_FILE, Reach
 from asi_lab.records import CandidateState, Check
-from asi_lab.settings import Limits, Model, Train
+from asi_lab.settings import Limits, ModelSettings, Train
 from asi_lab.trial.model import LanguageModel, build_layer, count_parameters, load_architecture
 from asi_lab.trial.precision import autocast, is_mixed
 from asi_lab.trial.preflight import causality, cost, gradients, growth, interface, isolation, learning
@@ -42,7 +42,7 @@ class Exam:
 
     layer: type[nn.Module]
     path: str
-    model: Model
+    model: ModelSettings
     train: Train
     limits: Limits
     vocab_size: int

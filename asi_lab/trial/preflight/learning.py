@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from asi_lab.records import Check
-from asi_lab.settings import Model
+from asi_lab.settings import ModelSettings
 from asi_lab.trial.model import LanguageModel
 from asi_lab.trial.preflight.subject import Subject
 
@@ -33,7 +33,7 @@ class Overfit(NamedTuple):
 
 def overfit(
     layer: type[nn.Module],
-    model: Model,
+    model: ModelSettings,
     device: torch.device,
     generator: torch.Generator,
     mixed: Callable[[], AbstractContextManager[object]],

@@ -1,0 +1,80 @@
+"""A lab that an earlier version was killed in opens, goes on where it stood, and comes to the same commits.
+
+The archive holds the lab at the kill, in the middle of its sixth candidate, and the refs that the earlier
+version itself reached from there with ten candidates. Trials were simulated and the clock stood still, so
+commits depend on nothing but the program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from asi_lab.cli import cli
+from asi_lab.lab import Lab, Lineage, Store, fsck, meta
+from asi_lab.records import CandidateState
+from asi_lab.scoring import references
+
+ROOT = Path(__file__).parents[1]
+ARCHIVE = Path(__file__).with_name("lab_in_mid_search.tar.xz")
+SEARCH = """
+import sys, time, types
+time.time = lambda: 1_800_000_000.0
+from asi_lab.engineer import supervise
+supervise.Clock = lambda: types.SimpleNamespace(now=lambda: 0.0)
+from tests import simulated_engine
+sys.exit(simulated_engine.main())
+"""
+
+
+@pytest.fixture
+def lab(tmp_path) -> Lab:
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path / "lab", filter="data")
+    return Lab(tmp_path / "lab")
+
+
+def search(lab: Lab, experiments: int) -> None:
+    command = [sys.executable, "-c", SEARCH, str(lab.path), str(experiments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_goes_on_to_the_same_commits(lab):
+    expected = json.loads((lab.path / "refs.json").read_text())
+    search(lab, 10)
+    assert Lineage.open(lab.lineage).refs() == expected
+    with Store.open_readonly(lab.store) as store:
+        assert all(summary.state.is_terminal for summary in store.summaries())
+        assert fsck.check(store, lab.lineage, meta.CONFIG.read(store), [references.upper()]) == []
+
+
+def test_its_lineage_is_made_again_from_the_store(lab):
+    """The archive holds none: what was published before the kill comes back to the byte."""
+    expected = json.loads((lab.path / "refs.json").read_text())
+    with Store.open(lab.store) as store:
+        fsck.repair(store, lab.lineage, meta.CONFIG.read(store), [references.upper()])
+    found = Lineage.open(lab.lineage).refs()
+    assert found == {ref: expected[ref] for ref in found}
+    numbers = sorted(ref.rsplit("/", 1)[1][:4] for ref in found if "/arch/" in ref or "/failed/" in ref)
+    assert numbers == ["0001", "0002", "0003", "0004", "0005"]
+
+
+@pytest.mark.parametrize("look", ["status", "top", "show 3", "show best --code", "log", "config show"])
+def test_it_can_be_looked_at_before(lab, look):
+    with Store.open_readonly(lab.store) as store:
+        assert store.get(6).state is CandidateState.TRAINING
+        assert meta.ENGINE.read(store).state == "running"
+    if look == "log":
+        with Store.open(lab.store) as store:
+            fsck.repair(store, lab.lineage, meta.CONFIG.read(store), [references.upper()])
+    result = CliRunner().invoke(cli, ["--lab", str(lab.path), *look.split()])
+    assert result.exit_code == 0, result.output
