@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PLACES = ("tests/faults", "tests/engineer/test_run.py", "tests/engineer/test_supervision.py")
+PLACES = ("tests/faults", "tests/engineer/test_supervise.py", "tests/engineer/test_supervision.py")
 TRIALS = {
     "test_run": "Real trials killed, hanging, flooding, lying, leaking and looking ahead",
     "test_supervision": "Deaths and lies of trials and scorers, scripted",

@@ -26,7 +26,7 @@ from asi_lab.errors import LabError
 from asi_lab.lab import Lab, Store
 from asi_lab.researcher.index import annoy_available
 from asi_lab.view import models
-from asi_lab.view.finding import Diagnosis, Verdict
+from asi_lab.view.diagnosis import Diagnosis, Verdict
 
 _TORCH_SECONDS = 120.0
 _COMMAND_SECONDS = 10.0

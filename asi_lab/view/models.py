@@ -10,7 +10,7 @@ from asi_lab.errors import ConfigError, LabError
 from asi_lab.lab import Lab
 from asi_lab.llm.choice import names_of
 from asi_lab.settings import AgentSettings
-from asi_lab.view.finding import Diagnosis
+from asi_lab.view.diagnosis import Diagnosis
 
 _NOT_NEEDED = "Not needed: no model is named under [agents] in lab.toml, so the grammar fills the roles"
 

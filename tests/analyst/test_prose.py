@@ -12,7 +12,7 @@ from asi_lab.records import CandidateState, Component, Origin
 from asi_lab.researcher import experience
 from asi_lab.researcher.experience import Experience
 from asi_lab.scoring.archive import Archive
-from tests.analyst import test_explain
+from tests.analyst import test_ablation
 from tests.asking import Prepared
 
 SAID = "The gate closes where the memory is stale (4.00 to 3.95)."
@@ -22,7 +22,7 @@ ANALYSIS = Prose(
 
 
 def finished(candidate):
-    analysis = ablation.explain(candidate, candidate, [], test_explain.known())
+    analysis = ablation.explain(candidate, candidate, [], test_ablation.known())
     return msgspec.structs.replace(candidate, state=CandidateState.DONE, analysis=analysis)
 
 
@@ -31,9 +31,9 @@ def archive(tmp_path):
     """DeltaNet, a parent and one of its children, all finished."""
     with Store.open(tmp_path / "store") as store:
         for number, loss, parent in ((0, 4.0, None), (1, 3.98, 0), (2, 4.02, 1)):
-            found = test_explain.candidate(number, loss, 0.5, parent)
+            found = test_ablation.candidate(number, loss, 0.5, parent)
             store.put(finished(found))
-        known = test_explain.known()
+        known = test_ablation.known()
         yield Archive(known_settings(), store, known)
 
 
@@ -50,7 +50,7 @@ def explained(archive, candidate):
 
 
 def child(number: int = 3, loss: float = 3.95):
-    return test_explain.candidate(number, loss, 0.5, parent=1)
+    return test_ablation.candidate(number, loss, 0.5, parent=1)
 
 
 def test_the_analyst_gets_figures_beside_parent_and_baselines_and_what_relatives_changed(archive):
@@ -128,10 +128,10 @@ def test_without_analyses_nobody_is_asked(archive):
 def test_relatives_are_few_and_the_best_and_latest_of_them(tmp_path):
     with Store.open(tmp_path / "store") as store:
         for number in range(40):
-            found = test_explain.candidate(number, 4.0 + (number - 5) ** 2 / 1000, 0.5, number and 0)
+            found = test_ablation.candidate(number, 4.0 + (number - 5) ** 2 / 1000, 0.5, number and 0)
             store.put(finished(found))
-        archive = Archive(known_settings(), store, test_explain.known())
-        last = test_explain.candidate(40, 4.0, 0.5)
+        archive = Archive(known_settings(), store, test_ablation.known())
+        last = test_ablation.candidate(40, 4.0, 0.5)
         assert [c.id for c in archive.siblings(last)] == [3, 4, 5, 6, 7, *range(30, 40)]
         assert [c.id for c in archive.best(3)] == [5, 4, 6]
 

@@ -77,7 +77,7 @@ def test_torch_that_cannot_be_imported_fails(searched, monkeypatch):
 def test_gpus_are_named(searched, monkeypatch):
     report = json.dumps({"version": "2.13.0", "cuda": "13.0", "gpus": ["Big GPU"]})
     monkeypatch.setattr(doctor, "_TORCH", f"print({report!r})")
-    assert found(searched, "gpu") == doctor.Finding("gpu", "ok", "Big GPU")
+    assert found(searched, "gpu") == doctor.Diagnosis("gpu", "ok", "Big GPU")
 
 
 def test_missing_git_fails(searched, monkeypatch, tmp_path):

@@ -20,11 +20,11 @@ from asi_lab.llm import (
     NoTools,
     NotReady,
     Reply,
+    TokenUsage,
     Tool,
     ToolCall,
     TooLong,
     Unreachable,
-    Usage,
 )
 from asi_lab.llm.ollama import Ollama, embed, installed
 from asi_lab.llm.openai import OpenAI
@@ -70,7 +70,7 @@ class TestContract:
         server.answer("Hel", "lo", " wörld\n")
         heard: list[str] = []
         reply = provider.model(server.address).complete(ASK, Call(on_text=heard.append))
-        assert timeless(reply) == Reply("Hello wörld\n", (), "stop", Usage(11, 7))
+        assert timeless(reply) == Reply("Hello wörld\n", (), "stop", TokenUsage(11, 7))
         assert heard == ["Hel", "lo", " wörld\n"]
 
     def test_thinking_is_no_part_of_the_text(self, provider: Any, server: Any) -> None:
@@ -131,7 +131,7 @@ class TestContract:
 
     def test_usage_may_be_absent(self, provider: Any, server: Any) -> None:
         server.answer("Hi", usage=None)
-        assert provider.model(server.address).complete(ASK, Call()).usage == Usage(None, None)
+        assert provider.model(server.address).complete(ASK, Call()).usage == TokenUsage(None, None)
 
     @pytest.mark.parametrize(
         ("headers", "after"),

@@ -10,7 +10,7 @@ from asi_lab.records import Analysis, CandidateState, Draw, Evidence
 from asi_lab.researcher import context
 from asi_lab.scoring.archive import Archive
 from asi_lab.scoring.results import NOTHING
-from tests.analyst import test_explain
+from tests.analyst import test_ablation
 
 DONE = CandidateState.DONE
 
@@ -19,14 +19,14 @@ DONE = CandidateState.DONE
 def archive(tmp_path):
     with Store.open(tmp_path / "store") as store:
         for number, loss, parent in ((0, 4.0, None), (1, 3.98, 0), (2, 3.90, 1), (3, 4.05, 1)):
-            found = msgspec.structs.replace(test_explain.candidate(number, loss, 0.5, parent), state=DONE)
+            found = msgspec.structs.replace(test_ablation.candidate(number, loss, 0.5, parent), state=DONE)
             code = f"class DeltaNet:\n    number = {number}\n"
             proposal = msgspec.structs.replace(found.proposal, code=code, change=f"change {number}")
             analysis = Analysis("text", f"summary {number}", (), (f"weakness {number}",), "table")
             store.put(
                 msgspec.structs.replace(found, proposal=proposal, analysis=analysis if number else None)
             )
-        yield Archive(from_preset("20m"), store, test_explain.known())
+        yield Archive(from_preset("20m"), store, test_ablation.known())
 
 
 def told(archive, draw=Draw(0, 1, 1, (3, 0)), experience="") -> dict[str, str]:  # noqa: B008  immutable
@@ -73,7 +73,7 @@ def test_standings_tell_changes_and_results(archive):
     lines = told(archive)["standings"].splitlines()
     assert lines[0].startswith("- candidate 2 net_2, from 1 (change 2): loss 3.9000, better than DeltaNet")
     assert len(lines) == 3
-    under_way = test_explain.candidate(4, 4.0, 0.5, 1)
+    under_way = test_ablation.candidate(4, 4.0, 0.5, 1)
     archive.store.put(msgspec.structs.replace(under_way, evidence=None, score=None))
     assert (
         told(archive)["standings"].splitlines()[-1] == "- candidate 4 net_4, from 1 (+gate): being tried now"
@@ -93,8 +93,8 @@ def test_what_an_analyst_learnt_stands_in_the_place_of_the_idea(archive):
 
 def test_an_empty_lab_has_nothing_to_tell(tmp_path):
     with Store.open(tmp_path / "store") as store:
-        store.put(msgspec.structs.replace(test_explain.candidate(0, 4.0, 0.5, None), state=DONE))
-        values = told(Archive(from_preset("20m"), store, test_explain.known()), Draw(0, 0, 1))
+        store.put(msgspec.structs.replace(test_ablation.candidate(0, 4.0, 0.5, None), state=DONE))
+        values = told(Archive(from_preset("20m"), store, test_ablation.known()), Draw(0, 0, 1))
     for name in ("references", "standings", "insights", "lessons", "experience"):
         assert values[name] == NOTHING
 
@@ -102,7 +102,7 @@ def test_an_empty_lab_has_nothing_to_tell(tmp_path):
 def test_failures_are_lessons_once_each(archive):
     for number, error in ((4, "line 3: no mask"), (5, "x\nline 7: no mask"), (6, "loss is nan")):
         failed = msgspec.structs.replace(
-            test_explain.candidate(number, 4.0, 0.5, 1),
+            test_ablation.candidate(number, 4.0, 0.5, 1),
             state=CandidateState.LEAKING,
             evidence=Evidence(failure=CandidateState.LEAKING, error=error),
         )

@@ -13,7 +13,7 @@ from asi_lab.common.wire import WireError, receive, send
 from asi_lab.records import CandidateState
 from asi_lab.scorer.client import Remote
 from asi_lab.scorer.fault import CandidateFault
-from tests.evaluate.conftest import of_width
+from tests.scorer.conftest import of_width
 
 Connect = Callable[..., Remote]
 

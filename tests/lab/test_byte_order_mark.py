@@ -9,7 +9,7 @@ from asi_lab.lab import Lab, config
 from asi_lab.llm import prices, prompting
 from asi_lab.tui import preferences
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def marked(path: Path, text: str) -> Path:

@@ -41,7 +41,7 @@ from asi_lab.scorer.output import Output
 from asi_lab.scorer.tasks.build import TASK_NAMES, build_tasks
 from asi_lab.settings import Data, Evaluate
 from asi_lab.trial.answering import serve
-from tests.evaluate.conftest import of_width
+from tests.scorer.conftest import of_width
 
 S = CandidateState
 Residual = Callable[[Tensor], Tensor]

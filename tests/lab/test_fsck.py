@@ -219,13 +219,13 @@ _ENGINE = """
     from asi_lab.lab.lineage import Lineage
     from asi_lab.records import Analysis, Candidate, CandidateState as S, Draw, Evidence, Proposal
     from asi_lab.lab.store import Store
-    from tests.analyst import test_explain
+    from tests.analyst import test_ablation
 
     lab, last = Path(sys.argv[1]), int(sys.argv[2])
     lock = os.open(lab / "lock", os.O_CREAT | os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)  # waits for a git process that outlived the last engine
     store = Store.open(lab / "store")
-    whole = test_explain.candidate(1, 4.0, 0.5)
+    whole = test_ablation.candidate(1, 4.0, 0.5)
     analysis = Analysis("", "", (), (), "test")
 
     def proposal(number):
@@ -262,7 +262,7 @@ _ENGINE = """
 def test_an_engine_killed_at_random_moments_publishes_the_same_lineage(tmp_path):
     script = tmp_path / "engine.py"
     script.write_text(textwrap.dedent(_ENGINE))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     last, rng = 24, random.Random(1)
 
     def start(lab):

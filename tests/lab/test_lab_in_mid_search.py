@@ -22,7 +22,7 @@ from asi_lab.lab import Lab, Lineage, Store, fsck, meta
 from asi_lab.records import CandidateState
 from asi_lab.scoring import references
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ARCHIVE = Path(__file__).with_name("lab_in_mid_search.tar.xz")
 SEARCH = """
 import sys, time, types

@@ -10,7 +10,7 @@ from asi_lab.scorer import compare
 from asi_lab.scorer.compare import LEAK_NATS, ROUNDING_NATS, Position, differences, drawn, is_rounding
 from asi_lab.scorer.fault import CandidateFault
 from asi_lab.scorer.loss import target_log_probs
-from tests.evaluate.conftest import Plain
+from tests.scorer.conftest import Plain
 
 WINDOWS = np.random.default_rng(0).integers(257, size=(12, 33))
 

@@ -7,7 +7,7 @@ from asi_lab.records import CandidateState
 from asi_lab.scorer import output
 from asi_lab.scorer.fault import CandidateFault
 from asi_lab.scorer.loss import mean_loss, target_log_probs
-from tests.evaluate.conftest import Plain
+from tests.scorer.conftest import Plain
 
 
 @pytest.mark.parametrize("batch", [1, 3, 100])

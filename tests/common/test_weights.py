@@ -23,7 +23,7 @@ from asi_lab.trial.model import LanguageModel, load_architecture
 from asi_lab.trial.train import checkpoint
 
 MODEL = from_preset("micro").model
-FOLDER = Path(__file__).parents[1] / "lineage_repo"
+FOLDER = Path(__file__).parents[2] / "lineage_repo"
 VOCABULARY = 300
 
 

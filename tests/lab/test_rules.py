@@ -13,7 +13,8 @@ from asi_lab.lab import Lab, Store, config, fsck, imports
 from asi_lab.lab.directory import check_rules
 from asi_lab.records import RULES, SEED_ID, CandidateState, Proposal
 from asi_lab.scoring import references
-from tests import old_lab, simulated_engine
+from tests import simulated_engine
+from tests.lab import old_lab
 
 S = CandidateState
 

@@ -350,7 +350,7 @@ def test_a_full_disk_is_said_and_damages_nothing(tmp_path):
 
 
 def _environment() -> dict[str, str]:
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     return {**os.environ, "PYTHONPATH": root}
 
 
