@@ -3,11 +3,12 @@
     LabError                    anything we can explain; the CLI prints it and exits with `exit_code`
     ├── ConfigError             lab.toml, a preset or an option is wrong                      (exit 2)
     ├── UsageError              the command cannot apply to this lab as it stands             (exit 2)
-    ├── ConsentError               a lab would use or run what the user has not granted           (exit 2)
+    ├── ConsentError            a lab would use or run what the user has not granted          (exit 2)
     ├── LabLocked               another engine runs on this lab                               (exit 3)
     ├── DataError               a corpus, tokenizer or task cannot be built or read           (exit 1)
     ├── StoreError              LMDB: full disk, unreadable or of another version             (exit 1)
     ├── LineageError            git refused, or the published record disagrees with the store (exit 1)
+    ├── KnowledgeError          an entry or a paper cannot be read or kept                    (exit 1)
     ├── DiskError               another file of the lab cannot be written: no space, no rights (exit 1)
     └── TrialError              the machinery around a trial broke (never the candidate)      (exit 1)
 

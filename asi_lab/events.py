@@ -76,7 +76,7 @@ class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `experiments` is how many candidates the lab is to hold, `until` when the search ends by itself, `ordered`
     the order that is not carried out yet. What is being done first stands in `label`, `stage` and
-    `progress`, what else is being done in `beside`; `talks` are answers in the making.
+    `progress`, what is being done at the same time in `beside`; `talks` are answers in the making.
     """
 
     pid: int

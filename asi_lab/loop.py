@@ -242,5 +242,5 @@ class Loop:
         return Archive(self.settings, self.store, self.baselines)
 
     def _known_to(self, candidate_id: int) -> Archive:
-        """What the lab knows, without the results of those that may train at the same time as a candidate."""
-        return Archive(self.settings, self.store, self.baselines, self.turns.beside(candidate_id))
+        """What the lab knows, without results of candidates that may train at the same time as this one."""
+        return Archive(self.settings, self.store, self.baselines, self.turns.concurrent(candidate_id))

@@ -116,7 +116,7 @@ class ScoreJob(msgspec.Struct, frozen=True):
 
 
 class MeasureMark(msgspec.Struct, frozen=True, tag="measure"):
-    """To the scorer: the trial stands still after so many steps; measure the held-out loss there."""
+    """To the scorer: training is paused after `step` steps; measure the held-out loss there."""
 
     step: int
 
@@ -173,19 +173,19 @@ class Alive(msgspec.Struct, frozen=True, tag="alive"):
 
 
 class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
-    """The model is compiled, which took so many seconds; training begins."""
+    """The model is compiled, which took `seconds`; training begins."""
 
     seconds: float
 
 
 class Saved(msgspec.Struct, frozen=True, tag="saved"):
-    """What training goes on from after so many steps lies on disk."""
+    """The state after `step` steps, from which training can go on, is on disk."""
 
     step: int
 
 
 class AtMark(msgspec.Struct, frozen=True, tag="standing"):
-    """Training stands still after so many steps; the trial answers the scorer until it may go on."""
+    """Training is paused after `step` steps; the trial answers the scorer until it may go on."""
 
     step: int
 

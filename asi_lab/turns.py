@@ -42,7 +42,7 @@ class Turns:
         """How many candidates before its own a draw does not count on: they may be under way."""
         return 2 * self.ahead + self.apart
 
-    def beside(self, candidate_id: int) -> range:
+    def concurrent(self, candidate_id: int) -> range:
         """Ids that may be training at the same time as this candidate, including its own."""
         return range(candidate_id - self.apart, candidate_id + self.apart + 1)
 

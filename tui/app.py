@@ -304,7 +304,7 @@ class LabApp(App[int]):
         self.query_one(Candidates).sort(order.strip())
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Only a recording has a speed."""
+        """Speed and position exist for recordings alone."""
         return self.recording is not None if action in ("speed", "move") else True
 
     # What is asked for

@@ -121,7 +121,7 @@ class Start(ModalScreen[Wanted | None]):
             )
 
     def on_mount(self) -> None:
-        """Show what is known, and find out the rest beside it."""
+        """Show what is known, and find out the rest in the background."""
         self._ready()
         self._show()
         self._find()

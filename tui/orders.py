@@ -38,12 +38,13 @@ class Orders:
         self,
         lab: Lab,
         tell: Tell,
-        beside: Callable[[Callable[[], None]], None],
+        in_background: Callable[[Callable[[], None]], None],
         look: Callable[[], object],
         forbidden: str,
     ) -> None:
-        """`beside` runs something in a thread; `look` reads the lab, where an order waits now."""
-        self.lab, self.tell, self.beside, self.look, self.forbidden = lab, tell, beside, look, forbidden
+        """`in_background` runs something in a thread; `look` reads the lab, where an order waits now."""
+        self.lab, self.tell, self.look, self.forbidden = lab, tell, look, forbidden
+        self.in_background = in_background
 
     @property
     def may(self) -> bool:
@@ -59,7 +60,7 @@ class Orders:
         if self.lab.engine_pid() is not None:
             self._send(action, candidate, text)
         elif action in WITHOUT_ENGINE:
-            self.beside(lambda: self._carry_out(action, candidate, text))
+            self.in_background(lambda: self._carry_out(action, candidate, text))
         else:
             self.tell("No engine is at work: e starts one.", "warning")
 

@@ -22,6 +22,7 @@ from asi_lab.errors import UsageError
 from asi_lab.events import Event, LiveAnswer
 from asi_lab.lab import Lab, Store, spending
 from asi_lab.lab.directory import run_label
+from asi_lab.lab.spending import Cost
 from asi_lab.lab.steering import Steering
 from asi_lab.lab.summary import Summary
 from asi_lab.llm import bandit
@@ -120,7 +121,7 @@ class Recording:
         self._final = {summary.id: summary for summary in self._store.summaries()}
         self._runs = {run_label(run.architecture, run.seed_index): run for run in self._store.baselines()}
         self._steps = _steps(self._events, self._final)
-        self._entries: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        self._entries: dict[int, list[Cost]] = defaultdict(list)
         for entry in self._store.ledger.entries().values():
             if entry["candidate"] is not None:
                 self._entries[entry["candidate"]].append(entry)
@@ -189,7 +190,7 @@ class Recording:
         found = recorded(self._store, number)
         return [one for one in found if one.started + one.reply.seconds <= now]
 
-    def costs(self, number: int) -> list[dict[str, Any]]:
+    def costs(self, number: int) -> list[Cost]:
         """The ledger's entries of a candidate, as far as the calls had been answered; of trials once it
         ended."""
         state, entries = self._state(number), self._entries[number]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ from asi_lab.common.machine import Gauge, Machine
 from asi_lab.errors import LabError, StoreError
 from asi_lab.events import Event
 from asi_lab.lab import Lab, Store, steering
+from asi_lab.lab.spending import Cost
 from asi_lab.lab.steering import Note
 from asi_lab.lab.store import SERIES_COLUMNS
 from asi_lab.lab.summary import Summary
@@ -78,7 +79,7 @@ class Source(Protocol):
     def calls(self, number: int) -> list[Exchange]:
         """The calls to language models that were made for a candidate."""
 
-    def costs(self, number: int) -> list[dict[str, Any]]:
+    def costs(self, number: int) -> list[Cost]:
         """The ledger's entries of a candidate."""
 
     def arms(self) -> list[bandit.Arm]:
@@ -142,7 +143,7 @@ class Reader:
             store = self._opened()
             return [] if store is None else transcript.recorded(store, number)
 
-    def costs(self, number: int) -> list[dict[str, Any]]:
+    def costs(self, number: int) -> list[Cost]:
         """The ledger's entries of a candidate."""
         with self._lock:
             store = self._opened()

@@ -278,7 +278,7 @@ def race(lab: Lab, architectures: Sequence[str], seeds: int, as_json: bool) -> i
 
 
 def _holds(lab: Lab, experiments: int) -> bool:
-    """Whether the lab holds so many candidates with none of them unfinished."""
+    """Whether the lab already holds at least `experiments` candidates, all of them finished."""
     if not lab.has_results():
         return False
     with Store.open_readonly(lab.store) as store:

@@ -44,7 +44,7 @@ def wait(done: Future[T], tick: Callable[[], None]) -> T:
 
 
 def wait_for_one(begun: Collection[Future[Any]], tick: Callable[[], None]) -> None:
-    """Wait until one of those that were begun is done, calling `tick`, which may raise, at least once."""
+    """Wait until one of `begun` is done, calling `tick`, which may raise, at least once."""
     ended = False
     while not ended:
         ended = bool(futures.wait(begun, TICK_SECONDS, futures.FIRST_COMPLETED).done)

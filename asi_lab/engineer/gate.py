@@ -86,8 +86,8 @@ class Gate:
     """Follows the reports of one trial."""
 
     def __init__(self, job: TrialJob, after: int = 0, *, shown: bool = False) -> None:
-        """Training goes on `after` so many steps. `shown` says whether the process may know held-out text
-        from its start: its checkpoint was written by one that had seen some."""
+        """`after` is the step from which training goes on. `shown` says whether the process may know held-out
+        text from its start: its checkpoint was written by one that had seen some."""
         self.job, self.shown = job, shown or job.task == "serve"
         self.place = Place.STARTING
         self._failing = self._compiled = self._standing = False
@@ -266,7 +266,7 @@ class _Limit:
         self._count, self._begun = 0, time.monotonic()
 
     def see(self) -> None:
-        """It has done it once more.
+        """It has done it again.
 
         Raises:
             Forged: too often.

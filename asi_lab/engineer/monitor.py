@@ -28,7 +28,7 @@ SETTLED_POINTS = 20
 """Points of the curve before divergence and step times are judged."""
 LATEST_STEPS = 10
 BEYOND_NOISE = 10.0
-"""The baseline must have learnt so many noise floors by a mark before progress is judged there."""
+"""Progress is judged at a mark once the baseline has learnt at least this many noise floors by then."""
 
 
 class Ended(Exception):

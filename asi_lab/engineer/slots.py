@@ -69,7 +69,7 @@ class Slots:
         self._watch.follow(begun)
 
     def settle(self) -> None:
-        """Take those that have ended out of their slots. What one raised is raised here."""
+        """Free the slots of runs that have ended. What one raised is raised here."""
         for label in [label for label, done in self._begun.items() if done.done()]:
             self._begun.pop(label).result()
 

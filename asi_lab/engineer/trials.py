@@ -117,7 +117,7 @@ class Trials:
         )
 
     def thoroughly(self, candidate: Candidate, evidence: Evidence) -> tuple[Candidate, Evidence]:
-        """Score a trained candidate once more, its answers compared at all positions of the loss where that
+        """Score a trained candidate again, its answers compared at all positions of the loss where that
         costs less than its training, and else at `MANY`.
 
         Returns its record as it then stands, and the evidence that is given, with a failure where an answer
@@ -178,7 +178,7 @@ class Trials:
             self.store.append_events(("warning", f"a further seed was not measured: {error}", {}))
 
     def repeat(self, candidate: Candidate, index: int) -> Evidence:
-        """Train and evaluate a candidate once more, with the seed of that index; nothing cuts it short but
+        """Train and evaluate a candidate again, with the seed of that index; nothing cuts it short but
         the limits, and its weights are not kept."""
         label = run_label(trial_label(candidate.id), index)
         directory = self._directory(label, candidate.code)

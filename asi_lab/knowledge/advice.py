@@ -29,7 +29,8 @@ MEANING = {
 """What tasks ask for, in the words of the field: an analyst's table names tasks alone."""
 
 Search = Callable[[str, int], Sequence[Found]]
-"""Entries for a text, best first, at most so many; raises `LabError` where an embedding model is missing."""
+"""Entries for a text, best first, at most the given number. Raises `LabError` where an embedding model is
+missing."""
 
 
 class Adviser:

@@ -97,7 +97,7 @@ class Lexical:
 
 
 def diverse(ranked: Sequence[Found], base: Base, count: int, most_of_a_family: int) -> list[Found]:
-    """The first `count`, with at most so many of one family."""
+    """The first `count`, with at most `OF_A_FAMILY` of one family."""
     taken: Counter[str] = Counter()
     chosen = []
     for found in ranked:

@@ -29,7 +29,7 @@ _HEAD_BYTES = 2 * mmap.PAGESIZE
 _LOCK_BYTES = 8192
 """Size of LMDB's file of readers."""
 _READER_CHECK = 1000
-"""After so many changes the slots of readers that died are freed: the pages they saw can be used again."""
+"""Every this many changes the slots of readers that died are freed: the pages they saw can be used again."""
 _RESTORE = "Restore the lab from a copy, or move it away and start anew"
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from asi_lab.lab.codec import anything, key, pack, unpack
 from asi_lab.lab.database import Database
-from asi_lab.lab.spending import Spent, total
+from asi_lab.lab.spending import Cost, Spent, total
 
 TABLES = ("ledger", "exchanges")
 
@@ -25,12 +25,12 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def add(self, name: str, entry: dict[str, Any]) -> bool:
+    def add(self, name: str, entry: Cost) -> bool:
         """Record an expense under its own key, and add it to the sum. False when the key was recorded before:
         a replayed call is not counted twice."""
         return self._db.write(lambda txn: self._add(txn, name, entry))
 
-    def add_call(self, candidate: int, name: str, exchange: dict[str, Any], entry: dict[str, Any]) -> None:
+    def add_call(self, candidate: int, name: str, exchange: dict[str, Any], entry: Cost) -> None:
         """Record a call to a language model and what it cost, in one transaction."""
         packed = pack(exchange)
 
@@ -52,7 +52,7 @@ class Ledger:
         found = [unpack(anything, raw, f"a call for candidate {candidate}") for _, raw in rows]
         return sorted(found, key=lambda exchange: float(exchange["started"]))
 
-    def entries(self, prefix: str = "") -> dict[str, dict[str, Any]]:
+    def entries(self, prefix: str = "") -> dict[str, Cost]:
         """Return the entries by key, all or those whose key begins so."""
         rows = self._rows("ledger", prefix.encode())
         return {name.decode(): unpack(anything, raw, f"ledger {name!r}") for name, raw in rows}
@@ -65,7 +65,7 @@ class Ledger:
         """Return the sum of a candidate's entries."""
         return total(self.entries(f"{candidate}/").values())
 
-    def _add(self, txn: Any, name: str, entry: dict[str, Any]) -> bool:
+    def _add(self, txn: Any, name: str, entry: Cost) -> bool:
         new = bool(txn.put(name.encode(), pack(entry), overwrite=False, db=self._db.table("ledger")))
         if new:
             txn.put(_SUM, pack(self._sum(txn).plus(entry)), db=self._db.table("meta"))

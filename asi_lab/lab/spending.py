@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TypedDict, final
 
 import msgspec
 
 TRIAL = "trial"
 """The role under which trials stand in the ledger."""
+
+
+@final
+class TrialCost(TypedDict):
+    """What a trial took; `candidate` is None for a baseline's."""
+
+    candidate: int | None
+    role: str
+    seconds: float
+    gpu_seconds: float
+
+
+@final
+class CallCost(TypedDict):
+    """What a call to a language model took. `sent_bytes` are those of the messages; tokens are None where the
+    server told none, dollars where no price is known."""
+
+    candidate: int | None
+    role: str
+    model: str
+    sent_bytes: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    seconds: float
+    dollars: float | None
+
+
+Cost = TrialCost | CallCost
+"""An entry of the ledger."""
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -30,9 +59,9 @@ class Spent(msgspec.Struct, frozen=True):
         """Tokens read and written."""
         return self.prompt_tokens + self.completion_tokens
 
-    def plus(self, entry: Mapping[str, Any]) -> Spent:
+    def plus(self, entry: Cost) -> Spent:
         """With one more entry of the ledger."""
-        if entry["role"] == TRIAL:
+        if "gpu_seconds" in entry:
             return msgspec.structs.replace(
                 self,
                 trial_seconds=self.trial_seconds + entry["seconds"],
@@ -50,18 +79,18 @@ class Spent(msgspec.Struct, frozen=True):
         )
 
 
-def of_trial(candidate: int | None, seconds: float, *, on_gpu: bool) -> dict[str, Any]:
+def of_trial(candidate: int | None, seconds: float, *, on_gpu: bool) -> TrialCost:
     """The ledger's entry of a trial; `candidate` is None for a baseline's."""
     gpu = seconds if on_gpu else 0.0
     return {"candidate": candidate, "role": TRIAL, "seconds": seconds, "gpu_seconds": gpu}
 
 
-def of_models(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def of_models(entries: Iterable[Cost]) -> list[CallCost]:
     """Those entries of the ledger that are calls to language models."""
-    return [entry for entry in entries if entry["role"] != TRIAL]
+    return [entry for entry in entries if "gpu_seconds" not in entry]
 
 
-def total(entries: Iterable[Mapping[str, Any]]) -> Spent:
+def total(entries: Iterable[Cost]) -> Spent:
     """The sum of ledger entries."""
     spent = Spent()
     for entry in entries:

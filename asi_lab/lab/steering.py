@@ -1,4 +1,4 @@
-"""What a person asks of a search beside pausing and ending it, and how the search heeds it.
+"""What a person asks of a search, other than to pause or end it, and how the search heeds it.
 
     idea            a note that the next planner must take up
     pin, unpin      every new candidate descends from this one, until it is unpinned
@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -71,24 +71,26 @@ class Note(msgspec.Struct, frozen=True):
     comments: tuple[Comment, ...] = ()
 
 
-Change = Callable[[Any], tuple[Any, str]]
-"""From the value under a key, None where there is none, to the new value and the answer in words."""
+T = TypeVar("T", Steering, Note)
+
+Change = Callable[[T], tuple[T | None, str]]
+"""From what is in force to what is from now on, None where that stays as it is, and the answer in words."""
 
 
 def read(store: Store) -> Steering:
     """What is in force."""
-    return _steering(store.get_meta(KEY))
+    return _held(store.get_meta(KEY), Steering)
 
 
 def note(store: Store, candidate_id: int) -> Note:
     """The tags and comments of a candidate."""
-    return _note(store.get_meta(_note_key(candidate_id)))
+    return _held(store.get_meta(_note_key(candidate_id)), Note)
 
 
 def notes(store: Store) -> dict[int, Note]:
     """All candidates that have tags or comments."""
     found = store.metas(_note_key())
-    return {int(key.removeprefix(_note_key())): _note(value) for key, value in found.items()}
+    return {int(key.removeprefix(_note_key())): _held(value, Note) for key, value in found.items()}
 
 
 def published(store: Store, candidate_id: int) -> str:
@@ -131,94 +133,92 @@ def taken(store: Store, candidate_id: int) -> str:
         return own.text if own is not None else ""
     found = ""
 
-    def take(value: Any) -> tuple[Any, str]:
+    def take(state: Steering) -> tuple[Steering | None, str]:
         nonlocal found
-        state = _steering(value)
         first = next(iter(state.waiting), None)
         if first is None:  # another planner was faster
-            return value, ""
+            return None, ""
         found = first.text
         mine = msgspec.structs.replace(first, taken_by=candidate_id)
         ideas = tuple(mine if idea.id == first.id else idea for idea in state.ideas)
         words = f"idea {first.id} goes to the planner of candidate {candidate_id}: {_short(first.text)}"
-        return _plain(msgspec.structs.replace(state, ideas=ideas)), words
+        return msgspec.structs.replace(state, ideas=ideas), words
 
-    store.change_meta(KEY, take, candidate=candidate_id)
+    store.change_meta(KEY, _plainly(Steering, take), candidate=candidate_id)
     return found
 
 
 def give_back(store: Store, candidate_id: int) -> None:
     """Let another planner take up the idea that this candidate's planner could not."""
 
-    def back(value: Any) -> tuple[Any, str]:
-        state = _steering(value)
+    def back(state: Steering) -> tuple[Steering | None, str]:
         own = next((idea for idea in state.ideas if idea.taken_by == candidate_id), None)
         if own is None:
-            return value, ""
+            return None, ""
         free = msgspec.structs.replace(own, taken_by=None)
         ideas = tuple(free if idea.id == own.id else idea for idea in state.ideas)
-        return _plain(msgspec.structs.replace(state, ideas=ideas)), f"idea {own.id} waits for another planner"
+        return msgspec.structs.replace(state, ideas=ideas), f"idea {own.id} waits for another planner"
 
     if any(idea.taken_by == candidate_id for idea in read(store).ideas):
-        store.change_meta(KEY, back, candidate=candidate_id)
+        store.change_meta(KEY, _plainly(Steering, back), candidate=candidate_id)
 
 
 def finished_rerun(store: Store, run: Repeat) -> None:
     """Record a further run of a candidate, and that it is not waited for any more."""
 
-    def finish(value: Any) -> tuple[Any, str]:
-        state = _steering(value)
+    def finish(state: Steering) -> tuple[Steering | None, str]:
         reruns = list(state.reruns)
         if run.candidate in reruns:
             reruns.remove(run.candidate)
         words = f"candidate {run.candidate} once more: {run.words}"
-        return _plain(msgspec.structs.replace(state, reruns=tuple(reruns))), words
+        return msgspec.structs.replace(state, reruns=tuple(reruns)), words
 
-    store.change_meta(KEY, finish, candidate=run.candidate, kind="note", also=repeats.row(run))
+    done = _plainly(Steering, finish)
+    store.change_meta(KEY, done, candidate=run.candidate, kind="note", also=repeats.row(run))
 
 
-def _change(store: Store, command: Command) -> tuple[str, Change]:
+def _change(store: Store, command: Command) -> tuple[str, Callable[[Any], tuple[Any, str]]]:
     """Which value an order is about, and how it changes that."""
     words = plain(command.text, multiline=True).strip()
     candidate = None if command.candidate is None else store.get(command.candidate)
     match command.action:
         case "idea":
-            return KEY, lambda value: _add_idea(_steering(value), words, command.time)
+            return KEY, _plainly(Steering, lambda state: _add_idea(state, words, command.time))
         case "unpin":
-            return KEY, _unpin
+            return KEY, _plainly(Steering, _unpin)
         case "pin" | "ban" | "unban" | "rerun":
-            return KEY, lambda value: _CHANGES[command.action](_steering(value), command, candidate)
+            change = _CHANGES[command.action]
+            return KEY, _plainly(Steering, lambda state: change(state, command, candidate))
         case "tag" | "untag" | "comment":
             found = None if candidate is None else candidate.id
-            return _note_key(found), lambda value: _annotated(_note(value), command, words, found)
+            return _note_key(found), _plainly(Note, lambda note: _annotated(note, command, words, found))
     raise ValueError(f"{command.action} is no order of this kind")
 
 
-def _add_idea(state: Steering, text: str, when: float) -> tuple[Any, str]:
+def _add_idea(state: Steering, text: str, when: float) -> tuple[Steering | None, str]:
     if not text or len(text) > LONGEST_IDEA:
         return None, f"idea not taken: expected 1 to {LONGEST_IDEA:,} characters, found {len(text):,}"
     idea = Idea(1 + max((one.id for one in state.ideas), default=0), text, when)
     words = f"idea {idea.id} waits for the next planner: {_short(text)}"
-    return _plain(msgspec.structs.replace(state, ideas=(*state.ideas, idea))), words
+    return msgspec.structs.replace(state, ideas=(*state.ideas, idea)), words
 
 
-def _unpin(value: Any) -> tuple[Any, str]:
-    state = _steering(value)
+def _unpin(state: Steering) -> tuple[Steering | None, str]:
     if state.pinned is None:
         return None, "no parent is pinned"
     words = f"candidate {state.pinned} is unpinned: parents are drawn again"
-    return _plain(msgspec.structs.replace(state, pinned=None)), words
+    return msgspec.structs.replace(state, pinned=None), words
 
 
-def _pin(state: Steering, command: Command, found: Candidate | None) -> tuple[Any, str]:
+def _pin(state: Steering, command: Command, found: Candidate | None) -> tuple[Steering | None, str]:
     if refusal := _not_done(found, command):
         return None, f"not pinned: {refusal}"
     banned = tuple(number for number in state.banned if number != command.candidate)
     changed = msgspec.structs.replace(state, pinned=command.candidate, banned=banned)
-    return _plain(changed), f"candidate {command.candidate} is pinned: new candidates descend from it"
+    return changed, f"candidate {command.candidate} is pinned: new candidates descend from it"
 
 
-def _ban(state: Steering, command: Command, found: Candidate | None) -> tuple[Any, str]:
+def _ban(state: Steering, command: Command, found: Candidate | None) -> tuple[Steering | None, str]:
     if command.candidate == SEED_ID:
         return None, "not banned: candidate 0 is the root of all"
     if refusal := _not_done(found, command):
@@ -228,32 +228,34 @@ def _ban(state: Steering, command: Command, found: Candidate | None) -> tuple[An
     assert command.candidate is not None
     pinned = None if state.pinned == command.candidate else state.pinned
     changed = msgspec.structs.replace(state, banned=(*state.banned, command.candidate), pinned=pinned)
-    return _plain(changed), f"candidate {command.candidate} is banned: it is not drawn any more"
+    return changed, f"candidate {command.candidate} is banned: it is not drawn any more"
 
 
-def _unban(state: Steering, command: Command, found: Candidate | None) -> tuple[Any, str]:
+def _unban(state: Steering, command: Command, found: Candidate | None) -> tuple[Steering | None, str]:
     del found
     if command.candidate not in state.banned:
         return None, f"candidate {command.candidate} is not banned"
     banned = tuple(number for number in state.banned if number != command.candidate)
     words = f"candidate {command.candidate} may be drawn again"
-    return _plain(msgspec.structs.replace(state, banned=banned)), words
+    return msgspec.structs.replace(state, banned=banned), words
 
 
-def _rerun(state: Steering, command: Command, found: Candidate | None) -> tuple[Any, str]:
+def _rerun(state: Steering, command: Command, found: Candidate | None) -> tuple[Steering | None, str]:
     if command.candidate == SEED_ID:
         return None, "not run again: candidate 0 is the baseline, of which the lab measures several seeds"
     if refusal := _not_done(found, command):
         return None, f"not run again: {refusal}"
     changed = msgspec.structs.replace(state, reruns=(*state.reruns, command.candidate))
     words = f"candidate {command.candidate} will be run once more, with another seed, as the next trial"
-    return _plain(changed), words
+    return changed, words
 
 
 _CHANGES = {"pin": _pin, "ban": _ban, "unban": _unban, "rerun": _rerun}
 
 
-def _annotated(found: Note, command: Command, words: str, candidate_id: int | None) -> tuple[Any, str]:
+def _annotated(
+    found: Note, command: Command, words: str, candidate_id: int | None
+) -> tuple[Note | None, str]:
     if candidate_id is None:
         return None, f"not noted: there is no candidate {command.candidate}"
     if command.action == "comment":
@@ -261,7 +263,7 @@ def _annotated(found: Note, command: Command, words: str, candidate_id: int | No
             return None, f"not noted: expected 1 to {LONGEST_COMMENT:,} characters, found {len(words):,}"
         comments = (*found.comments, Comment(command.time, words))
         words = f"noted on candidate {candidate_id}: {_short(words)}"
-        return _plain(msgspec.structs.replace(found, comments=comments)), words
+        return msgspec.structs.replace(found, comments=comments), words
     tags = words.split()
     if not tags or any(not TAG.fullmatch(tag) for tag in tags):
         expected = "a tag is of a-z 0-9 _ . - and of 1 to 40 characters"
@@ -273,7 +275,7 @@ def _annotated(found: Note, command: Command, words: str, candidate_id: int | No
     if len(kept) > MOST_TAGS:
         return None, f"not tagged: a candidate has at most {MOST_TAGS} tags"
     words = f"candidate {candidate_id} {verb}: {' '.join(tags)}"
-    return _plain(msgspec.structs.replace(found, tags=kept)), words
+    return msgspec.structs.replace(found, tags=kept), words
 
 
 def _not_done(found: Candidate | None, command: Command) -> str:
@@ -289,16 +291,19 @@ def _note_key(candidate_id: int | None = None) -> str:
     return "note/" if candidate_id is None else f"note/{candidate_id}"
 
 
-def _steering(value: Any) -> Steering:
-    return msgspec.convert(value, Steering) if value else Steering()
+def _held(value: Any, kind: type[T]) -> T:
+    """What lies in the store, or nothing yet."""
+    return msgspec.convert(value, kind) if value else kind()
 
 
-def _note(value: Any) -> Note:
-    return msgspec.convert(value, Note) if value else Note()
+def _plainly(kind: type[T], change: Change[T]) -> Callable[[Any], tuple[Any, str]]:
+    """A change as the store makes it, on plain values."""
 
+    def changed(value: Any) -> tuple[Any, str]:
+        new, words = change(_held(value, kind))
+        return None if new is None else msgspec.to_builtins(new), words
 
-def _plain(value: Any) -> Any:
-    return msgspec.to_builtins(value)
+    return changed
 
 
 def _short(text: str) -> str:

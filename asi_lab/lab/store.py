@@ -1,9 +1,13 @@
 """The lab's truth while it runs: candidates, events, curves and engine state in one LMDB environment.
 
-The engine is the only writer; viewers open it read-only. Every change is one durable transaction
-that carries its events, so a killed engine finds either all of a step or nothing of it. No method
-keeps a transaction open between calls. Every value carries a checksum: what a disk has lost or changed
-is an error, never another result.
+    who writes        the engine's process alone, or a command that holds the lab's lock while none runs
+    from where        any of its threads: LMDB lets one write at a time; never across a fork
+    what is durable   all of a change, with its events, once the call returns: one transaction, synced to disk
+    what a reader     one moment in each call, whole, and never a change in part; between two calls the engine
+      sees            may have gone on. No method keeps a transaction open between calls
+
+So a killed engine finds either all of a step or nothing of it. Every value carries a checksum: what a disk
+has lost or changed is an error, never another result.
 """
 
 from __future__ import annotations
@@ -75,7 +79,7 @@ class Store:
 
     @classmethod
     def open_readonly(cls, path: Path) -> Self:
-        """Open for viewing beside a running engine; each call sees one consistent moment."""
+        """Open for viewing while an engine may run; each call sees one consistent moment."""
         store = cls(Database(path, _TABLES, readonly=True, map_size=INITIAL_MAP))
         store._checked(create=False)
         return store
@@ -258,7 +262,7 @@ class Store:
         return points.reshape(-1, len(SERIES_COLUMNS))
 
     def drop_series(self, run: str, after: int = 0) -> None:
-        """Forget a run's loss curve behind so many steps: a trial starts it anew, or goes on there."""
+        """Forget a run's loss curve after step `after`: a trial starts it anew, or goes on there."""
         points, prefix = self.series(run), _run_prefix(run)
         kept = points[points[:, 0] <= after] if after else points[:0]
 

@@ -1,4 +1,4 @@
-"""One role asks one model: tools carried out, cut-off answers continued, wrong ones asked for once more.
+"""One role asks one model: tools carried out, cut-off answers continued, wrong ones retried.
 
 system, user -> reply -> tool calls? carry out, go on; an answer beside them that lacks nothing ends it
                       -> cut off?    let it go on where it stopped

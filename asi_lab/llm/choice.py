@@ -41,7 +41,8 @@ def arms_of(settings: AgentSettings, store: Store, before: int | None = None) ->
     summaries = [s for s in store.summaries() if before is None or s.id < before]
     dollars: dict[int, float] = defaultdict(float)
     for entry in spending.of_models(store.ledger.entries().values()):
-        dollars[entry["candidate"]] += entry["dollars"] or 0.0
+        if (candidate := entry["candidate"]) is not None:
+            dollars[candidate] += entry["dollars"] or 0.0
     return bandit.arms(names, summaries, dollars, settings.cost_weight)
 
 

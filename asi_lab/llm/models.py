@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,12 +19,15 @@ import msgspec
 from asi_lab.common import background
 from asi_lab.common.randomness import keyed_random
 from asi_lab.events import Watch
-from asi_lab.lab import Store, spending
+from asi_lab.lab import Store, spending, trial_label
+from asi_lab.lab.spending import CallCost
 from asi_lab.llm import choice, prices, prompting, providers
-from asi_lab.llm.ask import Asker
-from asi_lab.llm.asker import CandidateAsker
+from asi_lab.llm.ask import Asker, RoleFailed, Window, ask_in_window
+from asi_lab.llm.choice import GROUPS
+from asi_lab.llm.codefile import CodeFile
 from asi_lab.llm.live import LiveAnswers
 from asi_lab.llm.model import Call, Message, Model, Reply
+from asi_lab.llm.record import Exchange, Recorded
 from asi_lab.llm.tokens import Meter
 from asi_lab.settings import AgentSettings as AgentSettings
 from asi_lab.settings import Settings
@@ -92,10 +96,10 @@ class Models:
 
     def cost(
         self, candidate: int | None, role: str, model: str, sent: Sequence[Message], reply: Reply
-    ) -> dict[str, Any]:
+    ) -> CallCost:
         """The ledger's entry of a call. `sent_bytes` are those of the messages."""
         size, usage = _bytes(sent), reply.usage
-        cost: dict[str, Any] = {
+        cost: CallCost = {
             "candidate": candidate,
             "role": role,
             "model": model,
@@ -136,7 +140,7 @@ class Models:
 
     def of(self, candidate_id: int, judge: str | None = None) -> Asker:
         """Whoever works on one candidate; `judge` is the model that judges, where it is not to be chosen."""
-        return CandidateAsker(self, candidate_id, {"judge": judge} if judge else {})
+        return _Asker(self, candidate_id, {"judge": judge} if judge else {})
 
     def stand_in(self, candidate_id: int, role: str, words: str, error: Exception) -> None:
         """Record that something else takes the place of a model in a role; `words` say what."""
@@ -168,6 +172,80 @@ class Models:
         except BaseException:
             cancelled.set()
             raise
+
+
+class _Asker:
+    """The `Asker` of one candidate. It knows which thread asks: off the main thread nothing needs to tick."""
+
+    def __init__(self, models: Models, candidate_id: int, chosen: dict[str, str]) -> None:
+        """`chosen` are models by group, where they are not to be chosen."""
+        self._models, self._candidate, self._chosen = models, candidate_id, chosen
+        self._asked: Counter[str] = Counter()
+        self._tape = _StoreTape(models, candidate_id)
+
+    def model_of(self, role: str) -> str:
+        """Chosen once: what a bandit would choose may change while other candidates come to their end."""
+        group = GROUPS[role]
+        if group not in self._chosen:
+            self._chosen[group] = self._models.choose(self._candidate, group)
+        return self._chosen[group]
+
+    def __call__(
+        self,
+        role: str,
+        kind: type[T],
+        values: Mapping[str, str],
+        code: CodeFile | None = None,
+        is_done: Callable[[T], str] = lambda answer: "",
+    ) -> T:
+        """Ask the model of a role; see `Asker`."""
+        models, name = self._models, self.model_of(role)
+        in_background = threading.current_thread() is not threading.main_thread()
+        cancelled = models.stopped if in_background else threading.Event()
+        limit = models.settings.candidate_tokens
+        if limit and self._tape.spent.tokens >= limit:
+            raise RoleFailed(
+                f"{self._tape.spent.tokens:,} tokens are used, agents.candidate_tokens is {limit:,}"
+            )
+        model = Recorded(name, models.model(name), role, self._tape, self._asked)
+        prompt, settings = models.prompts[role], models.settings
+        window = Window(settings.context, functools.partial(models.meter.tokens, name))
+
+        def converse() -> T:
+            with models.live.heard(self._candidate, role, name) as hear:
+                call = Call(
+                    temperature=prompt.temperature,
+                    timeout=settings.timeout_seconds,
+                    on_text=hear,
+                    cancelled=cancelled,
+                )
+                return ask_in_window(model, prompt, values, call, window, kind, code, is_done)
+
+        try:
+            if not in_background or not models.ahead:  # else the candidate is in no slot
+                models.watch.working(trial_label(self._candidate), role, None)
+            return converse() if in_background else models.wait(converse, cancelled)
+        except RoleFailed as failure:
+            raise RoleFailed(f"{name} gave no usable answer: {failure}") from None
+
+
+class _StoreTape:
+    """The exchanges of one candidate, in the store."""
+
+    def __init__(self, models: Models, candidate_id: int) -> None:
+        self._models, self._candidate = models, candidate_id
+        self.spent = models.store.ledger.spent_on(candidate_id)
+
+    def find(self, key: str) -> Exchange | None:
+        raw = self._models.store.ledger.call(self._candidate, key)
+        return None if raw is None else msgspec.convert(raw, Exchange)
+
+    def keep(self, key: str, exchange: Exchange) -> None:
+        cost = self._models.cost(
+            self._candidate, exchange.role, exchange.model, exchange.messages, exchange.reply
+        )
+        self.spent = self.spent.plus(cost)
+        self._models.store.ledger.add_call(self._candidate, key, msgspec.to_builtins(exchange), cost)
 
 
 def _bytes(messages: Sequence[Message]) -> int:

@@ -158,7 +158,7 @@ def bare(address: str) -> str:
 
 
 def of_one_length(vectors: list[list[float]], wanted: int, server: str) -> list[list[float]]:
-    """The vectors that a server gave for so many texts.
+    """The vectors that a server gave for `count` texts.
 
     Raises:
         Busy: they are more or fewer, or of several lengths.

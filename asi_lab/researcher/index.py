@@ -19,7 +19,7 @@ from asi_lab.common.embedding import DIMENSION, Vector
 from asi_lab.records import Neighbour
 
 EXACT_BELOW = 20_000
-"""Up to so many vectors exact search is faster than Annoy; see docs/benchmarks.md."""
+"""Up to this many vectors exact search is faster than Annoy; see docs/benchmarks.md."""
 TREES = 10
 SEARCH_NODES = 20_000
 

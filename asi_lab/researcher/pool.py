@@ -40,7 +40,7 @@ def draw(
 
     `entries` are all finished candidates, the seed among them. While the pool is small there may be
     fewer references than wanted, or none; the draw says how many were. Where candidates are proposed ahead,
-    the pool is that of so many candidates `behind`, all of which have ended by then.
+    the pool is that of the candidate `behind` places before, all of which has ended by then.
     """
     generation = generation_of(max(1, candidate_id - behind), search)
     pool = members(generation, entries, search)

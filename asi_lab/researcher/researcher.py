@@ -175,6 +175,6 @@ class Researcher:
 
 
 def _beside_parent(candidate: Candidate, archive: Archive) -> planner.Earlier:
-    """A candidate beside its parent; the seed is its own."""
+    """A candidate with its parent; the seed is its own."""
     parent = candidate if candidate.parent is None else archive.get(candidate.parent)
     return planner.Earlier(candidate, parent)

@@ -1,8 +1,8 @@
 """When the best no longer get better: how far the search escalates, step by step.
 
 After every `search.patience` candidates the mean fitness of the ranks that parents are drawn from is
-compared with the one before. A rise of no more than the noise of one run is none: then the search goes one
-step further, at most to the last; with a rise it goes back to the first. Like the draw, the step is a
+compared with the one before. If it has risen by no more than one run's noise, the search escalates by
+one step (up to `FRESH`); otherwise it returns to step 0. Like the draw, the step is a
 function of the candidate's id and of finished records.
 """
 

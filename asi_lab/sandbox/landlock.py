@@ -25,7 +25,7 @@ TCP_BIND_AND_CONNECT = 3
 ABSTRACT_SOCKETS, SIGNALS = 1 << 0, 1 << 1
 
 FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
-"""ABI version from which on so many rights on files exist: bits 0 to n - 1."""
+"""ABI version, and how many rights on files exist from it on: bits 0 to n - 1."""
 
 
 class _Ruleset(ctypes.Structure):

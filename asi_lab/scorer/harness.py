@@ -78,7 +78,7 @@ def evaluate(lm: RemoteLM, tasks: Sequence[Task], limit: int, seed: int) -> list
     Args:
         lm: the model.
         tasks: what `load` returned; they are used up.
-        limit: the first so many samples of each task are taken.
+        limit: how many samples of each task are taken, from the first on.
         seed: for few-shot examples and whatever else a task draws.
 
     Raises:

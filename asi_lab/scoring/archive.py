@@ -16,13 +16,14 @@ LESSONS, BEST, LATEST, NEAR = 60, 5, 10, 2
 
 
 class Archive:
-    """The candidates and baselines of a lab at one moment. The results of those `beside` count for nothing
-    here: they may have been in trials at the same time, and chance says which of them have ended."""
+    """The candidates and baselines of a lab at one moment. Results of the candidates in `concurrent`
+    are hidden: they may have been training at the same time, and which of them has finished is chance."""
 
     def __init__(
-        self, settings: Settings, store: Store, baselines: Baselines, beside: Collection[int] = ()
+        self, settings: Settings, store: Store, baselines: Baselines, concurrent: Collection[int] = ()
     ) -> None:
-        self.settings, self.store, self.baselines, self.beside = settings, store, baselines, beside
+        self.settings, self.store, self.baselines = settings, store, baselines
+        self.concurrent = concurrent
 
     def get(self, candidate_id: int) -> Candidate:
         """The record of a candidate that is there."""
@@ -59,7 +60,7 @@ class Archive:
         failed = [
             s.id
             for s in self.store.summaries()
-            if s.state.is_failure and s.state is not CandidateState.DUPLICATE and s.id not in self.beside
+            if s.state.is_failure and s.state is not CandidateState.DUPLICATE and s.id not in self.concurrent
         ]
         return [self.get(number) for number in failed[-LESSONS:]]
 
@@ -87,4 +88,4 @@ class Archive:
 
     def _done(self) -> list[Summary]:
         found = self.store.summaries()
-        return [s for s in found if s.state is CandidateState.DONE and s.id not in self.beside]
+        return [s for s in found if s.state is CandidateState.DONE and s.id not in self.concurrent]

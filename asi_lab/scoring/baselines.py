@@ -98,7 +98,7 @@ class Baselines:
         )
 
     def most_parameters(self, ratio: float) -> int:
-        """The most that a candidate's whole model may have, at so many times those of DeltaNet."""
+        """The most parameters that a candidate's whole model may have: `ratio` times those of DeltaNet."""
         return int(self.anchor(SEED_ARCHITECTURE).params * ratio)
 
     def anchors(self) -> tuple[Anchor, Anchor]:

@@ -80,8 +80,8 @@ def full_run(candidate: Candidate) -> FullRun | None:
 
 
 class Pruning:
-    """The limits that apply to the candidates of one lab, from those that ended before. Usable from several
-    threads."""
+    """The limits that apply to the candidates of one lab, from the candidates that ended before. Usable from
+    several threads."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings, self.store = settings, store
@@ -182,7 +182,7 @@ def upper_bound(kills: int, good: int) -> float:
 
 
 def allowed_share(good: int, setting: float) -> float:
-    """The share of good candidates that pruning may stop at most, once so many have been seen."""
+    """The share of good candidates that pruning may stop at most, once `good` of them have been seen."""
     return min(setting, max(LEAST_LIMIT, KILLS_FORGIVEN / good)) if good else setting
 
 

@@ -91,7 +91,7 @@ class _Run:
         self.model = build_model(layer, job, self.device)
 
     def go(self) -> None:
-        """Train, or take up the checkpoint, check once more for leaks, and answer full rows."""
+        """Train, or take up the checkpoint, check again for leaks, and answer full rows."""
         if self.job.task == "serve":
             checkpoint.load_trained(self.model, Path(CHECKPOINT_FILE))
             self.report(protocol.Loaded())

@@ -142,7 +142,7 @@ class Block(nn.Module):
 class LanguageModel(nn.Module):
     """The language model; see the module's docstring.
 
-    With `recompute` the blocks keep nothing for backward but their inputs, and run once more there
+    With `recompute` the blocks keep nothing for backward but their inputs, and run again there
     (arXiv 1604.06174).
     """
 

@@ -33,7 +33,7 @@ class Estimate(msgspec.Struct, frozen=True):
 def estimate(
     settings: Settings, store: Store | None, prices: Mapping[str, Price], candidates: int
 ) -> Estimate:
-    """Estimate time, tokens and dollars of so many further candidates."""
+    """Estimate time, tokens and dollars of `count` further candidates."""
     pace = status.pace(store.summaries(), settings, status.slots_of(store)) if store else None
     basis = {"time": pace.basis if pace else "nothing was measured here yet"}
     names = names_of(settings.agents)

@@ -80,7 +80,7 @@ def measured(settings: Settings, runs: Sequence[BaselineRun]) -> Baselines | Non
 
 
 def standing(loss: float, baselines: Baselines, runs: int = 1) -> Standing:
-    """Compare a loss, the mean of so many `runs`, with the baseline's mean."""
+    """Compare a loss, the mean over `runs` runs, with the baseline's mean."""
     noise = baselines.noise()
     return _standing(loss, baselines.mean.loss, noise, winning_margin(noise, LEVEL), runs)
 

@@ -251,7 +251,7 @@ def _score(value: float | None) -> str:
 
 
 def checks(found: Sequence[Check]) -> RenderableType:
-    """Verdicts as a table, and below it the whole evidence of those that failed."""
+    """Verdicts as a table, and below it the whole evidence of the failed ones."""
     shown = _table("check", "verdict", "value", "limit", "detail", wide="detail")
     for check in found:
         where = "see below" if check.line is None else f"line {check.line}, see below"

@@ -1,4 +1,4 @@
-"""A candidate's roles once more, from its transcript and without any model.
+"""A candidate's roles again, from its transcript and without any model.
 
 Each recorded conversation is held again with the recorded replies: tools are carried out, answers are read
 and looked at as they were. What comes out must be what the candidate's record says.

@@ -30,7 +30,7 @@ LOST_AFTER = 15.0
 MOST_CALLS = 10
 """Calls to language models that one candidate may wait for, each as long as a silence may last."""
 LATEST = 8
-"""Estimates rest on so many of the latest candidates."""
+"""How many of the latest candidates estimates rest on."""
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
@@ -119,8 +119,8 @@ class Status(msgspec.Struct, frozen=True):
     """A lab at one moment. `states` counts candidates by state, the seed left out; `board` holds the
     best candidate only; `wanted` is how many candidates the search is to reach, where that is set; `spent` is
     what language models and trials have cost; `talks` are the answers that models are giving now; `steering`
-    is what people asked of the search; `queue` are the other candidates on their way. `beside` are trials at
-    work beside the one in `doing`, in the order in which they began."""
+    is what people asked of the search; `queue` are the other candidates on their way. `beside` are trials
+    at work at the same time as the one in `doing`, in the order in which they began."""
 
     lab: str
     preset: str
@@ -151,7 +151,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 def pace(summaries: Sequence[Summary], settings: Settings, slots: int = 1) -> Pace | None:
-    """How fast candidates come, with so many trials at the same time."""
+    """How fast candidates come, with `slots` trials at the same time."""
     latest = [took for s, took in _timed(summaries, settings, slots) if s.state.is_terminal][-LATEST:]
     return Pace(fmean(latest) / slots, len(latest)) if latest else None
 
@@ -173,8 +173,8 @@ def _timed(summaries: Sequence[Summary], settings: Settings, slots: int) -> list
 
 
 def _took(summary: Summary, ended: Mapping[int, float], slots: int) -> float:
-    """Seconds from when its turn came to its end; it may have been proposed while others had theirs. Its turn
-    came when all those before it but `slots` - 1 had ended."""
+    """Seconds between the start of a candidate's trial and its end. It may have been proposed much earlier,
+    while others were training. Its trial started when all earlier ones but `slots` - 1 had ended."""
     near = range(summary.id - 2 * slots + 1, summary.id)
     ends = sorted((ended[number] for number in near if number in ended), reverse=True)
     before = ends[slots - 1] if len(ends) >= slots else summary.created
@@ -289,7 +289,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _work(doing: Doing, slots: int, store: Store, speed: Pace | None, now: float) -> Work:
-    """One trial at work. With several `slots` each takes so many times as long as candidates need to come."""
+    """One trial at work. With several `slots` each takes that many times the pace of candidates."""
     label, progress = doing.label, doing.progress
     candidate = store.get(int(label)) if label.isdigit() else None
     own = None if speed is None else msgspec.structs.replace(speed, seconds=slots * speed.seconds)

@@ -35,7 +35,7 @@ from asi_lab.view.status import Status, Work
 PREFIX = "delta_net_"
 """What every candidate's name begins with."""
 NAME = 60
-"""Names are cut at so many characters, in tables and lines."""
+"""Names are cut at this many characters, in tables and lines."""
 LINE = 400
 TAIL = 120
 """So are messages."""

@@ -74,7 +74,7 @@ def test_text_that_is_shown_otherwise_than_it_is_read_is_refused(code, line, wor
     ],
 )
 def test_text_in_every_language_passes(code):
-    parsed(code)
+    assert parsed(code).body or code.startswith("#")
 
 
 def test_every_character_that_is_not_shown_is_refused():

@@ -144,7 +144,9 @@ def without_pruning() -> Expectations:
 
 def test_where_the_baseline_has_learnt_next_to_nothing_progress_is_not_judged(clock):
     early = Expectations(marks={10: Expected(6.9, 0.05)}, chance=7.0)
+    later = Expectations(marks={10: Expected(6.0, 0.05)}, chance=7.0)
     Monitor(RULES, early, clock).see_held_out(held_out(10, 7.5))
+    assert ended(Monitor(RULES, later, clock), clock, held_out(10, 7.5)).state is S.PRUNED
 
 
 def test_pruning_counts_noise_floors_over_the_baseline_at_each_mark(clock):

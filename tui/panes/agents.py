@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,7 +15,7 @@ from textual.widgets import Static
 
 from asi_lab.common.text import plain
 from asi_lab.lab import spending
-from asi_lab.lab.spending import Spent
+from asi_lab.lab.spending import Cost, Spent
 from asi_lab.llm.bandit import Arm
 from asi_lab.tui.lines import Lines
 from asi_lab.tui.panes.pane import Pane
@@ -97,7 +97,7 @@ class AgentsPane(Pane):
         return self.query_one(Lines).text, "the transcript"
 
 
-def _costs(entries: Sequence[dict[str, Any]], whole: Spent, arms: Sequence[Arm]) -> RenderableType:
+def _costs(entries: Sequence[Cost], whole: Spent, arms: Sequence[Arm]) -> RenderableType:
     """A candidate's costs by role and model, those of the lab, and how the planners do."""
     by: dict[tuple[str, str], Spent] = defaultdict(Spent)
     for entry in spending.of_models(entries):

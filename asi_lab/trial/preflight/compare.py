@@ -75,7 +75,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
 def settle(
     subject: Subject, compare: Callable[[torch.dtype], Deviation], roughest: float = ROUGHEST
 ) -> Deviation:
-    """Make a comparison in float32, and where it finds a deviation, once more in float64.
+    """Make a comparison in float32, and where it finds a deviation, again in float64.
 
     Rounding, of a Fourier transform for example, is gone in float64; a leak stays. Where the layer does not
     run in float64 the first finding stands, and so it does beyond `roughest`, where rounding itself carries

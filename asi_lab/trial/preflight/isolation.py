@@ -14,7 +14,7 @@ from asi_lab.trial.preflight.subject import MODES, TOLERANCE, Subject
 from asi_lab.trial.preflight.trace import Line, first_change
 
 BATCH, LENGTHS = 5, (7, 65)
-"""The batch has as many rows as few other axes have, so that its axis can be told in a trace."""
+"""An unusual batch size, so that the batch axis can be recognised by its length in a trace."""
 
 ROWS = 12
 """Of a larger batch, looked at beside the largest of the lab: half of its rows are changed."""

@@ -2,7 +2,7 @@
 
 A fault may hide behind a gate that is shut at initialisation. So the checks that look for leaks and dead
 parameters run under several conditions: as the layer was built, with all its parameters randomised, after
-a few overfit steps, and once more on the trained model.
+a few overfit steps, and again on the trained model.
 """
 
 from __future__ import annotations

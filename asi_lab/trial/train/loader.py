@@ -23,7 +23,7 @@ def prefetched(stream: Batches, steps: range, device: torch.device) -> Iterator[
     """Each step with its tokens [B, L + 1] on `device`.
 
     While one step trains, a thread gathers the next one's tokens; for a GPU into pinned memory, from where
-    they are copied beside the computation.
+    they are copied while it computes.
     """
 
     def gather(step: int) -> Tensor:
