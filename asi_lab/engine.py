@@ -21,7 +21,7 @@ from asi_lab.control import Control
 from asi_lab.data.manifest import load_manifest
 from asi_lab.data.sources import check_out_of_reach
 from asi_lab.engineer import Engineer, contract
-from asi_lab.engineer.allocation import Places, share_out, visible_gpus
+from asi_lab.engineer.allocation import Allocation, share_out, visible_gpus
 from asi_lab.engineer.executor import Executor, LocalExecutor
 from asi_lab.engineer.slots import Slots
 from asi_lab.engineer.trials import Trials
@@ -29,8 +29,8 @@ from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
 from asi_lab.events import NewEvent
 from asi_lab.heartbeat import Pacemaker, View
 from asi_lab.knowledge import rank as knowledge
-from asi_lab.lab import Lab, Lineage, Store, fsck, imports, meta, trial_label
-from asi_lab.lab.directory import check_rules, check_unchanged, run_label
+from asi_lab.lab import Lab, Lineage, Store, fsck, imports, meta, run_label, trial_label
+from asi_lab.lab.directory import check_rules, check_unchanged
 from asi_lab.lab.plans import Plans
 from asi_lab.llm.live import LiveAnswers
 from asi_lab.llm.model import Model
@@ -101,10 +101,10 @@ class Engine:
             control = Control(self.lab, self.view.say, hours)
             with control.listening():
                 try:
-                    places = share_out(self.settings, visible_gpus(os.environ), physical_cores())
-                    settings = places.settled(self.settings)
-                    executors, confinement = self._executors(settings, places)
-                    news = [*confinement, *_told(places), *self._prepare_data(control)]
+                    allocation = share_out(self.settings, visible_gpus(os.environ), physical_cores())
+                    settings = allocation.settled(self.settings)
+                    executors, confinement = self._executors(settings, allocation)
+                    news = [*confinement, *_told(allocation), *self._prepare_data(control)]
                     with Store.open(self.lab.store) as store:
                         control.attend(store)
                         work(_Held(store, control, settings, executors, news, lock))
@@ -174,7 +174,7 @@ class Engine:
                 watch.beat("stopped", ("engine_stopped", f"engine {os.getpid()} stopped", {}))
                 self.view.refresh(watch.store)
 
-    def _executors(self, settings: Settings, places: Places) -> tuple[Sequence[Executor], News]:
+    def _executors(self, settings: Settings, allocation: Allocation) -> tuple[Sequence[Executor], News]:
         """Where trials run, for each slot, and what is to be told of their confinement.
 
         Raises:
@@ -182,7 +182,7 @@ class Engine:
             DataError: it shows text to trials that is held out from them.
         """
         if self.executor is not None:
-            return [self.executor] * places.count, ()
+            return [self.executor] * allocation.count, ()
         confinement = sandbox.choose(settings.sandbox, sandbox.probe())
         level, weak = confinement.level, confinement.level is sandbox.Level.LIMITS
         if settings.train.ranks != 1 and level is sandbox.Level.LANDLOCK:
@@ -196,7 +196,7 @@ class Engine:
         told: NewEvent = ("warning" if weak else "note", message, {"sandbox": level.value})
         waiting = self.lab.trials / ".waiting"
         executors = [
-            LocalExecutor(waiting, confinement, self.lab.data, settings, gpus) for gpus in places.gpus
+            LocalExecutor(waiting, confinement, self.lab.data, settings, gpus) for gpus in allocation.gpus
         ]
         return executors, (told, *check_out_of_reach(settings.data, self.lab.data, level))
 
@@ -302,9 +302,9 @@ def _repetition(train: Train, tokens: int) -> News:
     return [("warning", f"{words}. Results tell less than on fresh text; give more of it", {})]
 
 
-def _told(places: Places) -> News:
+def _told(allocation: Allocation) -> News:
     """What is to be told of the slots."""
-    return [("warning" if places.crowded else "note", places.words, {})] if places.words else []
+    return [("warning" if allocation.crowded else "note", allocation.words, {})] if allocation.words else []
 
 
 def _measure(trials: Trials, runs: Sequence[tuple[str, int]], may_go_on: Callable[[], bool]) -> None:

@@ -58,9 +58,9 @@ class Loop:
         self.models, self.plans = models, plans
         self.researcher, self.engineer, self.analyst = researcher, engineer, analyst
         self.states, self.trials, self.slots = States(store), engineer.trials, engineer.trials.slots
-        self.ahead = Background(self.draft, "plan", watch.follow)
-        self.behind = Background(self.conclude, "end", watch.follow)
-        self.turns = Turns(settings, store, self.slots, self.behind, models.ahead, watch.tick)
+        self.drafts = Background(self.draft, "plan", watch.follow)
+        self.conclusions = Background(self.conclude, "end", watch.follow)
+        self.turns = Turns(settings, store, self.slots, self.conclusions, models.ahead, watch.tick)
         self.reruns = Reruns(store, lineage, self.trials)
         self.baselines = Baselines(settings, store.baselines())
 
@@ -74,8 +74,8 @@ class Loop:
         finally:
             self.slots.stop()
             self.models.stopped.set()
-            self.ahead.settle()
-            self.behind.settle()
+            self.drafts.settle()
+            self.conclusions.settle()
 
     def next(self, experiments: int | None, may_go_on: Callable[[], bool]) -> int | None:
         """Whose turn it is; None at the end. Reruns that people asked for come first."""
@@ -91,10 +91,10 @@ class Loop:
             last = candidate_id + self.models.ahead
             for number in range(candidate_id, min(last, experiments or last) + 1):
                 if self.store.get(number) is None:
-                    self.ahead.begin(number)
-        if self.ahead.at_work(candidate_id):
+                    self.drafts.begin(number)
+        if self.drafts.at_work(candidate_id):
             self.watch.working(trial_label(candidate_id), "planner", None)
-            self.ahead.wait(self.watch.tick, candidate_id)
+            self.drafts.wait(self.watch.tick, candidate_id)
         self._refresh_baselines(candidate_id)
         if self.store.get(candidate_id) is None:
             self.draft(candidate_id)
@@ -114,14 +114,14 @@ class Loop:
 
     def _wait(self) -> None:
         self.slots.wait()
-        self.behind.wait(self.watch.tick)
+        self.conclusions.wait(self.watch.tick)
 
     def explore(self, candidate_id: int) -> None:
         """Resume a candidate at its current state and run its trial. Judging, explaining and repairing run in
         the background while the next trial trains; a repaired candidate is scheduled again."""
         self.confirm(self.measure(self.engineer.check(self.archive.get(candidate_id))))
         if self._in_background:
-            self.behind.begin(candidate_id)
+            self.conclusions.begin(candidate_id)
         else:
             self.conclude(candidate_id)
 

@@ -277,7 +277,7 @@ class BaselineRun(msgspec.Struct, frozen=True):
 
 
 class Noise(msgspec.Struct, frozen=True):
-    """The noise floor: standard deviations over seeds, pooled over the baselines.
+    """The noise floor: `sd` is the standard deviation of one run over seeds, pooled over the baselines.
 
     `judge` is that of the mark, as far as the loss moves it; `fitness` takes in all three parts.
     `loss_low` and `loss_high` bound the loss sd at 95 % (chi-square); `freedom` are the degrees
@@ -473,7 +473,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class PoolEntry(msgspec.Struct, frozen=True):
-    """A finished candidate as the pool sees it; `noise` is the standard deviation of one run's fitness."""
+    """A finished candidate as the pool sees it; `noise` is the sd of one run's fitness."""
 
     id: int
     fitness: float

@@ -165,7 +165,7 @@ class Evaluate(Section, frozen=True, kw_only=True):
 
 
 class BaselineSettings(Section, frozen=True, kw_only=True):
-    """DeltaNet and Gated DeltaNet, measured in this lab; their spread is the noise floor."""
+    """DeltaNet and Gated DeltaNet, measured in this lab; the sd of their runs is the noise floor."""
 
     seeds: Annotated[int, Meta(ge=2), about("Seeds of each baseline before the search starts.")] = 3
     max_seeds: Annotated[int, Meta(ge=2), about("Seeds of each baseline in a long run.")] = 8

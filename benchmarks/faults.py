@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PLACES = ("tests/faults", "tests/engineer/test_supervise.py", "tests/engineer/test_supervision.py")
 TRIALS = {
-    "test_run": "Real trials killed, hanging, flooding, lying, leaking and looking ahead",
+    "test_supervise": "Real trials killed, hanging, flooding, lying, leaking and looking ahead",
     "test_supervision": "Deaths and lies of trials and scorers, scripted",
 }
 

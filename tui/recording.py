@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from asi_lab.errors import UsageError
 from asi_lab.events import Event, LiveAnswer
-from asi_lab.lab import Lab, Store, spending
-from asi_lab.lab.directory import run_label
+from asi_lab.lab import Lab, Store, run_label, spending
 from asi_lab.lab.spending import Cost
 from asi_lab.lab.steering import Steering
 from asi_lab.lab.summary import Summary

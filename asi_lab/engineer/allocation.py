@@ -18,7 +18,7 @@ from asi_lab.settings import Settings
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-class Places(msgspec.Struct, frozen=True):
+class Allocation(msgspec.Struct, frozen=True):
     """What each slot has. `gpus` are its entries of CUDA_VISIBLE_DEVICES, empty for all that there are;
     `threads` are those of each rank; `crowded` says that there are more threads than cores."""
 
@@ -72,7 +72,7 @@ def listed(value: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def share_out(settings: Settings, gpus: Sequence[str], cores: int) -> Places:
+def share_out(settings: Settings, gpus: Sequence[str], cores: int) -> Allocation:
     """What each slot has of these GPUs, which a lab on the CPU leaves alone, and physical cores.
 
     Raises:
@@ -87,7 +87,7 @@ def share_out(settings: Settings, gpus: Sequence[str], cores: int) -> Places:
         own, ranks = 0, max(1, train.ranks)
         count = wanted or max(1, cores // (ranks * (train.threads or cores)))
     if count == 1:
-        return Places(((),), train.threads or max(1, cores // ranks))
+        return Allocation(((),), train.threads or max(1, cores // ranks))
     if settings.device == "cuda" and not gpus:
         raise ConfigError(
             f"search.slots: expected a GPU for each of {count} trials; found no list of GPUs. Name them in "
@@ -100,4 +100,4 @@ def share_out(settings: Settings, gpus: Sequence[str], cores: int) -> Places:
         )
     threads = train.threads or max(1, cores // (count * ranks))
     shares = tuple(tuple(gpus[own * slot : own * (slot + 1)]) for slot in range(count))
-    return Places(shares, threads, crowded=count * ranks * threads > cores)
+    return Allocation(shares, threads, crowded=count * ranks * threads > cores)

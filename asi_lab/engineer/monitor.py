@@ -28,7 +28,7 @@ SETTLED_POINTS = 20
 """Points of the curve before divergence and step times are judged."""
 LATEST_STEPS = 10
 BEYOND_NOISE = 10.0
-"""Progress is judged at a mark once the baseline has learnt at least this many noise floors by then."""
+"""Progress is judged at a mark once the baseline has learnt at least this many sd of one run by then."""
 
 
 class Ended(Exception):
@@ -40,7 +40,7 @@ class Ended(Exception):
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """The baseline at one mark: mean held-out loss (nats per token) and its noise floor."""
+    """The baseline at one mark: mean held-out loss (nats per token), and the sd of one run there."""
 
     loss: float
     noise: float
@@ -50,7 +50,7 @@ class Expectations(msgspec.Struct, frozen=True):
     """What a candidate is held against. Empty for the baselines themselves.
 
     `marks` are by steps done. `seconds_per_step` is the baseline's. `chance` is the loss of knowing nothing,
-    the logarithm of the vocabulary. `prune_above` is, by mark, how many noise floors over the baseline end a
+    the logarithm of the vocabulary. `prune_above` is, by mark, how many sd over the baseline end a
     run. `most_parameters` bound its checkpoint, `most_cpu_seconds` what all its processes take.
     """
 

@@ -6,8 +6,7 @@ import functools
 from collections.abc import Callable
 
 from asi_lab.engineer.trials import Trials
-from asi_lab.lab import Lineage, Store, repeats, steering, trial_label
-from asi_lab.lab.directory import run_label
+from asi_lab.lab import Lineage, Store, repeats, run_label, steering, trial_label
 
 
 class Reruns:

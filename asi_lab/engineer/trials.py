@@ -24,8 +24,7 @@ from asi_lab.engineer.slots import Slots
 from asi_lab.engineer.supervise import Observe
 from asi_lab.errors import TrialError
 from asi_lab.events import Watch
-from asi_lab.lab import Lab, Store, spending, trial_label
-from asi_lab.lab.directory import run_label
+from asi_lab.lab import Lab, Store, run_label, spending, trial_label
 from asi_lab.lab.states import States
 from asi_lab.protocol import (
     ARCHITECTURE_FILE,

@@ -1,4 +1,4 @@
-"""Further runs of candidates with other seeds, which tell luck from merit.
+"""Further runs of candidates with other seeds, which show whether a result was luck.
 
 They are kept beside the records: a candidate's fitness, its place in the pool and its commit stay those of
 its first run.

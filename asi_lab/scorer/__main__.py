@@ -1,4 +1,4 @@
-"""`python -m asi_lab.scorer`: the process that scores one."""
+"""`python -m asi_lab.scorer`: the process that scores a candidate."""
 
 import sys
 

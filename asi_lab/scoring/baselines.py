@@ -113,7 +113,7 @@ class Baselines:
         return {step: fmean(curve[step] for curve in curves) for step in sorted(common)}
 
     def speed_noise(self) -> float:
-        """Pooled standard deviation of the tokens per second in training."""
+        """Pooled sd of the tokens per second in training."""
         trainings = [[run.evidence.training for run in runs] for runs in self.runs.values()]
         return pooled([[t.tokens_per_second for t in group if t is not None] for group in trainings])
 
@@ -156,8 +156,8 @@ class Baselines:
         )
 
     def marks(self) -> dict[int, tuple[float, float]]:
-        """By steps done at a mark: DeltaNet's mean held-out loss there (nats per token), and the noise floor
-        of it. Marks without spread are left out."""
+        """By steps done at a mark: DeltaNet's mean held-out loss there (nats per token), and its sd. Marks
+        where runs do not differ are left out."""
         curves = {
             name: [{h.step: h.loss for h in run.evidence.held_out} for run in runs]
             for name, runs in self.runs.items()
@@ -187,7 +187,7 @@ class Baselines:
         return [training for training in found if training is not None]
 
     def task_noise(self) -> dict[str, float]:
-        """Pooled standard deviation of each task's relative gain."""
+        """Pooled sd of each task's relative gain."""
         groups = [self.evaluations(name) for name in ARCHITECTURES]
         return {
             task: pooled(
@@ -202,8 +202,8 @@ class Baselines:
     def separated(self) -> bool:
         """Whether the two baselines differ in loss beyond noise (two-sided t-test at 5 %)."""
         low, high = ([e.loss for e in self.evaluations(name)] for name in ARCHITECTURES)
-        spread = pooled([low, high]) * math.sqrt(1 / len(low) + 1 / len(high))
-        return abs(fmean(low) - fmean(high)) > t_quantile(0.975, len(low) + len(high) - 2) * spread
+        sd = pooled([low, high]) * math.sqrt(1 / len(low) + 1 / len(high))
+        return abs(fmean(low) - fmean(high)) > t_quantile(0.975, len(low) + len(high) - 2) * sd
 
 
 def performance_points(loss: float, lower: Anchor, upper: Anchor) -> float:

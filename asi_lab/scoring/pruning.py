@@ -1,11 +1,11 @@
 """How far over the baseline's curve a candidate may lie before it is stopped.
 
-At every mark of its training a candidate's held-out loss is compared with the baseline's, in units of the
-noise floor there. The limit m of a mark is the least that stops none of the good candidates that the lab has
-seen to the end, with a margin; it may be negative, where all good ones lie under the baseline. How many good
-candidates such limits stop is found by cross-validation: each part of the runs is judged by the limits that
-the other parts give. Pruning is in force only while the exact 95 % bound on that share is under a limit,
-which falls as more is known.
+At every mark of its training a candidate's held-out loss is compared with the baseline's, in units of the sd
+of one run there. The limit at a mark is the highest curve of any good, fully trained candidate, plus a
+margin; it may be negative, where all good ones lie under the baseline. How many good candidates such limits
+stop is found by cross-validation: each part of the runs is judged by the limits that the other parts give.
+Pruning is in force only while the exact 95 % bound on that share is under a limit, which falls as more is
+known.
 
 Only runs that no pruning could have stopped count, so that what was pruned cannot flatter the figures.
 """
@@ -35,7 +35,7 @@ KILLS_FORGIVEN = 5.0
 false kill (the rule of three), 5 forgives one."""
 
 Limits = dict[int, float]
-"""By the steps done at a mark: the most noise floors over the baseline."""
+"""By the steps done at a mark: the most sd of one run over the baseline's."""
 
 
 class FullRun(msgspec.Struct, frozen=True):
@@ -127,7 +127,7 @@ def calibrate(
 
     Args:
         runs: those without a loss at one of the marks are left out.
-        marks: by steps done, the baseline's held-out loss and its noise floor (nats per token).
+        marks: by steps done, the baseline's held-out loss and its sd (nats per token).
         steps: the length of a whole training.
         setting: the largest share of good candidates that may be stopped.
     """

@@ -158,9 +158,9 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def in_noise(value: float, spread: float) -> float:
-    """A difference in units of the noise floor; 0 where there is none."""
-    return value / spread if spread > 0 else 0.0
+def in_noise(value: float, sd: float) -> float:
+    """A difference in units of its sd; 0 where there is no noise."""
+    return value / sd if sd > 0 else 0.0
 
 
 def shortfalls(candidate: Candidate, baselines: Baselines) -> list[str]:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from asi_lab.engineer import allocation
-from asi_lab.engineer.allocation import Places, listed, share_out, visible_gpus
+from asi_lab.engineer.allocation import Allocation, listed, share_out, visible_gpus
 from asi_lab.errors import ConfigError
 from asi_lab.lab import config
 from asi_lab.lab.config import from_preset
@@ -26,8 +26,8 @@ def settings(slots: int, device: str = "auto", ranks: int = 1, threads: int = 0)
 
 def test_by_default_there_is_one_slot_and_nothing_is_assigned():
     assert from_preset("micro").search.slots == 1
-    assert share_out(settings(1), FOUR, 8) == Places(((),), 8)
-    assert share_out(settings(1, ranks=0), FOUR, 8) == Places(((),), 2)
+    assert share_out(settings(1), FOUR, 8) == Allocation(((),), 8)
+    assert share_out(settings(1, ranks=0), FOUR, 8) == Allocation(((),), 2)
     assert share_out(settings(1), FOUR, 8).words == ""
 
 
@@ -83,7 +83,7 @@ def test_a_lab_for_gpus_without_a_list_of_them_is_refused():
 )
 def test_cores_are_divided_where_threads_are_left_to_the_machine(slots, threads, count, each, crowded):
     found = share_out(settings(slots, device="cpu", threads=threads), FOUR, 8)
-    assert found == Places(((),) * count, each, crowded)
+    assert found == Allocation(((),) * count, each, crowded)
     assert share_out(settings(slots, threads=threads), (), 8) == found
     assert ("more than the machine has cores" in found.words) == crowded
 

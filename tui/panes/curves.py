@@ -15,8 +15,7 @@ from textual.widgets import Static
 from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, PlotWidget
 
-from asi_lab.lab import trial_label
-from asi_lab.lab.directory import run_label
+from asi_lab.lab import run_label, trial_label
 from asi_lab.records import CandidateState
 from asi_lab.scoring.baselines import ARCHITECTURES
 from asi_lab.tui.linetable import LOADING

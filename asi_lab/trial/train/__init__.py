@@ -1,1 +1,1 @@
-"""Trusted code that runs in the trial process: checks, model, training, checkpoint."""
+"""Training of one language model, and the files it leaves: trusted code in the trial process."""
