@@ -290,7 +290,7 @@ class Engine:
 def _ended_well(store: Store) -> bool:
     """Whether the engine before this one ended by itself."""
     beat = meta.ENGINE.read(store)
-    return beat is None or beat.state == "stopped"
+    return beat.state == "stopped" if beat else not meta.ENGINE.is_there(store)
 
 
 def _repetition(train: Train, tokens: int) -> News:

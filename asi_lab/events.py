@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any, Literal, Protocol, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from asi_lab.protocol import Progress
 
@@ -71,12 +72,12 @@ class Doing(msgspec.Struct, frozen=True, omit_defaults=True):
     progress: Progress | None = None
 
 
-class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
+class Heartbeat(msgspec.Struct, frozen=True):
     """What the engine tells viewers about itself once a second. Times are in seconds since the epoch.
 
     `experiments` is how many candidates the lab is to hold, `until` when the search ends by itself, `ordered`
-    the order that is not carried out yet. What is being done first stands in `label`, `stage` and
-    `progress`, what is being done at the same time in `beside`; `talks` are answers in the making.
+    the order that is not carried out yet. The oldest run at work is in `label`, `stage` and `progress`, left
+    out where none is; the others are in `beside`. `talks` are answers in the making.
     """
 
     pid: int
@@ -89,14 +90,16 @@ class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
     talks: tuple[LiveAnswer, ...] = ()
     beside: tuple[Doing, ...] = ()
     slots: int = 1
-    label: str | None = None
-    stage: str = ""
-    progress: Progress | None = None
+    label: str | UnsetType = UNSET
+    stage: str | UnsetType = UNSET
+    progress: Progress | UnsetType = UNSET
 
     @property
     def doing(self) -> tuple[Doing, ...]:
         """All that is being done, in the order in which it began."""
-        return () if self.label is None else (Doing(self.label, self.stage, self.progress), *self.beside)
+        if self.label is UNSET:
+            return ()
+        return Doing(self.label, self.stage or "", self.progress or None), *self.beside
 
 
 class Watch(Protocol):
@@ -108,14 +111,16 @@ class Watch(Protocol):
     def over(self, label: str) -> None:
         """Nothing is done about `label` any more."""
 
-    def follow(self, work: Future[Any]) -> None:
-        """`work` was begun in another thread: until it is done, something is at work."""
+    def follow(self, work: Future[Any], *, heed: bool = False) -> None:
+        """`work` was begun in another thread: until it is done, something is at work. What it raises is
+        raised by the next `tick` if that is to `heed` it."""
 
     def tick(self) -> None:
         """Called by the main thread a few times a second while it waits.
 
         Raises:
             StopNow: all is to end at once.
+            Exception: whatever work that is heeded has raised.
         """
 
     @property

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, Literal, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from asi_lab.common.background import StopNow
 from asi_lab.control import Control
@@ -60,6 +61,7 @@ class Pacemaker:
         self._over: set[str] = set()
         self._news: dict[tuple[str, str], Progress | None] = {}  # by label and stage, for the view
         self._followed: list[Future[Any]] = []
+        self._heeded: list[Future[Any]] = []
         self._last, self._said = 0.0, ("", "")
 
     def working(self, label: str, stage: str, progress: Progress | None) -> None:
@@ -80,10 +82,19 @@ class Pacemaker:
                 self._over.add(label)
             self._forget()
 
-    def follow(self, work: Future[Any]) -> None:
-        """Count work that was begun in another thread as at work until it is done."""
+    def follow(self, work: Future[Any], *, heed: bool = False) -> None:
+        """Count work that was begun in another thread as at work until it is done, and `heed` what it
+        raises."""
         with self._lock:
             self._followed = [one for one in (*self._followed, work) if not one.done()]
+            self._heeded += [work] if heed else []
+
+    def _raise_heeded(self) -> None:
+        with self._lock:
+            ended = [work for work in self._heeded if work.done()]
+            self._heeded = [work for work in self._heeded if work not in ended]
+        for work in ended:
+            work.result()
 
     def _forget(self) -> None:
         for label in [label for label in self._doing if label in self._over and len(self._doing) > 1]:
@@ -103,10 +114,11 @@ class Pacemaker:
         return self.control.stop_now
 
     def tick(self) -> None:
-        """Obey commands, then show and beat.
+        """Obey commands, hear of work that has failed, then show and beat.
 
         Raises:
             StopNow: all is to end at once.
+            Exception: whatever work that is heeded has raised.
         """
         try:
             self.control.tick()
@@ -114,6 +126,7 @@ class Pacemaker:
             with contextlib.suppress(StoreError):
                 self.beat("running")  # until all is cut off
             raise
+        self._raise_heeded()
         self._show()
         self.view.refresh(self.store)
         state = self._state
@@ -153,6 +166,6 @@ class Pacemaker:
         if doing:
             first = doing[0]
             beat = msgspec.structs.replace(
-                beat, label=first.label, stage=first.stage, progress=first.progress
+                beat, label=first.label, stage=first.stage, progress=first.progress or UNSET
             )
         meta.ENGINE.write(self.store, beat, *events)

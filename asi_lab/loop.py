@@ -58,7 +58,7 @@ class Loop:
         self.models, self.plans = models, plans
         self.researcher, self.engineer, self.analyst = researcher, engineer, analyst
         self.states, self.trials, self.slots = States(store), engineer.trials, engineer.trials.slots
-        self.drafts = Background(self.draft, "plan", watch.follow)
+        self.proposals = Background(self.draw_and_propose, "plan", watch.follow)
         self.conclusions = Background(self.conclude, "end", watch.follow)
         self.turns = Turns(settings, store, self.slots, self.conclusions, models.ahead, watch.tick)
         self.reruns = Reruns(store, lineage, self.trials)
@@ -74,11 +74,11 @@ class Loop:
         finally:
             self.slots.stop()
             self.models.stopped.set()
-            self.drafts.settle()
+            self.proposals.settle()
             self.conclusions.settle()
 
     def next(self, experiments: int | None, may_go_on: Callable[[], bool]) -> int | None:
-        """Whose turn it is; None at the end. Reruns that people asked for come first."""
+        """Begin the reruns that people asked for; return whose turn it is then, None at the end."""
         while (candidate_id := self.turns.next(experiments)) and may_go_on():
             if not self.reruns.begin(may_go_on):
                 return candidate_id
@@ -91,13 +91,13 @@ class Loop:
             last = candidate_id + self.models.ahead
             for number in range(candidate_id, min(last, experiments or last) + 1):
                 if self.store.get(number) is None:
-                    self.drafts.begin(number)
-        if self.drafts.at_work(candidate_id):
+                    self.proposals.begin(number)
+        if self.proposals.at_work(candidate_id):
             self.watch.working(trial_label(candidate_id), "planner", None)
-            self.drafts.wait(self.watch.tick, candidate_id)
+            self.proposals.wait(self.watch.tick, candidate_id)
         self._refresh_baselines(candidate_id)
         if self.store.get(candidate_id) is None:
-            self.draft(candidate_id)
+            self.draw_and_propose(candidate_id)
 
     def begin(self, candidate_id: int) -> None:
         """Have a candidate measured in a slot, once one is free."""
@@ -144,12 +144,12 @@ class Loop:
         """Whether models plan, repair, judge and explain while trials train."""
         return self.models.present and self.models.ahead > 0
 
-    def draft(self, candidate_id: int) -> None:
+    def draw_and_propose(self, candidate_id: int) -> None:
         """Draw a parent and references, have the researcher write something new, and record it."""
         created, archive, behind = time.time(), self._known_to(candidate_id), self.turns.behind
         drawn = self.researcher.draw(candidate_id, self.archive.entries(), behind)
         proposed = self.researcher.propose(candidate_id, drawn, archive)
-        self.researcher.accept(candidate_id, created, drawn, proposed, self.archive.entries, behind)
+        self.researcher.accept(candidate_id, created, drawn, proposed, self.archive, behind)
 
     def measure(self, candidate: Candidate) -> Candidate:
         """Have the engineer train and evaluate it."""

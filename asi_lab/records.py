@@ -277,7 +277,7 @@ class BaselineRun(msgspec.Struct, frozen=True):
 
 
 class Noise(msgspec.Struct, frozen=True):
-    """The noise floor: `sd` is the standard deviation of one run over seeds, pooled over the baselines.
+    """The noise floor: the sd of one run, its standard deviation over seeds, pooled over the baselines.
 
     `judge` is that of the mark, as far as the loss moves it; `fitness` takes in all three parts.
     `loss_low` and `loss_high` bound the loss sd at 95 % (chi-square); `freedom` are the degrees

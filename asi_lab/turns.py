@@ -25,13 +25,13 @@ class Turns:
         settings: Settings,
         store: Store,
         slots: Slots,
-        ends: Background,
+        conclusions: Background,
         ahead: int,
         tick: Callable[[], None],
     ) -> None:
-        """`ends` concludes candidates in the background; `ahead` is how many are proposed ahead. `tick` is
-        called while a turn waits."""
-        self.store, self.slots, self.ends = store, slots, ends
+        """`conclusions` are candidates that are concluded in the background, `ahead` is how many are proposed
+        ahead. `tick` is called while a turn waits."""
+        self.store, self.slots, self.conclusions = store, slots, conclusions
         self.ahead, self._tick = ahead, tick
         self.apart = 2 * (settings.search.slots - 1)
         """How far apart the ids of two candidates that train at the same time may lie. With twice the other
@@ -55,7 +55,7 @@ class Turns:
         at work on, else a new one; None where the lab holds `experiments` candidates, all finished."""
         while True:
             self.slots.settle()
-            self.ends.settled()
+            self.conclusions.settled()
             summaries = self.store.summaries()
             candidate_id = self._first(summaries)
             over = experiments is not None and candidate_id > experiments
@@ -65,14 +65,14 @@ class Turns:
             if not late and (over or self.slots.has_room):
                 return None if over else candidate_id
             # Those that are late may come back, and draws count on their ends.
-            background.wait_for_one([*self.slots.begun, *self.ends.begun], self._tick)
+            background.wait_for_one([*self.slots.begun, *self.conclusions.begun], self._tick)
 
     def _first(self, summaries: Sequence[Summary]) -> int:
         """The first candidate that waits for a turn, or the next new one."""
         for expected, summary in enumerate(summaries):
             if summary.id != expected:  # later ones may have been proposed ahead
                 return expected
-            at_work = self.ends.at_work(expected) or self.slots.is_at_work(trial_label(expected))
+            at_work = self.conclusions.at_work(expected) or self.slots.is_at_work(trial_label(expected))
             if summary.commit is None and not at_work:
                 return expected
         return len(summaries)

@@ -30,9 +30,11 @@ PANE_EVERY = 100
 ENGINE = """
 import random, sys, time
 from pathlib import Path
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 sys.path.insert(0, sys.argv[2])
+from asi_lab.protocol import Progress
 from asi_lab.records import CandidateState
 from asi_lab.lab.store import Store
 from benchmarks.store import sample

@@ -203,7 +203,7 @@ def test_a_stop_at_once_cuts_off_both_and_counts_for_neither(tmp_path, monkeypat
     lab, said, put_meta = make(tmp_path), [], Store.put_meta
 
     def beat(self: Store, key: str, value, *events) -> None:
-        said.extend([(value["state"], value.get("ordered", ""))] if key == "engine" else [])
+        said.extend([(value["state"], value["ordered"])] if key == "engine" else [])
         put_meta(self, key, value, *events)
 
     monkeypatch.setattr(Store, "put_meta", beat)

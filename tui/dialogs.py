@@ -26,8 +26,8 @@ class QuestionScreen(ModalScreen[bool]):
     """Asks; its keys answer with yes or no."""
 
     DEFAULT_CSS = """
-    Question { align: center middle; }
-    Question > Vertical { width: 72; max-width: 95%; height: auto; border: thick $primary; padding: 1 2;
+    QuestionScreen { align: center middle; }
+    QuestionScreen > Vertical { width: 72; max-width: 95%; height: auto; border: thick $primary; padding: 1 2;
         background: $surface; }
     """
 

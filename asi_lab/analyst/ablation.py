@@ -1,4 +1,4 @@
-"""The analyst: explains a result by an ablation table against parent, siblings and baseline.
+"""The ablation table: a result explained against parent, siblings and baseline, as measured.
 
 Every difference is given in units of the noise floor, so that luck does not read as progress.
 """

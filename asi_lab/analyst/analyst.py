@@ -46,7 +46,7 @@ class Analyst:
         self._scaling = threading.Lock()  # several candidates may be judged at once
 
     def judge(self, candidate: Candidate, archive: Archive) -> Judgement:
-        """The mark of an evaluated candidate, beside what the archive holds."""
+        """The mark of an evaluated candidate, compared with what the archive holds."""
         known, timing = archive.baselines, self.settings.judge.timing
         if self.models.present:
             samples = self.settings.agents.judge_samples

@@ -66,7 +66,7 @@ class Slots:
             return
         self.wait_for_room()
         self._begun[label] = begun = background.begin(run, f"trial {label}")
-        self._watch.follow(begun)
+        self._watch.follow(begun, heed=True)
 
     def settle(self) -> None:
         """Free the slots of runs that have ended. What one raised is raised here."""

@@ -17,9 +17,14 @@ T = TypeVar("T")
 class Key(Generic[T]):
     """A key of the store and the type of its value."""
 
-    def __init__(self, name: str, kind: type[T], *, passing: bool = False) -> None:
-        """`passing`: nothing is lost with the value, so one that another version wrote counts as none."""
-        self.name, self.kind, self.passing = name, kind, passing
+    def __init__(self, name: str, kind: type[T], *, transient: bool = False) -> None:
+        """`transient` values are written anew again and again: one that another version wrote is read as
+        none."""
+        self.name, self.kind, self.transient = name, kind, transient
+
+    def is_there(self, store: Store) -> bool:
+        """Whether there is a value, of whatever type."""
+        return store.get_meta(self.name) is not None
 
     def read(self, store: Store) -> T | None:
         """The value; None where there is none.
@@ -31,7 +36,7 @@ class Key(Generic[T]):
         try:
             return None if value is None else msgspec.convert(value, self.kind)
         except msgspec.ValidationError as error:
-            if self.passing:
+            if self.transient:
                 return None
             raise StoreError(f"{self.name} in the store holds something else ({error}): {DAMAGED}") from None
 
@@ -44,7 +49,7 @@ class Key(Generic[T]):
         store.drop_meta(self.name)
 
 
-ENGINE = Key("engine", Heartbeat, passing=True)
+ENGINE = Key("engine", Heartbeat, transient=True)
 """The last heartbeat of the engine that is at work, or was the last to be."""
 
 CONFIG = Key("config", str)

@@ -51,4 +51,4 @@ class Plans:
 
 
 def _key(candidate_id: int) -> Key[Plan]:
-    return Key(f"plan/{candidate_id}", Plan, passing=True)
+    return Key(f"plan/{candidate_id}", Plan, transient=True)

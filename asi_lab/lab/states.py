@@ -23,12 +23,13 @@ class States:
         self, candidate: Candidate, state: CandidateState, news: NewEvent | None = None, **changes: Any
     ) -> Candidate:
         """Record that a candidate came to a state, with `changes` of other fields; returns the new record.
-        Without other `news` only a new state is news."""
+        By default an event is recorded only where the state changes."""
         moved = msgspec.structs.replace(candidate, state=state, updated=time.time(), **changes)
         if news is None and state is not candidate.state:
             news = ("candidate_state", f"{moved.name}: {state.value}", {"state": state.value})
         self._store.put(moved, *([news] if news else []))
-        sound, wrong = as_far_as_sound(moved)  # as it was recorded
+        # A record that does not hold what its state says is kept as far as it does: its trial begins again.
+        sound, wrong = as_far_as_sound(moved)
         return (
             msgspec.structs.replace(sound, starts=sound.starts + 1, cuts=sound.cuts + 1) if wrong else moved
         )

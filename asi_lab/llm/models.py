@@ -29,8 +29,7 @@ from asi_lab.llm.live import LiveAnswers
 from asi_lab.llm.model import Call, Message, Model, Reply
 from asi_lab.llm.record import Exchange, Recorded
 from asi_lab.llm.tokens import Meter
-from asi_lab.settings import AgentSettings as AgentSettings
-from asi_lab.settings import Settings
+from asi_lab.settings import AgentSettings, Settings
 
 T = TypeVar("T")
 

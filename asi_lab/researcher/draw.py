@@ -29,8 +29,8 @@ def draw(
 ) -> Draw:
     """Parent and references for a candidate, from further away the longer the search stands still.
 
-    `entries` are all finished candidates. The draw counts on no candidate whose id is less than `behind`
-    before its own: those may be under way.
+    `entries` are all finished candidates. The draw does not count on the `behind` candidates before its own:
+    they may be under way.
     """
     search, seed = settings.search, settings.seed
     allowed = eligible(orders, entries)

@@ -22,7 +22,8 @@ from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.model import ModelError
 from asi_lab.llm.models import Models
 from asi_lab.records import RULES, Candidate, CandidateState, Cognition, Draw, Evidence, PoolEntry, Proposal
-from asi_lab.researcher import context, draw, experience, grammar, planner, stagnation
+from asi_lab.researcher import context, experience, grammar, planner, stagnation
+from asi_lab.researcher import draw as drawing
 from asi_lab.researcher.novelty import Draft, Known, Proposed
 from asi_lab.scoring import results
 from asi_lab.scoring.archive import Archive
@@ -53,11 +54,11 @@ class Researcher:
         self.known = Known(store, settings.search.duplicate_similarity)
 
     def draw(self, candidate_id: int, entries: Sequence[PoolEntry], behind: int) -> Draw:
-        """Parent and references for a candidate (`draw.draw`), as they were when its plan was begun."""
+        """Parent and references for a candidate, as they were when its plan was begun."""
         if (drawn := self.plans.drawn(candidate_id)) is not None:
             return drawn
         orders, likeness = steering.read(self.store), self.known.index.likeness
-        return draw.draw(candidate_id, entries, orders, self.settings, behind, likeness)
+        return drawing.draw(candidate_id, entries, orders, self.settings, behind, likeness)
 
     def accept(
         self,
@@ -65,12 +66,12 @@ class Researcher:
         created: float,
         drawn: Draw,
         proposed: Proposed,
-        entries: Callable[[], Sequence[PoolEntry]],
+        archive: Archive,
         behind: int,
     ) -> None:
         """Record a proposal after another comparison, since others may have been accepted meanwhile; one that
-        repeats another ends as a duplicate. `created` is in seconds since the epoch; `entries` gives all
-        finished candidates."""
+        repeats another ends as a duplicate. `created` is in seconds since the epoch; `archive` is that of all
+        candidates."""
         with self.known.accepting:
             proposed = self.known.compared(proposed)
             repeated, proposal = proposed.duplicate, proposed.proposal
@@ -88,7 +89,7 @@ class Researcher:
             references = list(drawn.references)
             data = {"generation": drawn.generation, "parent": drawn.parent, "references": references}
             event: NewEvent = ("candidate_proposed", message, data)
-            news = draw.news(candidate_id, drawn, entries(), self.settings, behind)
+            news = drawing.news(candidate_id, drawn, archive.entries(), self.settings, behind)
             self.store.put(candidate, *news, event, vector=proposed.vector)
             self.known.add(candidate_id, proposed)
 

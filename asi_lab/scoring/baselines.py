@@ -18,8 +18,7 @@ from asi_lab.errors import UsageError
 from asi_lab.records import BaselineRun, Evaluation, Noise, TaskResult, Training
 from asi_lab.scoring import fitness
 from asi_lab.scoring.fitness import Reference, composite, judged
-from asi_lab.settings import BaselineSettings as BaselineSettings
-from asi_lab.settings import Settings
+from asi_lab.settings import BaselineSettings, Settings
 
 SEED_ARCHITECTURE = "delta_net"
 UPPER_REFERENCE = "gated_delta_net"

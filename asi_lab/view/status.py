@@ -241,7 +241,7 @@ def read(
         talks=alive.talks if alive else (),
         events=tuple(store.last_events(events)) if store else (),
         steering=steering.read(store) if store else Steering(),
-        queue=tuple(_queue(summaries, [one.label for one in doing] or [beat.label if beat else None])),
+        queue=tuple(_queue(summaries, [one.label for one in doing or (beat.doing[:1] if beat else ())])),
         budget=Budget(
             settings.agents.most_dollars, settings.agents.most_tokens, alive.until if alive else None
         ),
@@ -249,7 +249,7 @@ def read(
     )
 
 
-def _queue(summaries: Sequence[Summary], at_work: Sequence[str | None]) -> Iterator[Waiting]:
+def _queue(summaries: Sequence[Summary], at_work: Sequence[str]) -> Iterator[Waiting]:
     for summary in summaries:
         if not summary.state.is_terminal and trial_label(summary.id) not in at_work:
             yield Waiting(summary.id, summary.state.value)

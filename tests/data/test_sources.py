@@ -137,9 +137,9 @@ class Hidden:
 sys.meta_path.insert(0, Hidden())
 for module in MODULES:
     __import__(module)
-from asi_lab.trial.train import child
-child.process.forget_packages(HIDDEN)
-child._warm_up()
+from asi_lab.trial import life
+life.process.forget_packages(HIDDEN)
+life._warm_up()
 import importlib.util
 for name in HIDDEN:
     assert importlib.util.find_spec(name) is None
@@ -155,7 +155,7 @@ print("done")
 @pytest.mark.slow
 def test_what_runs_in_the_sandbox_needs_nothing_that_is_hidden(tmp_path):
     """The packages are there and cannot be read, as where the sandbox hides their contents."""
-    names = [f"asi_lab.trial.train.{name}" for name in ("trial", "server", "follower")]
+    names = [f"asi_lab.trial.{name}" for name in ("main", "server", "train.follower")]
     names += ["asi_lab.trial.preflight.examine", "asi_lab.sandbox.confine", "asi_lab.kernels", "einops"]
     program = IMPORT_WITHOUT.replace("MODULES", repr(names)).replace(
         "HIDDEN", repr(sorted(builtin.HIDDEN_PACKAGES))

@@ -215,7 +215,7 @@ _ENGINE = """
     import fcntl, os, sys
     from pathlib import Path
     from msgspec.structs import replace
-    from asi_lab import fsck
+    from asi_lab.lab import fsck
     from asi_lab.lab.lineage import Lineage
     from asi_lab.records import Analysis, Candidate, CandidateState as S, Draw, Evidence, Proposal
     from asi_lab.lab.store import Store

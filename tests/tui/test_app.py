@@ -244,6 +244,10 @@ def test_orders_go_to_the_engine_and_stopping_is_confirmed(own, monkeypatch):
         await pilot.press("x")
         await pilot.pause()
         assert isinstance(app.screen, Confirm)
+        box = app.screen.query_one("Vertical").region
+        left, above = box.x, box.y
+        assert (left, above) == ((app.size.width - box.width) // 2, (app.size.height - box.height) // 2)
+        assert box.height < 12
         await pilot.press("enter")
         await pilot.pause()
         assert isinstance(app.screen, Confirm)  # Enter is no yes
