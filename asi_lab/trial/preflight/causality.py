@@ -48,9 +48,12 @@ FUTURES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
 )
 
 
-def causality(subjects: Iterable[Subject], path: str, lengths: Sequence[int] = ()) -> Check:
+def causality(
+    subjects: Iterable[Subject], path: str, lengths: Sequence[int] = (), rough: Iterable[Subject] = ()
+) -> Check:
     """The verdict over all subjects, in eval and in train mode. `path` is the candidate's file; `lengths` are
-    those of the lab, that of training first."""
+    those of the lab, that of training first. `rough` subjects compute in half precision, and are looked at by
+    perturbation at the lab's lengths alone."""
     worst = Worst()
     own = sorted({LONG, *(length for length in lengths if length > 1)} - CUTS.keys())
     for probe in _probes(subjects, path, worst):
@@ -64,7 +67,10 @@ def causality(subjects: Iterable[Subject], path: str, lengths: Sequence[int] = (
             probe.cut_off(length, prefixes)
         for length in own:
             if probe.is_new or length in lengths[:1]:
-                probe.perturb(length, sorted({max(1, length // 2 - 3), length - 1}))
+                probe.perturb(length, _halves(length))
+    for probe in _probes(rough, path, worst):
+        for length in own if probe.is_new else ():
+            probe.perturb(length, _halves(length))
     looked = ", ".join(map(str, sorted({*CUTS, *own})))
     return worst.check("causality", f"lengths {looked}, {' and '.join(MODES)} mode")
 
@@ -188,6 +194,11 @@ def _probes(subjects: Iterable[Subject], path: str, worst: Worst) -> Iterator[_P
         for mode in MODES:
             subject.module.train(mode == "train")
             yield _Probe(subject, mode, mode == "eval" or differs, path, worst)
+
+
+def _halves(length: int) -> list[int]:
+    """Near the middle, and before the last position."""
+    return sorted({max(1, length // 2 - 3), length - 1})
 
 
 def _before(cuts: Sequence[int], length: int) -> Tensor:

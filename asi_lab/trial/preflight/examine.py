@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import resources
 
@@ -21,7 +21,7 @@ from asi_lab.settings import Limits, ModelSettings, Train
 from asi_lab.trial.model import LanguageModel, build_layer, count_parameters, load_architecture
 from asi_lab.trial.precision import autocast, is_mixed
 from asi_lab.trial.preflight import causality, cost, gradients, growth, interface, isolation, learning
-from asi_lab.trial.preflight.subject import Subject, of_layer, randomise
+from asi_lab.trial.preflight.subject import Result, Subject, of_layer, randomise
 from asi_lab.trial.preflight.trace import error_line
 
 S = CandidateState
@@ -29,6 +29,10 @@ Verdict = tuple[Check, CandidateState]
 """A check, and the state in which a candidate that fails it ends: broken where its code raised."""
 
 RANDOMISED_TRIES = 4
+ON_A_GPU = 2048
+"""A length that is looked at too where it costs little."""
+ROUGH = 0.1
+"""Deviations in mixed precision up to this share of the RMS count as rounding: a value of bf16 has 8 bits."""
 ERROR_LINES = 12
 
 
@@ -118,14 +122,26 @@ class Exam:
         return lambda: autocast(self.device, self.train.precision)
 
     @property
-    def lengths(self) -> tuple[int, int, int]:
+    def lengths(self) -> tuple[int, ...]:
         """Those that the lab uses, and twice that of training, since evaluation may go on from there."""
-        return self.train.context, 2 * self.train.context, self.reach.length
+        own = self.train.context, 2 * self.train.context, self.reach.length
+        return (*own, ON_A_GPU) if self.device.type == "cuda" else own
 
     @property
     def most_rows(self) -> int:
         """Of a batch of the lab."""
         return max(self.train.micro_batch, self.reach.rows)
+
+    def rough(self) -> Iterator[Subject]:
+        """The layer in the mixed precision that it trains in, where it does."""
+        if (mixed := self.mixed) is not None:
+            exact = self.initial
+
+            def forward(x: Tensor, mask: Tensor | None = None) -> Result:
+                with mixed():
+                    return exact.forward(x, mask)
+
+            yield replace(exact, condition="in mixed precision", forward=forward, tolerance=ROUGH)
 
     def conditions(self) -> Iterator[Subject]:
         """The three conditions; the last only where there is one, else the check `learning` tells why."""
@@ -190,7 +206,7 @@ def _checks(exam: Exam, runs: bool) -> Iterator[tuple[str, CandidateState, Calla
     loaded = partial(exam.subject, "loaded", exam.layer, seed=1)
     yield "state_dict", S.BROKEN, lambda: interface.state_dict(exam.initial, loaded())
     yield "learning", S.BROKEN, lambda: learning.learning(exam.overfit.losses)
-    yield from _leaks(exam.conditions, path, exam.lengths, exam.most_rows)
+    yield from _leaks(exam.conditions, path, exam.lengths, exam.most_rows, exam.rough)
     longest = max(gradients.LEAST, *exam.lengths)
     yield "gradients", S.BROKEN, lambda: gradients.gradients(exam.conditions(), longest)
 
@@ -200,9 +216,10 @@ def _leaks(
     path: str,
     lengths: Sequence[int],
     most_rows: int = isolation.ROWS,
+    rough: Callable[[], Iterable[Subject]] = tuple,
 ) -> Iterator[tuple[str, CandidateState, Callable[[], Check]]]:
     yield "batch", S.LEAKING, lambda: isolation.batch(subjects(), path, most_rows)
-    yield "causality", S.LEAKING, lambda: causality.causality(subjects(), path, lengths)
+    yield "causality", S.LEAKING, lambda: causality.causality(subjects(), path, lengths, rough())
     yield "statistics", S.LEAKING, lambda: causality.statistics(subjects(), path)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
+import msgspec
 import pytest
 import torch
 
@@ -62,6 +64,25 @@ def test_the_same_candidate_gives_the_same_numbers(exam_of):
         return [(c.name, c.value) for c, _ in verdicts if c.name != "cost"]
 
     assert numbers() == numbers()
+
+
+@pytest.mark.parametrize(("precision", "passed"), [("fp32", True), ("bf16", False)])
+def test_what_leaks_in_half_precision_alone_is_found_where_a_lab_trains_so(exam_of, precision, passed):
+    line = "x = x + 0.5 * x.roll(-1, 1) if (x @ x.new_ones(x.shape[-1], 1)).dtype == torch.bfloat16 else x"
+    settings = from_preset("micro")
+    train = msgspec.structs.replace(settings.train, precision=precision)
+    exam = exam_of(spiked(line), msgspec.structs.replace(settings, train=train))
+    (found,) = [check for check, _ in examine(exam, "causality")]
+    assert found.passed is passed
+    assert passed or "in mixed precision" in found.detail
+    sound = exam_of(GOOD, msgspec.structs.replace(settings, train=train))
+    assert [check.passed for check, _ in examine(sound, "causality")] == [True]
+
+
+def test_on_a_gpu_longer_sequences_are_looked_at(exam_of):
+    exam = exam_of(GOOD)
+    assert 2048 not in exam.lengths
+    assert dataclasses.replace(exam, device=torch.device("cuda")).lengths == (*exam.lengths, 2048)
 
 
 @pytest.mark.parametrize("check", ["batch", "causality", "statistics"])
