@@ -38,6 +38,7 @@ bench: $(VENV)/.ready-dev  ## the measurements in docs/ that take minutes, as ta
 	$(BIN)/python benchmarks/zoo.py
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/slots.py
+	$(BIN)/python benchmarks/moderation.py
 	$(BIN)/python benchmarks/faults.py --fast
 
 clean:  ## remove the environment and caches; labs stay

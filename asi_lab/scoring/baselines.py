@@ -219,7 +219,7 @@ def pooled(groups: Sequence[Sequence[float]]) -> float:
     return math.sqrt(sum((len(group) - 1) * variance(group) for group in groups) / freedom)
 
 
-def t_quantile(p: float, freedom: int) -> float:
+def t_quantile(p: float, freedom: float) -> float:
     """Quantile of Student's t."""
     from scipy.special import stdtrit
 

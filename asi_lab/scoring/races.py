@@ -2,13 +2,12 @@
 
 All are trained on the same tokens in the same order and answer the same questions; runs differ in the
 initialisation. So a run of one architecture has no partner among those of another, and differences are
-between means, with the spread of a run pooled over all that race (paper, tables 3 and 4, which show one run
-of each and no spread).
+between means, with the variance of a run moderated over all that race: each architecture by its own runs, as
+far as those say more than the others do (paper, tables 3 and 4, which show one run of each and no noise).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
@@ -18,16 +17,19 @@ from asi_lab.lab import Store
 from asi_lab.records import BaselineRun, Evaluation, TaskResult
 from asi_lab.scoring import fitness
 from asi_lab.scoring.baselines import pooled, t_quantile
+from asi_lab.scoring.moderation import of_difference, prior_of
 from asi_lab.settings import Settings
 
 
 class Figure(msgspec.Struct, frozen=True):
     """A mean over the runs of one architecture. `difference` is to the first that races and `interval` half
-    of its 95 % interval, None for the first itself and where no architecture has two runs."""
+    of its 95 % interval, None for the first itself and where no architecture has two runs. `sd` is the
+    architecture's own, of one run, moderated by the others'."""
 
     mean: float
     difference: float | None
     interval: float | None
+    sd: float | None = None
 
     @property
     def beyond_noise(self) -> bool:
@@ -53,9 +55,9 @@ class Lane(msgspec.Struct, frozen=True):
 
 
 class Race(msgspec.Struct, frozen=True):
-    """The lanes in the order asked for, those without a run left out. `noise` has the standard deviation of
-    one run in each figure (`loss`, `benchmark`, `average`, tasks by name), pooled over the lanes; it is empty
-    where no lane has two runs. `tasks` tells what the scores are."""
+    """The lanes in the order asked for, those without a run left out. `noise` has the sd of one run in each
+    figure (`loss`, `benchmark`, `average`, tasks by name), pooled over the lanes; it is empty where no lane
+    has two runs. `tasks` tells what the scores are."""
 
     preset: str
     seeds: int
@@ -97,7 +99,7 @@ def _compared(settings: Settings, seeds: int, groups: dict[str, list[BaselineRun
     values = {kind: [[of(e) for e in group] for group in measured.values()] for kind, of in kinds.items()}
     freedom = sum(len(group) - 1 for group in measured.values())
     noise = {kind: pooled(lists) for kind, lists in values.items()} if freedom else {}
-    figures = {kind: _figures(lists, noise.get(kind), freedom) for kind, lists in values.items()}
+    figures = {kind: _figures(lists) for kind, lists in values.items()}
 
     lanes = []
     for lane, (name, group) in enumerate(groups.items()):
@@ -118,16 +120,24 @@ def _compared(settings: Settings, seeds: int, groups: dict[str, list[BaselineRun
     return Race(settings.preset, seeds, tuple(lanes), noise, tasks)
 
 
-def _figures(lists: Sequence[Sequence[float]], noise: float | None, freedom: int) -> list[Figure]:
+def _figures(lists: Sequence[Sequence[float]]) -> list[Figure]:
     """One figure for each list of values."""
-    first = lists[0]
-    found = [Figure(fmean(first), None, None)]
+    first, prior = lists[0], prior_of(lists)
+    if prior is None:
+        return [Figure(fmean(first), None, None), *(_bare(values, first) for values in lists[1:])]
+    found = [Figure(fmean(first), None, None, prior.moderated(first).sd)]
     for values in lists[1:]:
-        interval = None
-        if noise is not None:
-            interval = t_quantile(0.975, freedom) * noise * math.sqrt(1 / len(values) + 1 / len(first))
-        found.append(Figure(fmean(values), fmean(values) - fmean(first), interval))
+        spread = of_difference(values, first, prior)
+        interval = t_quantile(0.975, spread.freedom) * spread.sd
+        sd = prior.moderated(values).sd
+        found.append(Figure(fmean(values), fmean(values) - fmean(first), interval, sd))
     return found
+
+
+def _bare(values: Sequence[float], first: Sequence[float]) -> Figure:
+    """Where nothing is known of noise, but that all runs may have given the very same."""
+    same = 0.0 if max(len(values), len(first)) > 1 else None
+    return Figure(fmean(values), fmean(values) - fmean(first), same)
 
 
 def _score_of(name: str) -> Callable[[Evaluation], float]:

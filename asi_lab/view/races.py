@@ -33,8 +33,9 @@ def _explained(found: Race) -> Text:
     first = found.lanes[0].architecture
     if found.noise:
         differences = (
-            f"± in a heading is the spread (sd) of one run. Differences are to {first}, with 95 % intervals; "
-            "* marks those beyond chance at 5 %, which one comparison in twenty is without a cause."
+            f"± in a heading is the sd of one run, pooled. Differences are to {first}, with 95 % intervals "
+            "from each architecture's own sd, moderated by the others'; * marks those beyond chance at 5 %, "
+            "which one comparison in twenty is without a cause, and more with fewer than five runs."
         )
     else:
         differences = f"Differences are to {first}. One run of each does not tell noise: ask for more seeds."

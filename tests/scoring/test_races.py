@@ -49,16 +49,27 @@ def test_means_differences_and_intervals(store):
         *(("delta_net", 3), ("mamba2", 3), ("gated_delta_net", 2)),
     ]
     first, second, third = found.lanes
-    assert first.loss == races.Figure(pytest.approx(4.1), None, None)
+    assert (first.loss.mean, first.loss.difference, first.loss.interval) == (pytest.approx(4.1), None, None)
     assert second.loss.mean == pytest.approx(3.6)
     assert second.loss.difference == pytest.approx(-0.5)
     noise = math.sqrt(sum((len(group) - 1) * stdev(group) ** 2 for group in LOSSES.values()) / 5)
     assert found.noise["loss"] == pytest.approx(noise)
+    assert first.loss.sd == pytest.approx(noise)  # the three vary no more differently than by chance
     assert second.loss.interval == pytest.approx(2.570582 * noise * math.sqrt(2 / 3), rel=1e-6)
     assert second.loss.beyond_noise
     assert not third.loss.beyond_noise
     assert first.tokens_per_second == 101.0
     assert second.params == 1006
+
+
+def test_who_varies_less_is_known_better(store):
+    for name, width in (("gla", 1e-3), ("hgrn2", 0.5), ("comba", 1e-3)):
+        for index in range(5):
+            store.put_baseline(a_run(name, index, 4.0 + width * (index - 2)))
+    lanes = races.read(store, SETTINGS, ["gla", "hgrn2", "comba"], 5).lanes
+    found = {lane.architecture: lane.loss for lane in lanes}
+    assert found["gla"].sd < 0.02 < 0.5 < found["hgrn2"].sd
+    assert found["comba"].interval < 0.1 * found["hgrn2"].interval
 
 
 def test_two_lanes_agree_with_the_t_test(store):

@@ -1,0 +1,95 @@
+"""Variances moderated by those of others: the fit, its limits, and what it is good for."""
+
+from __future__ import annotations
+
+import math
+from statistics import variance
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import polygamma
+from scipy.stats import ttest_ind
+
+from asi_lab.scoring import moderation
+from asi_lab.scoring.baselines import t_quantile
+from asi_lab.scoring.moderation import EXACT, Prior, Spread, of_difference, prior_of
+
+
+def groups_of(rng: np.random.Generator, true: np.ndarray, runs: int) -> list[list[float]]:
+    return [rng.normal(0.0, math.sqrt(one), runs).tolist() for one in true]
+
+
+@pytest.mark.parametrize("freedom", [2.0, 4.0, 12.0])
+def test_the_fit_finds_the_prior_that_variances_were_drawn_from(freedom):
+    rng, scale = np.random.default_rng(1), 0.02**2
+    found = prior_of(groups_of(rng, scale * freedom / rng.chisquare(freedom, 4000), 5))
+    assert found.variance == pytest.approx(scale, rel=0.05)
+    assert found.freedom == pytest.approx(freedom, rel=0.15)
+    assert found.seen == 16_000
+
+
+def test_where_all_vary_alike_variances_are_pooled():
+    groups = groups_of(np.random.default_rng(2), np.full(4000, 0.25), 4)
+    found = prior_of(groups)
+    assert found.freedom > 100
+    assert found.moderated(groups[0]).sd == pytest.approx(0.5, rel=0.02)
+
+
+def test_a_moderated_variance_lies_between_its_own_and_the_prior():
+    prior, values = Prior(4.0, 6.0, 40), [0.0, 1.0, 2.0]
+    spread = prior.moderated(values)
+    assert spread.sd**2 == pytest.approx((6 * 4.0 + 2 * variance(values)) / 8)
+    assert spread.freedom == 8.0
+    assert prior.moderated([7.0]) == Spread(2.0, 6.0)  # one run: the prior's
+
+
+def test_nothing_is_known_better_than_by_all_runs():
+    assert Prior(4.0, 60.0, 10).moderated([0.0, 1.0]).freedom == 10
+    assert Prior(4.0, EXACT, 10).moderated([0.0, 1.0]) == Spread(2.0, 10)
+
+
+def test_two_architectures_are_pooled_as_in_the_t_test():
+    first, second = [4.0, 4.1, 4.2], [3.5, 3.7, 3.6, 3.9]
+    spread = of_difference(second, first, prior_of([first, second]))
+    interval = ttest_ind(second, first).confidence_interval(0.95)
+    assert t_quantile(0.975, spread.freedom) * spread.sd == pytest.approx((interval.high - interval.low) / 2)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    """Eight architectures of five runs each, over many draws; pooled, those that vary most are missed."""
+    rng, hits = np.random.default_rng(3), []
+    for _ in range(1500):
+        true = 4.0 / rng.chisquare(4.0, 8)
+        groups = groups_of(rng, true, 5)
+        a, b = rng.choice(8, 2, replace=False)
+        spread = of_difference(groups[a], groups[b], prior_of(groups))
+        half = t_quantile(0.975, spread.freedom) * spread.sd
+        hits.append(abs(np.mean(groups[a]) - np.mean(groups[b])) <= half)
+    assert 0.91 < np.mean(hits) < 0.97
+
+
+def test_without_two_runs_that_differ_nothing_is_known():
+    assert prior_of([[1.0], [2.0]]) is None
+    assert prior_of([[1.0, 1.0], [2.0]]) is None
+
+
+@given(
+    st.lists(st.lists(st.integers(-1000, 1000).map(float), min_size=1, max_size=6), min_size=1, max_size=8)
+)
+def test_whatever_runs_give_the_spread_is_finite(groups):
+    prior = prior_of(groups)
+    if prior is not None:
+        for values in groups:
+            spread = prior.moderated(values)
+            assert math.isfinite(spread.sd)
+            assert 0 < spread.freedom <= prior.seen
+        whole = of_difference(groups[0], groups[-1], prior)
+        assert math.isfinite(whole.sd)
+        assert 0 < whole.freedom <= prior.seen
+
+
+@pytest.mark.parametrize("value", [1e-8, 1e-3, 0.5, 1.0, 7.0, 1e3, 1e8])
+def test_the_trigamma_function_is_inverted(value):
+    assert float(polygamma(1, moderation._trigamma_inverse(value))) == pytest.approx(value, rel=1e-6)
