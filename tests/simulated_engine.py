@@ -264,6 +264,8 @@ def main() -> int:
     except LabError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # likewise
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -170,6 +171,7 @@ def main() -> NoReturn:
             cli(prog_name="asi-lab")
         except SystemExit as end:
             code = end.code
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python would answer a late Ctrl+C with a traceback
         sys.stdout.flush()
     except OSError as error:
         if not streams.is_of_output(error):

@@ -76,9 +76,7 @@ class Engine:
         _, alive = psutil.wait_procs(children, timeout=5)
         assert alive == []
         assert self.lab.engine_pid() is None
-        code = self.process.returncode
-        late = len(signals) > 1 and code == -signal.SIGINT  # the last came when Python itself was leaving
-        return 128 + signal.SIGINT if late else code, said
+        return self.process.returncode, said
 
 
 def events(lab: Lab) -> list:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from asi_lab import sandbox
 from asi_lab.sandbox import Level
+from asi_lab.sandbox.command import can_leave_root
 from tests.sandbox.attacks import ATTACKS, Attack, is_safe, perform
 from tests.thinning import one_in
 
@@ -35,4 +37,7 @@ def test_an_attack_is_held_where_it_should_be(attack: Attack, level: Level, fold
     if not is_safe(attack, level):
         pytest.skip("the kernel does not limit the processes of root")
     held, outcome = perform(attack, level, folder)
-    assert held == (level not in attack.open_at), outcome
+    is_open = level in attack.open_at
+    if is_open and level is Level.LIMITS and os.geteuid() == 0 and can_leave_root(level):
+        return  # another user holds much of what limits alone do not
+    assert held == (not is_open), outcome
