@@ -42,8 +42,8 @@ class TrialJob(msgspec.Struct, frozen=True):
 
     `task` is `check` (preflight alone), `train` (preflight, training, full rows), `resume` (the same from
     where an earlier trial was cut off) or `serve` (load the checkpoint that lies there and answer full rows).
-    `data` is an absolute path; `seed` is the initialisation seed, `data_seed` the lab's. After so many steps
-    as `marks` say training stands still while the scorer measures the held-out loss. `reach` is that of the
+    `data` is an absolute path; `seed` is the initialisation seed, `data_seed` the lab's. After each number
+    of steps in `marks` training is paused while the scorer measures the held-out loss. `reach` is that of the
     evaluation that follows, for checks to look as far.
     """
 
@@ -256,15 +256,15 @@ CURVE_POINTS = 200
 
 
 def curve_steps(steps: int, after: int = 0) -> list[int]:
-    """The steps of a training of so many `steps` that are points of its curve, in order, those that come
-    `after` so many steps: every so many, the first and the last."""
+    """The steps of a training of `steps` steps that are points of its curve, in order, all behind `after`: at
+    equal distances, the first and the last."""
     every = max(1, steps // CURVE_POINTS)
     return [step for step in range(after + 1, steps + 1) if step % every == 0 or step in (1, steps)]
 
 
 def saved_file(step: int) -> str:
-    """The name of what a later trial goes on from after so many steps. It carries the step, so that the
-    engine never fetches a newer one than it was told of."""
+    """The name of the file that a later trial goes on from after `step` steps. It carries the step, so that
+    the engine never fetches a newer one than was reported."""
     return f"resume-{step}.pt"
 
 

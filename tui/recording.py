@@ -93,7 +93,7 @@ class PlaybackClock:
             self._since = time.monotonic()
 
     def faster(self, steps: int) -> None:
-        """Run faster by so many steps, or slower."""
+        """Run faster by `steps` steps, or slower where they are negative."""
         with self._lock:
             self._at, self._since = self._position(), time.monotonic()
             place = SPEEDS.index(self.speed) + steps

@@ -255,7 +255,7 @@ def search(lab: Lab, experiments: int | None, hours: float | None) -> int:
 
 
 def race(lab: Lab, architectures: Sequence[str], seeds: int, as_json: bool) -> int:
-    """Measure reference architectures with so many seeds each, and print how they compare; returns the exit
+    """Measure reference architectures with `seeds` seeds each, and print how they compare; returns the exit
     status.
 
     Raises `LabError` as `Engine.race` does.

@@ -33,7 +33,7 @@ def write(path: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def read_plain(path: Path, most: int = 1 << 24) -> str:
-    """The text of a file that may be a stranger's, at most so many bytes. Raises UnicodeDecodeError, and
+    """The text of a file that may be a stranger's, of at most `most` bytes. Raises UnicodeDecodeError, and
     OSError also where it is a link, which may lead anywhere, no plain file, or larger."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:

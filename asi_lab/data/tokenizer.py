@@ -81,7 +81,7 @@ class Tokenizer:
 def train_tokenizer(kind: str, texts: Iterator[str]) -> Tokenizer:
     """Make the tokenizer `kind`; only `bpe:N` reads `texts`, and is a function of them alone.
 
-    `N` is the vocabulary with `eot`; a text too poor for so many merges gives a smaller one.
+    `N` is the vocabulary with `eot`; a text too poor for that many merges gives a smaller one.
     Raises `DataError` for an unknown kind, or where the files of `gpt2` cannot be had.
     """
     if kind == "byte":

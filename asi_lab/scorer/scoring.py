@@ -89,8 +89,8 @@ class Scoring:
         self._seconds = time.perf_counter() - began
 
     def compare(self, server: Remote, loss_positions: int, task_positions: int) -> Evaluation:
-        """Compare so many of the answers with those that the server gives to bare prefixes, have it generate
-        what is to be generated, and sum up.
+        """Compare answers at `loss_positions` and `task_positions` positions with those of the server to bare
+        prefixes, have it generate what is to be generated, and sum up.
 
         Raises:
             CandidateFault: an answer differs; a task gives no finite score.

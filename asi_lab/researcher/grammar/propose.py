@@ -32,7 +32,7 @@ def propose(
     mutations: int = 1,
     leads: Sequence[tuple[Cognition, Hint]] = (),
 ) -> Proposal:
-    """A child of `parent`, by so many mutations, by recombination with one of `references`, or by a step
+    """A child of `parent`, by `mutations` mutations, by recombination with one of `references`, or by a step
     towards one of `leads`, insights for its weaknesses with the genes that express them.
 
     A parent without a genome (written by a language model, say) is replaced by the seed's genome,

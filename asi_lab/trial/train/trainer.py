@@ -39,8 +39,8 @@ class Diverged(Exception):
 class Fit:
     """One training run.
 
-    `report` receives the points of the curve (`protocol.curve_steps`). After so many steps as each of `marks`
-    says, training stands still while `measure` is called with the number of steps done; what it takes does
+    `report` receives the points of the curve (`protocol.curve_steps`). After each number of steps in
+    `marks` training is paused while `measure` is called with the number of steps done; what it takes does
     not count as training time. With a folder `saves`, what training goes on from is written there every
     `save_minutes`, and reported. Of several `ranks` only the first does."""
 
