@@ -60,3 +60,15 @@ def test_what_is_saved_and_at_what_risk(run, measured):
 def test_switched_off_it_says_so(run, measured):
     measured.config.write_text(measured.config.read_text() + "[supervise]\nprune = false\n")
     assert "switched off (supervise.prune" in run("--lab", measured.path, "calibrate").stdout
+
+
+def test_what_tasks_are_worth(run, searched, fresh):
+    shown = run("--lab", searched.path, "calibrate", "--tasks").stdout
+    assert "held-out loss" in shown
+    assert "asi_recall" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    report = json.loads(run("--lab", searched.path, "calibrate", "--tasks", "--json").stdout)
+    assert {one["task"] for one in report} == {"held-out loss", "asi_recall", "asi_copy"}
+    assert all(one["architectures"] == 2 and one["runs"] >= 4 for one in report)
+    empty = run("--lab", fresh.path, "calibrate", "--tasks")
+    assert (empty.exit_code, "No results yet" in empty.stderr) == (0, True)

@@ -1,0 +1,62 @@
+"""What a task is worth, on figures whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from asi_lab.records import BaselineRun, Evaluation, Evidence, TaskResult
+from asi_lab.scoring import worth
+from asi_lab.scoring.worth import LOSS, of_tasks
+
+
+def drawn(between: float, seeds: float, architectures: int, runs: int) -> dict[str, list[float]]:
+    rng = np.random.default_rng([architectures, runs])
+    means = between * rng.standard_normal(architectures)
+    return {f"a{i}": (mean + seeds * rng.standard_normal(runs)).tolist() for i, mean in enumerate(means)}
+
+
+def test_both_spreads_are_found():
+    found = worth.worth("t", "s", drawn(0.3, 0.1, 2000, 3))
+    assert found.between_seeds == pytest.approx(0.1, rel=0.05)
+    assert found.between == pytest.approx(0.3, rel=0.05)
+    assert found.ratio == pytest.approx(3.0, rel=0.1)
+    assert not found.tells_little
+
+
+def test_where_architectures_are_alike_what_seeds_make_of_means_is_taken_out():
+    found = worth.worth("t", "s", drawn(0.0, 0.1, 60, 3))
+    assert found.between < 0.02  # the means alone differ by 0.058
+    assert found.tells_little
+    assert found.decided == pytest.approx(0.5, abs=0.06)
+
+
+def test_one_seed_decides_most_where_architectures_differ():
+    assert worth.worth("t", "s", drawn(1.0, 0.01, 40, 2)).decided > 0.98
+    assert worth.worth("t", "s", {"a": [1.0, 2.0], "b": [1.5, 1.5]}).decided == 0.0
+    assert worth.worth("t", "s", {"a": [1.0, 1.0], "b": [1.0, 1.0]}).decided == 0.5
+
+
+def test_without_noise_there_is_no_ratio():
+    found = worth.worth("t", "s", {"a": [1.0, 1.0], "b": [2.0, 2.0]})
+    assert (found.between_seeds, found.ratio, found.tells_little) == (0.0, None, False)
+
+
+def a_run(name: str, index: int, loss: float, score: float) -> BaselineRun:
+    tasks = (TaskResult("choices", score, "choice_probability", True, 0.25, 40),)
+    return BaselineRun(name, index, Evidence(evaluation=Evaluation(loss, 100, tasks)))
+
+
+def test_tasks_stand_in_the_order_of_their_worth():
+    runs = [a_run("x", 0, 4.0, 0.30), a_run("x", 1, 4.01, 0.34), a_run("y", 1, 3.01, 0.35)]
+    runs += [a_run("y", 0, 3.0, 0.29), a_run("once", 0, 2.0, 0.9)]
+    loss, choices = of_tasks(runs)
+    assert (loss.task, loss.architectures, loss.runs) == (LOSS, 2, 4)  # who has one run says nothing of seeds
+    assert (choices.task, choices.chance, choices.samples) == ("choices", 0.25, 40)
+    assert loss.ratio > 50
+    assert choices.tells_little
+
+
+def test_two_architectures_with_two_runs_are_needed():
+    assert of_tasks([]) == []
+    assert of_tasks([a_run("x", 0, 4.0, 0.3), a_run("x", 1, 4.0, 0.3), a_run("y", 0, 3.0, 0.3)]) == []
