@@ -60,8 +60,7 @@ class Pacemaker:
         self._doing: dict[str, Doing] = {}  # by label, in the order in which they began
         self._over: set[str] = set()
         self._news: dict[tuple[str, str], Progress | None] = {}  # by label and stage, for the view
-        self._followed: list[Future[Any]] = []
-        self._heeded: list[Future[Any]] = []
+        self._followed: dict[Future[Any], bool] = {}  # and whether what it raises is heeded
         self._last, self._said = 0.0, ("", "")
 
     def working(self, label: str, stage: str, progress: Progress | None) -> None:
@@ -86,14 +85,13 @@ class Pacemaker:
         """Count work that was begun in another thread as at work until it is done, and `heed` what it
         raises."""
         with self._lock:
-            self._followed = [one for one in (*self._followed, work) if not one.done()]
-            self._heeded += [work] if heed else []
+            self._followed[work] = heed
 
     def _raise_heeded(self) -> None:
         with self._lock:
-            ended = [work for work in self._heeded if work.done()]
-            self._heeded = [work for work in self._heeded if work not in ended]
-        for work in ended:
+            ended = [work for work in self._followed if work.done()]
+            heeded = [work for work in ended if self._followed.pop(work)]
+        for work in heeded:
             work.result()
 
     def _forget(self) -> None:

@@ -25,7 +25,6 @@ from asi_lab.engineer.reruns import Reruns
 from asi_lab.events import NewEvent, Watch
 from asi_lab.lab import Lineage, Store, steering, trial_label
 from asi_lab.lab.plans import Plans
-from asi_lab.lab.states import States
 from asi_lab.llm.models import Models
 from asi_lab.records import Candidate, CandidateState, Evidence
 from asi_lab.researcher import Researcher
@@ -57,7 +56,7 @@ class Loop:
         self.store, self.lineage, self.watch = store, lineage, watch
         self.models, self.plans = models, plans
         self.researcher, self.engineer, self.analyst = researcher, engineer, analyst
-        self.states, self.trials, self.slots = States(store), engineer.trials, engineer.trials.slots
+        self.trials, self.slots, self.states = engineer.trials, engineer.trials.slots, engineer.states
         self.proposals = Background(self.draw_and_propose, "plan", watch.follow)
         self.conclusions = Background(self.conclude, "end", watch.follow)
         self.turns = Turns(settings, store, self.slots, self.conclusions, models.ahead, watch.tick)

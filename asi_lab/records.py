@@ -239,6 +239,10 @@ class Evaluation(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     correction: float = 0.0
 
+    def score_of(self, task: str) -> float:
+        """The score of one of its tasks."""
+        return next(found.score for found in self.tasks if found.task == task)
+
 
 class Evidence(msgspec.Struct, frozen=True):
     """Everything the engineer measured. `failure` is the state to end in, None when all went well.

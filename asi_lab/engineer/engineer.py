@@ -8,7 +8,6 @@ from asi_lab.engineer import repair
 from asi_lab.engineer.contract import check_source
 from asi_lab.engineer.trials import Trials
 from asi_lab.lab import Store
-from asi_lab.lab.states import States
 from asi_lab.llm.models import Models
 from asi_lab.records import Candidate, CandidateState, Evidence, Proposal, Repair
 from asi_lab.scoring import Baselines, fitness
@@ -25,7 +24,7 @@ class Engineer:
 
     def __init__(self, settings: Settings, store: Store, trials: Trials, models: Models) -> None:
         self.settings, self.trials, self.models = settings, trials, models
-        self.states = States(store)
+        self.states = trials.states
         self.pruning = Pruning(settings, store)
 
     def check(self, candidate: Candidate) -> Candidate:

@@ -8,6 +8,7 @@ far as those say more than the others do (paper, tables 3 and 4, which show one 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
@@ -84,7 +85,7 @@ def read(store: Store, settings: Settings, architectures: Sequence[str], seeds: 
 def _compared(settings: Settings, seeds: int, groups: dict[str, list[BaselineRun]]) -> Race:
     if not groups:
         return Race(settings.preset, seeds, (), {}, ())
-    measured = {name: [_evaluation(run) for run in group] for name, group in groups.items()}
+    measured = {name: [run.evidence.measured for run in group] for name, group in groups.items()}
     first = next(iter(measured.values()))
     reference = fitness.reference_of(first, settings.fitness.scale)
     rising = [task.task for task in first[0].tasks if task.higher_is_better]
@@ -94,7 +95,7 @@ def _compared(settings: Settings, seeds: int, groups: dict[str, list[BaselineRun
     }
     if rising:
         kinds["average"] = lambda e: fmean(task.score for task in e.tasks if task.task in rising)
-    kinds |= {task.task: _score_of(task.task) for task in first[0].tasks}
+    kinds |= {task.task: operator.methodcaller("score_of", task.task) for task in first[0].tasks}
 
     values = {kind: [[of(e) for e in group] for group in measured.values()] for kind, of in kinds.items()}
     freedom = sum(len(group) - 1 for group in measured.values())
@@ -123,26 +124,12 @@ def _compared(settings: Settings, seeds: int, groups: dict[str, list[BaselineRun
 def _figures(lists: Sequence[Sequence[float]]) -> list[Figure]:
     """One figure for each list of values."""
     first, prior = lists[0], prior_of(lists)
-    if prior is None:
-        return [Figure(fmean(first), None, None), *(_bare(values, first) for values in lists[1:])]
-    found = [Figure(fmean(first), None, None, prior.moderated(first).sd)]
+    same = 0.0 if any(len(values) > 1 for values in lists) else None  # no run differs from its twins
+    found = [Figure(fmean(first), None, None, prior.moderated(first).sd if prior else None)]
     for values in lists[1:]:
-        spread = of_difference(values, first, prior)
-        interval = t_quantile(0.975, spread.freedom) * spread.sd
-        sd = prior.moderated(values).sd
-        found.append(Figure(fmean(values), fmean(values) - fmean(first), interval, sd))
+        mean, interval, sd = fmean(values), same, None
+        if prior is not None:
+            spread, sd = of_difference(values, first, prior), prior.moderated(values).sd
+            interval = t_quantile(0.975, spread.freedom) * spread.sd
+        found.append(Figure(mean, mean - fmean(first), interval, sd))
     return found
-
-
-def _bare(values: Sequence[float], first: Sequence[float]) -> Figure:
-    """Where nothing is known of noise, but that all runs may have given the very same."""
-    same = 0.0 if max(len(values), len(first)) > 1 else None
-    return Figure(fmean(values), fmean(values) - fmean(first), same)
-
-
-def _score_of(name: str) -> Callable[[Evaluation], float]:
-    return lambda evaluation: next(task.score for task in evaluation.tasks if task.task == name)
-
-
-def _evaluation(run: BaselineRun) -> Evaluation:
-    return run.evidence.measured

@@ -60,10 +60,7 @@ def of_tasks(runs: Sequence[BaselineRun]) -> list[Worth]:
         return []
     found = [worth(LOSS, "nats", {name: [one.loss for one in group] for name, group in several.items()})]
     for task in next(iter(several.values()))[0].tasks:
-        scores = {
-            name: [{one.task: one.score for one in evaluation.tasks}[task.task] for evaluation in group]
-            for name, group in several.items()
-        }
+        scores = {name: [one.score_of(task.task) for one in group] for name, group in several.items()}
         plain = worth(task.task, task.score_name, scores)
         found.append(msgspec.structs.replace(plain, chance=task.chance, samples=task.samples))
     return sorted(found, key=lambda one: -(one.ratio if one.ratio is not None else math.inf))

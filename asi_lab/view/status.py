@@ -216,7 +216,7 @@ def read(
     engine = _engine(beat, now) if beat else _without_beat(lab)
     if engine.is_there:
         engine = msgspec.structs.replace(engine, ordered=_ordered(lab, beat.ordered if beat else "", engine))
-    slots = slots_of(store) if store else 1
+    slots = beat.slots if beat else 1
     speed = pace(summaries, settings, slots)
     wanted = beat.experiments if beat else None
     board = known[1] if known else leaderboard.read(store, settings) if store else None

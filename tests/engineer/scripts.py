@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import msgspec
+import psutil
 
 from asi_lab import protocol
 from asi_lab.engineer.executor import Source
@@ -78,3 +80,13 @@ def steps(after: int = 0, marks: Sequence[int] = MARKS, saves: Sequence[int] = (
 
 BEGUN = [READY, CHECKS, PREFLIGHTED, TRAINING]
 WHOLE = [*BEGUN, *steps(), AGAIN, TRAINED, ANSWERED, SCORED]
+
+
+def running(module: str) -> list[psutil.Process]:
+    """The processes below this one that run a module; not what guards them."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.cmdline()[3:5] == ["-m", module]:
+                found.append(process)
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
 import subprocess
 import sys
@@ -105,12 +104,7 @@ def until(condition, seconds: float = 20.0):
 @pytest.mark.parametrize("module", one_in(3, ["asi_lab.trial", "asi_lab.trial.server", "asi_lab.scorer"]))
 def test_who_is_killed_while_it_waits_is_replaced(module, slots, tmp_path):
     def running() -> list[psutil.Process]:
-        found = []
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.cmdline()[3:5] == ["-m", module]:
-                    found.append(process)
-        return found
+        return scripts.running(module)
 
     (executor,) = slots(())
     executor.prepare()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -28,6 +27,7 @@ from asi_lab.protocol import ScoreJob, TrialJob
 from asi_lab.records import CandidateState, Evidence
 from asi_lab.scoring import references
 from asi_lab.settings import Settings
+from tests.engineer import scripts
 from tests.thinning import one_in
 
 S = CandidateState
@@ -442,12 +442,7 @@ def test_no_secret_reaches_the_trial(trial):
 
 def kill(module: str) -> None:
     """SIGKILL the process at work that runs a module, which is older than the one that waits."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.cmdline()[3:5] == ["-m", module]:
-                found.append(process)
-    min(found, key=lambda process: process.create_time()).kill()
+    min(scripts.running(module), key=lambda process: process.create_time()).kill()
 
 
 MODULES = ["asi_lab.trial", "asi_lab.trial.server", "asi_lab.scorer"]
