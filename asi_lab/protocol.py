@@ -42,7 +42,8 @@ class TrialJob(msgspec.Struct, frozen=True):
 
     `task` is `check` (preflight alone), `train` (preflight, training, full rows), `resume` (the same from
     where an earlier trial was cut off) or `serve` (load the checkpoint that lies there and answer full rows).
-    `data` is an absolute path; `seed` is the initialisation seed, `data_seed` the lab's. After each number
+    `data` is an absolute path; `seed` is that of the layers' initialisation, `shared_seed` that of what is
+    around them, `data_seed` the lab's. After each number
     of steps in `marks` training is paused while the scorer measures the held-out loss. `reach` is that of the
     evaluation that follows, for checks to look as far.
     """
@@ -58,6 +59,7 @@ class TrialJob(msgspec.Struct, frozen=True):
     limits: Limits
     marks: tuple[int, ...] = ()
     reach: Reach = Reach()
+    shared_seed: int = 0
 
     @classmethod
     def of(
@@ -68,6 +70,7 @@ class TrialJob(msgspec.Struct, frozen=True):
         data: str,
         vocab_size: int,
         seed: int,
+        shared_seed: int = 0,
         marks: tuple[int, ...] = (),
     ) -> Self:
         """The job of a lab with these settings."""
@@ -83,6 +86,7 @@ class TrialJob(msgspec.Struct, frozen=True):
             limits=settings.limits,
             marks=marks,
             reach=Reach.of(settings.evaluate),
+            shared_seed=shared_seed,
         )
 
 

@@ -16,7 +16,7 @@ import msgspec
 SEED_ID = 0
 """Candidate 0 is the seed architecture (DeltaNet), the root of the lineage."""
 
-RULES = 2
+RULES = 3
 """How results come about: splits, scores, figures, commits. Results of other rules do not compare."""
 
 

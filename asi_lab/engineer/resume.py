@@ -48,7 +48,7 @@ NOTHING = Cut("", 0, 0.0, ())
 def digest(directory: Path, job: TrialJob) -> str:
     """What of a job decides its result; limits, device, threads and where the lab lies do not."""
     train = msgspec.structs.replace(job.train, threads=0)
-    decisive = (job.model, train, job.vocab_size, job.seed, job.data_seed, job.marks)
+    decisive = (job.model, train, job.vocab_size, job.seed, job.shared_seed, job.data_seed, job.marks)
     found = hashlib.sha256(msgspec.json.encode(decisive))
     found.update((directory / ARCHITECTURE_FILE).read_bytes())
     return found.hexdigest()

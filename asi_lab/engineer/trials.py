@@ -87,7 +87,7 @@ class Trials:
             elif isinstance(report, protocol.Trained):
                 standing = self.states.advance(standing, CandidateState.TRAINED, evidence=evidence)
 
-        job = self._job("serve" if trained else "train", keyed_seed(self.settings.seed, candidate.id, "init"))
+        job = self._job("serve" if trained else "train", candidate.id)
         expected = self._expectations(baselines, prune_above)
         began = time.monotonic()
         evidence = self._run(directory, job, observe, before, expected, candidate.id)
@@ -128,7 +128,7 @@ class Trials:
         prefix_tokens = positions * (train.context + 1) / 2
         cheap = prefix_tokens < PASSES * train.steps * train.batch * train.context
         compare = Compare(loss_positions=positions if cheap else MANY, task_positions=MANY)
-        job = self._job("serve", keyed_seed(self.settings.seed, candidate.id, "init"))
+        job = self._job("serve", candidate.id)
         lost = not (directory / CHECKPOINT_FILE).exists()
         found = Evidence(failure=CandidateState.INTERRUPTED, error="its weights are lost" if lost else "")
         while not lost and self.may_begin(candidate):
@@ -149,8 +149,7 @@ class Trials:
         """
         label = run_label(architecture, index)
         directory = self._directory(label, references.source(architecture))
-        seed = keyed_seed(self.settings.seed, architecture, index, "init")
-        evidence = self._whole_run(directory, seed)
+        evidence = self._whole_run(directory, self._job("train", architecture, index))
         if evidence.evaluation is None:
             state = evidence.failure.value if evidence.failure else "no result"
             raise TrialError(
@@ -181,14 +180,12 @@ class Trials:
         the limits, and its weights are not kept."""
         label = run_label(trial_label(candidate.id), index)
         directory = self._directory(label, candidate.code)
-        seed = keyed_seed(self.settings.seed, candidate.id, index, "init")
-        evidence = self._whole_run(directory, seed, candidate.id)
+        evidence = self._whole_run(directory, self._job("train", candidate.id, index), candidate.id)
         self._discard_weights(label)
         return evidence
 
-    def _whole_run(self, directory: Path, seed: int, candidate_id: int | None = None) -> Evidence:
+    def _whole_run(self, directory: Path, job: TrialJob, candidate_id: int | None = None) -> Evidence:
         """A trial without limits of pruning; begun again where it was killed from outside."""
-        job = self._job("train", seed)
         for _ in range(self.settings.search.max_starts):
             evidence = self._run(directory, job, _nobody, None, Expectations(), candidate_id)
             if evidence.failure is not CandidateState.INTERRUPTED:
@@ -210,10 +207,19 @@ class Trials:
         (directory / ARCHITECTURE_FILE).write_text(code, encoding="utf-8")
         return directory
 
-    def _job(self, task: Literal["train", "serve"], seed: int) -> TrialJob:
-        settings, data, vocab = self.settings, str(self.lab.data), self._vocab_size()
-        marks = mark_steps(settings)
-        return TrialJob.of(settings, task, data=data, vocab_size=vocab, seed=seed, marks=marks)
+    def _job(self, task: Literal["train", "serve"], who: int | str, index: int = 0) -> TrialJob:
+        """The job of a candidate or of a reference (`who`), with the seeds of that index: those of its own
+        layers, and those of what is around them, the same for all."""
+        settings = self.settings
+        return TrialJob.of(
+            settings,
+            task,
+            data=str(self.lab.data),
+            vocab_size=self._vocab_size(),
+            seed=keyed_seed(settings.seed, who, index, "init"),
+            shared_seed=keyed_seed(settings.seed, index, "shared"),
+            marks=mark_steps(settings),
+        )
 
     def _vocab_size(self) -> int:
         return load_manifest(self.lab.data).vocab_size

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from asi_lab.common import syntax
+from asi_lab.common.randomness import keyed_seed
 from asi_lab.kernels import linear_cross_entropy, rms_norm
 from asi_lab.protocol import CLASS_NAME
 from asi_lab.settings import ModelSettings
@@ -95,8 +96,6 @@ class MLP(nn.Module):
         self.gated = settings.mlp == "swiglu"
         self.up = nn.Linear(settings.width, inner * (2 if self.gated else 1), bias=False)
         self.down = nn.Linear(inner, settings.width, bias=False)
-        for linear in (self.up, self.down):
-            nn.init.normal_(linear.weight, std=settings.init_std)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
@@ -143,21 +142,28 @@ class LanguageModel(nn.Module):
     """The language model; see the module's docstring.
 
     With `recompute` the blocks keep nothing for backward but their inputs, and run again there
-    (arXiv 1604.06174).
+    (arXiv 1604.06174). Embedding, head and MLPs start from `shared_seed` and their own names, so that they
+    are the same around every layer.
     """
 
-    def __init__(self, layer: type[nn.Module], settings: ModelSettings, vocab_size: int) -> None:
+    def __init__(
+        self, layer: type[nn.Module], settings: ModelSettings, vocab_size: int, shared_seed: int = 0
+    ) -> None:
         super().__init__()
         self.recompute = False
         self.embed = nn.Embedding(vocab_size, settings.width)
         self.blocks = nn.ModuleList(Block(layer, settings, i) for i in range(settings.layers))
         self.norm = build_norm(settings)
         self.head = nn.Linear(settings.width, vocab_size, bias=False)
-        nn.init.normal_(self.embed.weight, std=settings.init_std)
         if settings.tie_embeddings:
             self.head.weight = self.embed.weight
-        else:
-            nn.init.normal_(self.head.weight, std=settings.init_std)
+        self._draw_shared(settings.init_std, shared_seed)
+
+    def _draw_shared(self, std: float, seed: int) -> None:
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2 and ".mixer." not in name and not parameter.is_meta:
+                generator = torch.Generator(parameter.device).manual_seed(keyed_seed(seed, name))
+                nn.init.normal_(parameter, std=std, generator=generator)
 
     def hidden(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids [B, L] -> hidden states [B, L, D] and the sum of auxiliary losses (a scalar)."""

@@ -27,7 +27,7 @@ def seed_everything(seed: int) -> None:
 def build_model(layer: type[nn.Module], job: TrialJob, device: torch.device) -> LanguageModel:
     """The model at its initialisation, the same for all ranks."""
     seed_everything(job.seed)
-    model = LanguageModel(layer, job.model, job.vocab_size).to(device)
+    model = LanguageModel(layer, job.model, job.vocab_size, job.shared_seed).to(device)
     model.recompute = job.train.recompute
     return model
 

@@ -49,6 +49,23 @@ def test_two_runs_of_a_seed_give_identical_losses(delta_net):
     assert [p.loss for p in first] != [p.loss for p in other]
 
 
+def test_what_is_around_the_layers_starts_alike_for_all_architectures(delta_net, tmp_path):
+    path = tmp_path / "gated.py"
+    path.write_text(references.source("gated_delta_net"))
+    models = []
+    for layer, seed, shared in ((delta_net, 0, 7), (load_architecture(path), 1, 7), (delta_net, 0, 8)):
+        torch.manual_seed(seed)
+        models.append(dict(LanguageModel(layer, MODEL, VOCABULARY, shared).named_parameters()))
+    around = [name for name, found in models[0].items() if ".mixer." not in name and found.dim() == 2]
+    assert {"embed.weight", "blocks.0.mlp.up.weight", "blocks.0.mlp.down.weight"} <= {*around}
+    for name in around:
+        assert torch.equal(models[0][name], models[1][name])
+        assert not torch.equal(models[0][name], models[2][name])
+        assert models[0][name].std().item() == pytest.approx(MODEL.init_std, rel=0.2)
+    inside = next(name for name in models[0] if ".mixer." in name and models[0][name].dim() == 2)
+    assert torch.equal(models[0][inside], models[2][inside])
+
+
 def test_it_learns_and_reports_every_step_of_a_short_run(delta_net):
     _, training, curve = train(delta_net, msgspec.structs.replace(TRAIN, steps=40))
     assert [p.step for p in curve] == list(range(1, 41))
