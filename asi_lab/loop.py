@@ -189,8 +189,9 @@ class Loop:
         if candidate.state is not S.EVALUATED:
             return candidate
         judgement = self.analyst.judge(candidate, self._known_to(candidate.id))
-        reference, noise = self.baselines.reference, self.baselines.noise()
-        score = fitness.score(candidate.measured, reference, judgement, noise)
+        known, found = self.baselines, candidate.measured
+        against = known.against_all([found.loss])
+        score = fitness.score(found, known.reference, judgement, known.noise(), against)
         return self.states.advance(candidate, S.JUDGED, score=score)
 
     def explain(self, candidate: Candidate) -> Candidate:

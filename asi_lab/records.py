@@ -281,22 +281,44 @@ class BaselineRun(msgspec.Struct, frozen=True):
 
 
 class Noise(msgspec.Struct, frozen=True):
-    """The noise floor: the sd of one run, its standard deviation over seeds, pooled over the baselines.
+    """The noise of one run: its standard deviation over seeds, as it is expected of an architecture that was
+    run but once, from the runs of all references (`scoring.statistics`).
 
     `judge` is that of the mark, as far as the loss moves it; `fitness` takes in all three parts.
     `loss_low` and `loss_high` bound the loss sd at 95 % (chi-square); `freedom` are the degrees
-    of freedom of the pool; `runs` is the number of runs of the seed architecture, which is the
-    `n` of the prediction interval sd * sqrt(1 + 1/n).
+    of freedom with which it is known; `runs` is the number of runs of the seed architecture.
     """
 
     loss: float
     benchmark: float
     fitness: float
-    freedom: int
+    freedom: float
     runs: int
     loss_low: float
     loss_high: float
     judge: float = 0.0
+
+
+class Against(msgspec.Struct, frozen=True):
+    """How a loss stands to the mean of a reference's `runs` runs, in nats per token: `difference` is negative
+    where it is lower, `sd` that of the difference by chance, `margin` how much lower it must be to beat the
+    reference at 5 % (one-sided t-test)."""
+
+    reference: str
+    runs: int
+    difference: float
+    sd: float
+    margin: float
+
+    @property
+    def is_better(self) -> bool:
+        """Whether it beats the reference."""
+        return self.difference < -self.margin
+
+    @property
+    def in_sd(self) -> float | None:
+        """How much lower the loss is, in units of `sd`; None without noise."""
+        return -self.difference / self.sd if self.sd > 0 else None
 
 
 class RubricPart(msgspec.Struct, frozen=True):
@@ -322,7 +344,8 @@ class Judgement(msgspec.Struct, frozen=True):
 class Score(msgspec.Struct, frozen=True):
     """Fitness and its three parts, each in [0, 1] (paper sections 2.1 and 3.1).
 
-    The gains are relative improvements over the seed baseline, before clamping.
+    The gains are relative improvements over the seed baseline, before clamping. `against` is how the loss
+    stood to the references when it was scored, the bar first; empty in labs of rules 2 and before.
     """
 
     fitness: float
@@ -333,6 +356,7 @@ class Score(msgspec.Struct, frozen=True):
     benchmark_gain: float
     judgement: Judgement
     noise: Noise
+    against: tuple[Against, ...] = ()
 
 
 class Difference(msgspec.Struct, frozen=True):

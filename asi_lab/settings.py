@@ -165,10 +165,24 @@ class Evaluate(Section, frozen=True, kw_only=True):
 
 
 class BaselineSettings(Section, frozen=True, kw_only=True):
-    """DeltaNet and Gated DeltaNet, measured in this lab; the sd of their runs is the noise floor."""
+    """References that are measured in this lab; how much their runs vary says what is noise."""
 
-    seeds: Annotated[int, Meta(ge=2), about("Seeds of each baseline before the search starts.")] = 3
-    max_seeds: Annotated[int, Meta(ge=2), about("Seeds of each baseline in a long run.")] = 8
+    references: Annotated[
+        tuple[str, ...],
+        about("Measured before the search starts: delta_net, gated_delta_net, and others of asi-lab race."),
+    ] = ("delta_net", "gated_delta_net")
+    bar: Annotated[
+        str,
+        about(
+            "The reference that candidates have to beat; empty: that of the lowest mean loss at the start."
+        ),
+    ] = ""
+    noise_freedom: Annotated[
+        PositiveFloat,
+        about("How alike the variances of architectures are, in degrees of freedom, by a recorded study."),
+    ] = 4.0
+    seeds: Annotated[int, Meta(ge=2), about("Seeds of each reference before the search starts.")] = 3
+    max_seeds: Annotated[int, Meta(ge=2), about("Seeds of each reference in a long run.")] = 8
     grow_every: Annotated[Positive, about("One more seed of each after so many candidates.")] = 10
 
 

@@ -20,8 +20,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from asi_lab.scoring import moderation
-from asi_lab.scoring.baselines import pooled, t_quantile
+from asi_lab.scoring import statistics
+from asi_lab.scoring.statistics import pooled, t_quantile
 
 SD = 0.02
 MEASURED = (0.042, 0.015, 0.009)
@@ -68,9 +68,9 @@ def by_the_two(groups: Groups, a: int, b: int) -> float:
 
 
 def by_moderation(groups: Groups, a: int, b: int) -> float:
-    prior = moderation.prior_of(groups)
+    prior = statistics.prior_of(groups)
     assert prior is not None
-    spread = moderation.of_difference(groups[a], groups[b], prior)
+    spread = statistics.of_difference(groups[a], groups[b], prior)
     return t_quantile(0.975, spread.freedom) * spread.sd
 
 

@@ -22,8 +22,8 @@ def summary(snapshot: Snapshot, since: float) -> str:
     )
     states = Counter(s.state for s in ended)
     done = states.pop(CandidateState.DONE, 0)
-    winners = {row.id for row in snapshot.board.candidates if row.beats_baseline} if snapshot.board else set()
+    winners = {row.id for row in snapshot.board.candidates if row.beats_bar} if snapshot.board else set()
     won = sum(s.id in winners for s in ended)
-    parts = [f"{len(ended)} tried", f"{done} scored", f"{won} beat the baseline beyond noise"]
+    parts = [f"{len(ended)} tried", f"{done} scored", f"{won} beat the bar beyond noise"]
     parts += [f"{count} {state.value.replace('_', ' ')}" for state, count in states.most_common()]
     return f"since {clock}: {', '.join(parts)}"

@@ -12,13 +12,10 @@ from asi_lab.records import SEED_ID, Analysis, Candidate, Difference, Noise
 from asi_lab.scoring import fitness
 from asi_lab.scoring.baselines import (
     ARCHITECTURES,
-    MARKS,
-    SEED_ARCHITECTURE,
     Baselines,
     telling,
-    winning_margin,
 )
-from asi_lab.scoring.results import in_noise
+from asi_lab.scoring.results import in_noise, verdict
 
 NAME = "ablation table"
 
@@ -37,63 +34,50 @@ def explain(
     others += [(sibling, "sibling") for sibling in siblings]
     others += [(other, "alike") for other in near if other.id not in {known.id for known, _ in others}]
     rows = [_difference(candidate, other, relation, baselines, noise) for other, relation in others]
-    seed, upper = (_against_baseline(candidate, name, baselines, noise) for name in ARCHITECTURES)
-    table = (seed, upper, *rows)
+    names = dict.fromkeys((*ARCHITECTURES, baselines.bar))
+    table = (*(_against_reference(candidate, name, baselines) for name in names), *rows)
     weak, strong = _tasks(candidate, baselines)
-    summary = _summary(candidate, seed, noise)
+    summary = _summary(candidate, baselines)
     text = _text(candidate, table, weak, strong, summary, noise)
     return Analysis(text=text, summary=summary, ablation=table, weaknesses=tuple(weak), analyst=NAME)
-
-
-def _row(
-    against: str, relation: str, loss: float, benchmark: float, fit: float, noise: Noise, runs: float
-) -> Difference:
-    """`runs` is how many single-run spreads the difference carries: sqrt(2) between two single runs."""
-    return Difference(
-        against=against,
-        relation=relation,
-        loss=loss,
-        benchmark=benchmark,
-        fitness=fit,
-        loss_in_noise=in_noise(loss, noise.loss * runs),
-        benchmark_in_noise=in_noise(benchmark, noise.benchmark * runs),
-        fitness_in_noise=in_noise(fit, noise.fitness * runs),
-    )
 
 
 def _difference(
     candidate: Candidate, other: Candidate, relation: str, baselines: Baselines, noise: Noise
 ) -> Difference:
     mine, theirs = candidate.measured, other.measured
-    reference = baselines.reference
-    return _row(
-        f"{other.id:04d} {other.name}",
-        relation,
-        mine.loss - theirs.loss,
-        fitness.benchmark_gain(mine, reference) - fitness.benchmark_gain(theirs, reference),
-        candidate.scored.fitness - other.scored.fitness,
-        noise,
-        2**0.5,
+    reference, two = baselines.reference, 2**0.5  # single runs
+    loss = mine.loss - theirs.loss
+    benchmark = fitness.benchmark_gain(mine, reference) - fitness.benchmark_gain(theirs, reference)
+    fit = candidate.scored.fitness - other.scored.fitness
+    return Difference(
+        against=f"{other.id:04d} {other.name}",
+        relation=relation,
+        loss=loss,
+        benchmark=benchmark,
+        fitness=fit,
+        loss_in_noise=in_noise(loss, two * noise.loss),
+        benchmark_in_noise=in_noise(benchmark, two * noise.benchmark),
+        fitness_in_noise=in_noise(fit, two * noise.fitness),
     )
 
 
-def _against_baseline(
-    candidate: Candidate, architecture: str, baselines: Baselines, noise: Noise
-) -> Difference:
+def _against_reference(candidate: Candidate, architecture: str, baselines: Baselines) -> Difference:
     mine, evaluations = candidate.measured, baselines.evaluations(architecture)
-    mean, reference = fmean(e.loss for e in evaluations), baselines.mean
-    mark = MARKS[architecture] if baselines.separated() else MARKS[SEED_ARCHITECTURE]
-    judge = fitness.judged(mark - 1)
-    theirs = fmean(fitness.composite(fitness.parts(e, reference), judge) for e in evaluations)
-    return _row(
-        f"{architecture} (mean of {len(evaluations)})",
-        "baseline",
-        mine.loss - mean,
-        fitness.benchmark_gain(mine, reference)
-        - fmean(fitness.benchmark_gain(e, reference) for e in evaluations),
-        candidate.scored.fitness - theirs,
-        noise,
-        (1 + 1 / len(evaluations)) ** 0.5,
+    known, reference = baselines.against([mine.loss], architecture), baselines.reference
+    gain = fitness.benchmark_gain(mine, reference)
+    benchmark = gain - fmean(fitness.benchmark_gain(e, reference) for e in evaluations)
+    own = candidate.scored.fitness
+    fit = own - baselines.fitness(architecture)
+    return Difference(
+        against=f"{architecture} (mean of {known.runs})",
+        relation="baseline",
+        loss=known.difference,
+        benchmark=benchmark,
+        fitness=fit,
+        loss_in_noise=in_noise(known.difference, known.sd),
+        benchmark_in_noise=in_noise(benchmark, baselines.spread("benchmark", [gain], architecture).sd),
+        fitness_in_noise=in_noise(fit, baselines.spread("fitness", [own], architecture).sd),
     )
 
 
@@ -112,17 +96,13 @@ def _tasks(candidate: Candidate, baselines: Baselines) -> tuple[list[str], list[
     return weak, strong
 
 
-def _summary(candidate: Candidate, seed: Difference, noise: Noise) -> str:
-    margin = winning_margin(noise)
-    if -seed.loss > margin:
-        verdict = "beats the baseline beyond noise"
-    elif seed.loss > margin:
-        verdict = "is worse than the baseline beyond noise"
-    else:
-        verdict = "is not told apart from the baseline by one run"
+def _summary(candidate: Candidate, baselines: Baselines) -> str:
+    loss = candidate.measured.loss
+    bar = baselines.against([loss], baselines.bar)
+    units = in_noise(bar.difference, bar.sd)
     return (
-        f"{candidate.name} {verdict}: loss {seed.loss:+.4f} nats ({seed.loss_in_noise:+.1f} noise floors; "
-        f"one run needs {-margin:+.4f} to win at 5 %)."
+        f"{candidate.name} is {verdict(loss, baselines)}: loss {bar.difference:+.4f} nats against the bar "
+        f"({units:+.1f} noise floors; one run needs {-bar.margin:+.4f} to beat it at 5 %)."
     )
 
 
@@ -146,7 +126,7 @@ def _text(
         "## Ablation",
         "",
         "Differences are this candidate minus the other; in brackets in units of the noise floor of a",
-        f"difference (sd of the loss {noise.loss:.4f} nats, {noise.freedom} degrees of freedom). A star",
+        f"difference (sd of the loss {noise.loss:.4f} nats, {noise.freedom:.3g} degrees of freedom). A star",
         "marks what is beyond noise at 5 %.",
         "",
         rows(table, noise),

@@ -126,7 +126,7 @@ def missing(opinion: Marks) -> str:
 
 def _told(own: results.Column, near: Sequence[Candidate], known: Baselines, *, timing: bool) -> str:
     """What was measured of a layer, beside the two references."""
-    columns = [own, *results.both(known)]
+    columns = [own, *results.references(known)]
     lines = [results.table(columns, known, timing=timing), "", results.noise(known)]
     lines.append(f"The candidate's loss: {results.verdict(own.loss, known)}.")
     changes = [f"{c.proposal.change}: {results.outcome(c, known)}" for c in near if c.proposal is not None]

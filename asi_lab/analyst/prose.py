@@ -93,7 +93,7 @@ def comparison(
         columns.append(results.measured(f"parent: {parent.name}", parent.evidence))
     best = sorted(siblings, key=lambda sibling: sibling.loss or 0.0)[:SHOWN_SIBLINGS]
     columns += [results.measured(f"sibling: {c.name}", c.evidence) for c in best if c.evidence is not None]
-    table = results.table([*columns, *results.both(known)], known)
+    table = results.table([*columns, *results.references(known)], known)
     return (
         f"{table}\n\n{results.noise(known)}\nThe candidate's loss: {results.verdict(candidate.loss, known)}."
     )

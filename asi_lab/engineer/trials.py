@@ -37,7 +37,7 @@ from asi_lab.protocol import (
 )
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
 from asi_lab.scoring import pruning, references
-from asi_lab.scoring.baselines import Baselines
+from asi_lab.scoring.baselines import ARCHITECTURES, Baselines
 from asi_lab.settings import Settings
 
 SUSPECT_NOISE = 2.0
@@ -142,24 +142,33 @@ class Trials:
         return candidate, msgspec.structs.replace(evidence, failure=found.failure, error=found.error)
 
     def baseline(self, architecture: str, index: int) -> None:
-        """Measure one seed of a reference architecture and record it as a baseline.
+        """Measure one seed of a reference architecture and record it as a baseline, also where it failed.
 
         Raises:
-            TrialError: it failed, which no candidate is to blame for.
+            TrialError: nothing can be scored without it, or it was cut off from outside.
         """
         label = run_label(architecture, index)
         directory = self._directory(label, references.source(architecture))
         evidence = self._whole_run(directory, self._job("train", architecture, index))
         if evidence.evaluation is None:
-            state = evidence.failure.value if evidence.failure else "no result"
-            raise TrialError(
-                f"Baseline {architecture}, seed {index}: expected a loss; found {state}: {evidence.error}\n"
-                f"The logs are in {directory}. Nothing can be scored without baselines."
-            )
+            self._failed(BaselineRun(architecture, index, evidence), directory)
+            return
         run_record = BaselineRun(architecture, index, evidence)
         message = f"baseline {architecture} seed {index}: loss {evidence.evaluation.loss:.4f}"
         self.store.put_baseline(run_record, ("baseline_measured", message, {"label": label}))
         self._discard_weights(label)
+
+    def _failed(self, run: BaselineRun, directory: Path) -> None:
+        """A reference that the lab can do without is left out of it from now on."""
+        failure, error = run.evidence.failure, run.evidence.error
+        state = failure.value if failure else "no result"
+        words = f"baseline {run.architecture}, seed {run.seed_index}: expected a loss; found {state}: {error}"
+        if run.architecture in ARCHITECTURES or failure in (None, CandidateState.INTERRUPTED):
+            raise TrialError(
+                f"{words}\nThe logs are in {directory}. Nothing can be scored without baselines."
+            )
+        message = f"{words}. {run.architecture} is left out of this lab's references"
+        self.store.put_baseline(run, ("warning", message, {"label": directory.name}))
 
     def further_seeds(self, runs: Sequence[tuple[str, int]]) -> None:
         """Measure further seeds of the baselines (architecture, index) in the slots, and wait for them."""

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from asi_lab.common.text import plain
-from asi_lab.records import SEED_ID, Candidate, CandidateState, Proposal
+from asi_lab.records import SEED_ID, Against, Candidate, CandidateState, Proposal
 
 MAIN = "refs/heads/main"
 BEST = "refs/heads/best"
@@ -144,6 +144,7 @@ def _trailers(candidate: Candidate, proposal: Proposal) -> list[tuple[str, str]]
         trailers.append(("Fitness", f"{score.fitness:.4f} +- {score.noise.fitness:.4f}"))
     if loss is not None:
         trailers.append(("Loss", f"{loss:.4f} +- {score.noise.loss:.4f}" if score else f"{loss:.4f}"))
+    trailers += [("Against", _against(one)) for one in (score.against if score else ())]
     if score:
         trailers.append(("Benchmark", f"{score.benchmark_gain:.4f} +- {score.noise.benchmark:.4f}"))
         trailers.append(("Judge", f"{score.judgement.mark:.2f} +- {score.noise.judge:.2f}"))
@@ -158,6 +159,11 @@ def _trailers(candidate: Candidate, proposal: Proposal) -> list[tuple[str, str]]
     trailers += [("Cognition", cognition.key) for cognition in proposal.cognitions]
     trailers += [("Repaired", f"{done.role} after {done.failure.value}") for done in candidate.repairs]
     return trailers
+
+
+def _against(found: Against) -> str:
+    verdict = "beaten" if found.is_better else "not beaten"
+    return f"{found.reference} {found.difference:+.4f} nats, {verdict} (needs {-found.margin:+.4f})"
 
 
 def _message(proposal: Proposal, trailers: list[tuple[str, str]]) -> str:
@@ -192,6 +198,17 @@ def _evidence(candidate: Candidate) -> dict[str, Any] | None:
     return told
 
 
+def _score(candidate: Candidate) -> dict[str, Any] | None:
+    """The score as a commit tells it: in the form that it had under the candidate's rules."""
+    if candidate.score is None:
+        return None
+    told: dict[str, Any] = msgspec.to_builtins(candidate.score)
+    if candidate.rules < 3:
+        del told["against"]
+        told["noise"]["freedom"] = round(told["noise"]["freedom"])
+    return told
+
+
 def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
     analysis = candidate.analysis
     content = {
@@ -210,7 +227,7 @@ def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
         "nearest": proposal.nearest,
         "near_duplicates_rejected": proposal.rejected,
         "evidence": _evidence(candidate),
-        "score": candidate.score,
+        "score": _score(candidate),
         "ablation": analysis.ablation if analysis else None,
         "weaknesses": analysis.weaknesses if analysis else None,
         "analyst": analysis.analyst if analysis else None,

@@ -245,6 +245,18 @@ def _check_together(settings: Settings, where: str, text: str) -> None:
             f"expected at least baselines.seeds = {baselines.seeds}; found {baselines.max_seeds}",
         ),
         (
+            baselines.references[:2] == ("delta_net", "gated_delta_net")
+            and len({*baselines.references}) == len(baselines.references),
+            ["baselines", "references"],
+            "expected delta_net and gated_delta_net first, and each name once; found "
+            f"{', '.join(baselines.references) or 'none'}",
+        ),
+        (
+            baselines.bar in ("", *baselines.references),
+            ["baselines", "bar"],
+            f"expected one of baselines.references, or nothing; found {baselines.bar!r}",
+        ),
+        (
             re.fullmatch(r"byte|gpt2|bpe:\d+", settings.data.tokenizer) is not None,
             ["data", "tokenizer"],
             f"expected byte, bpe:N or gpt2; found {settings.data.tokenizer!r}",

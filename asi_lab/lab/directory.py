@@ -163,13 +163,14 @@ def check_unchanged(now: Settings, then_text: str) -> None:
     """Refuse settings under which new results would not compare with the old ones.
 
     Raises:
-        ConfigError: one of `FIXED` differs from the text that the lab began with, or from its number
-            of baseline seeds.
+        ConfigError: one of `FIXED` differs from the text that the lab began with, or what its
+            baselines are.
     """
     then = config.parse(then_text, "the lab's first configuration")
     changed = [name for name in FIXED if getattr(now, name) != getattr(then, name)]
-    if now.baselines.seeds != then.baselines.seeds:
-        changed.append("baselines.seeds")
+    for name in ("references", "bar", "noise_freedom", "seeds"):
+        if getattr(now.baselines, name) != getattr(then.baselines, name):
+            changed.append(f"baselines.{name}")
     if changed:
         raise ConfigError(
             f"lab.toml: {', '.join(changed)} changed since this lab began, so new results would not compare "

@@ -7,7 +7,6 @@ its first run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 import msgspec
@@ -55,7 +54,6 @@ def row(run: Repeat) -> tuple[str, Any]:
     return f"{PREFIX}{run.candidate}/{run.index}", msgspec.to_builtins(run)
 
 
-def mean_loss(first: Candidate, further: Sequence[Repeat]) -> tuple[float, int] | None:
-    """The mean held-out loss over all runs of a candidate that have one, with their number; None without."""
-    losses = [loss for loss in (first.loss, *(run.loss for run in further)) if loss is not None]
-    return (fmean(losses), len(losses)) if losses else None
+def losses(first: Candidate, further: Sequence[Repeat]) -> list[float]:
+    """The held-out losses of all runs of a candidate that have one, in order."""
+    return [loss for loss in (first.loss, *(run.loss for run in further)) if loss is not None]

@@ -226,9 +226,9 @@ class Store:
         return self._write("baselines", key, pack(run), *events)
 
     def baselines(self) -> list[BaselineRun]:
-        """Return all sound baseline runs, by architecture and seed index."""
+        """Return all sound baseline runs, and those that failed, by architecture and seed index."""
         runs = [unpack(_baselines, raw, f"baseline {key!r}") for key, raw in self._rows("baselines")]
-        return [run for run in runs if not faults_of(run.evidence)]
+        return [run for run in runs if run.evidence.failure or not faults_of(run.evidence)]
 
     def append_series(self, run: str, rows: NDArray[np.float32]) -> None:
         """Append points `[n, 7]` to a run's loss curve; columns are `SERIES_COLUMNS`.

@@ -56,7 +56,7 @@ def values(
 
 def parent_results(parent: Candidate, archive: Archive) -> str:
     """The parent's figures beside those of the baselines and the best, and what the analyst made of them."""
-    known, columns = archive.baselines, results.both(archive.baselines)
+    known, columns = archive.baselines, results.references(archive.baselines)
     if parent.id != SEED_ID and parent.evidence is not None:
         columns.insert(0, results.measured(parent.name, parent.evidence))
     columns += [

@@ -31,7 +31,7 @@ def summarise(ask: Asker, parent: Candidate, relatives: Sequence[Candidate], arc
     analysed = [c for c in (parent, *relatives) if c.analysis is not None]
     if not analysed:
         return ""
-    known, columns = archive.baselines, results.both(archive.baselines)
+    known, columns = archive.baselines, results.references(archive.baselines)
     if parent.id != SEED_ID and parent.evidence is not None:
         columns.insert(0, results.measured(f"parent: {parent.name}", parent.evidence))
     told = [results.table(columns, known), results.noise(known)]

@@ -1,29 +1,57 @@
-"""The baselines of a lab and the noise floor they give.
+"""The references that a lab measures itself, and the noise that their runs show.
 
-Both references, DeltaNet (the seed) and Gated DeltaNet, are trained with several initialisation
-seeds on the same data in the same order. The first `seeds` runs of DeltaNet are the baseline of
-record, which never changes, so that fitness is comparable over the whole lab; further seeds only
-sharpen the noise floor and the mean that claims of a gain are tested against.
+DeltaNet (the seed), Gated DeltaNet and the lab's bar are trained with several initialisation seeds on the
+same data in the same order. The first `seeds` runs of DeltaNet are the baseline of record, which never
+changes, so that fitness is comparable over the whole lab; further seeds only sharpen what is known of noise,
+and the means that claims of a gain are tested against. The bar is what a candidate has to beat to be called
+better: the best reference, by a recorded study where the preset names one.
 """
 
 from __future__ import annotations
 
-import math
+import functools
+from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean, variance
+from statistics import fmean
 
 import msgspec
 
 from asi_lab.errors import UsageError
-from asi_lab.records import BaselineRun, Evaluation, Noise, TaskResult, Training
+from asi_lab.records import Against, BaselineRun, Evaluation, Noise, TaskResult, Training
 from asi_lab.scoring import fitness
 from asi_lab.scoring.fitness import Reference, composite, judged
+from asi_lab.scoring.statistics import (
+    Prior,
+    Spread,
+    of_difference,
+    pooled,
+    prior_of,
+    sd_interval,
+    t_quantile,
+)
 from asi_lab.settings import BaselineSettings, Settings
 
 SEED_ARCHITECTURE = "delta_net"
 UPPER_REFERENCE = "gated_delta_net"
 ARCHITECTURES = (SEED_ARCHITECTURE, UPPER_REFERENCE)
-TITLES = {SEED_ARCHITECTURE: "DeltaNet", UPPER_REFERENCE: "Gated DeltaNet"}
+TITLES = {
+    SEED_ARCHITECTURE: "DeltaNet",
+    UPPER_REFERENCE: "Gated DeltaNet",
+    "mamba2": "Mamba-2",
+    "path_gate_fusion_net": "PathGateFusionNet",
+    "content_sharp_router": "ContentSharpRouter",
+    "fusion_gated_fir_net": "FusionGatedFIRNet",
+    "hier_gate_net": "HierGateNet",
+    "ada_multi_path_gate_net": "AdaMultiPathGateNet",
+    "kimi_delta_attention": "Kimi Delta Attention",
+    "gated_delta_product": "Gated DeltaProduct",
+    "comba": "Comba",
+    "rwkv7": "RWKV-7",
+    "gla": "GLA",
+    "hgrn2": "HGRN2",
+    "mamba3": "Mamba-3",
+}
+"""What the packaged references are called."""
 MARKS = {SEED_ARCHITECTURE: 5.0, UPPER_REFERENCE: 10.0}
 """The judge's marks of the two, by definition of its scale; where they do not differ beyond noise, both have
 the first."""
@@ -40,10 +68,13 @@ class Anchor(msgspec.Struct, frozen=True):
 def due(settings: BaselineSettings, candidates: int, runs: Sequence[BaselineRun]) -> list[tuple[str, int]]:
     """The runs (architecture, seed index) still missing once `candidates` candidates are finished.
 
-    Depends on counts alone, so a resumed search measures the same runs at the same places.
+    Depends on counts alone, so a resumed search measures the same runs at the same places. A reference that
+    failed is left out.
     """
     wanted = min(settings.max_seeds, settings.seeds + candidates // settings.grow_every)
-    return missing([(name, i) for i in range(wanted) for name in ARCHITECTURES], runs)
+    failed = {run.architecture for run in runs if run.evidence.evaluation is None}
+    names = [name for name in settings.references if name not in failed]
+    return missing([(name, i) for i in range(wanted) for name in names], runs)
 
 
 def missing(wanted: Sequence[tuple[str, int]], runs: Sequence[BaselineRun]) -> list[tuple[str, int]]:
@@ -52,16 +83,26 @@ def missing(wanted: Sequence[tuple[str, int]], runs: Sequence[BaselineRun]) -> l
     return [run for run in wanted if run not in have]
 
 
+def complete(settings: BaselineSettings, runs: Sequence[BaselineRun]) -> list[str]:
+    """The references of a lab that have as many runs as a search begins with, none of them failed; in their
+    order."""
+    count = Counter(run.architecture for run in runs)
+    failed = {run.architecture for run in runs if run.evidence.evaluation is None}
+    return [name for name in settings.references if count[name] >= settings.seeds and name not in failed]
+
+
 class Baselines:
-    """What the finished baseline runs say."""
+    """What the finished runs of a lab's references say."""
 
     def __init__(self, settings: Settings, runs: Sequence[BaselineRun]) -> None:
+        """Raises `UsageError` where DeltaNet or Gated DeltaNet has too few runs."""
         self.settings = settings.baselines
+        self.names = complete(self.settings, runs)
         self.runs = {
             name: sorted((r for r in runs if r.architecture == name), key=lambda r: r.seed_index)
-            for name in ARCHITECTURES
+            for name in self.names
         }
-        missing = [name for name in ARCHITECTURES if len(self.runs[name]) < self.settings.seeds]
+        missing = [name for name in ARCHITECTURES if name not in self.names]
         if missing:
             raise UsageError(
                 f"Baselines: expected {self.settings.seeds} runs of each; {', '.join(missing)} has fewer. "
@@ -73,6 +114,13 @@ class Baselines:
         self.mean: Reference = fitness.reference_of(
             self.evaluations(SEED_ARCHITECTURE), settings.fitness.scale
         )
+
+    @functools.cached_property
+    def bar(self) -> str:
+        """The reference that candidates have to beat: the one that the settings name, or where it failed that
+        of the lowest mean loss over the runs of record. Neither changes in the life of a lab."""
+        named = self.settings.bar
+        return named if named in self.names else min(self.names, key=lambda name: self.anchor(name).loss)
 
     def evaluations(self, architecture: str) -> list[Evaluation]:
         """All evaluated runs of one architecture, by seed index."""
@@ -127,47 +175,114 @@ class Baselines:
         }
 
     def noise(self) -> Noise:
-        """The noise floor, pooled over both baselines and all their runs."""
-        groups = [self.evaluations(name) for name in ARCHITECTURES]
-        freedom = sum(len(group) - 1 for group in groups)
-        loss = pooled([[e.loss for e in group] for group in groups])
-        low, high = sd_interval(loss, freedom)
-        lower, upper = (self.anchor(name) for name in ARCHITECTURES)
-        scale = 1.0 if self.separated() else 0.0  # as the judge: without a scale, no points
-        points = [[scale * performance_points(e.loss, lower, upper) for e in group] for group in groups]
+        """How much one run varies of an architecture about as good as the bar that was run but once."""
+        loss = self._one_run("loss")
+        low, high = sd_interval(loss)
         return Noise(
-            loss=loss,
-            benchmark=pooled([[fitness.benchmark_gain(e, self.reference) for e in g] for g in groups]),
-            fitness=pooled(
-                [
-                    [
-                        composite(fitness.parts(e, self.reference), judged(p))
-                        for e, p in zip(g, ps, strict=True)
-                    ]
-                    for g, ps in zip(groups, points, strict=True)
-                ]
-            ),
-            freedom=freedom,
-            runs=len(groups[0]),
+            loss=loss.sd,
+            benchmark=self._one_run("benchmark").sd,
+            fitness=self._one_run("fitness").sd,
+            freedom=loss.freedom,
+            runs=len(self.runs[SEED_ARCHITECTURE]),
             loss_low=low,
             loss_high=high,
-            judge=pooled(points),
+            judge=self._one_run("judge").sd,
         )
 
-    def marks(self) -> dict[int, tuple[float, float]]:
-        """By steps done at a mark: DeltaNet's mean held-out loss there (nats per token), and its sd. Marks
-        where runs do not differ are left out."""
-        curves = {
-            name: [{h.step: h.loss for h in run.evidence.held_out} for run in runs]
-            for name, runs in self.runs.items()
+    def spread(self, figure: str, values: Sequence[float], architecture: str) -> Spread:
+        """That of the difference between the mean of an architecture's runs, which gave these values, and the
+        mean of a reference's. `figure` is `loss`, `benchmark` or `fitness`."""
+        return self._difference(self._priors[figure], values, self._values[figure][architecture])
+
+    def against(self, losses: Sequence[float], architecture: str) -> Against:
+        """How an architecture that gave these losses, one a run, stands to a reference."""
+        theirs = self._losses[architecture]
+        spread = self.spread("loss", losses, architecture)
+        difference = fmean(losses) - fmean(theirs)
+        return Against(architecture, len(theirs), difference, spread.sd, spread.margin())
+
+    def against_all(self, losses: Sequence[float]) -> tuple[Against, ...]:
+        """`against` the bar, and then every other reference."""
+        names = sorted(self.names, key=lambda name: name != self.bar)
+        return tuple(self.against(losses, name) for name in names)
+
+    def margin(self, architecture: str) -> float:
+        """How far (nats per token) under a reference's mean one run must be to beat it at 5 %."""
+        return self.against([fmean(self._losses[self.bar])], architecture).margin
+
+    def mark(self, architecture: str) -> float:
+        """The judge's mark of a reference: by definition of the scale, or for others by its loss on it."""
+        if not self.separated():
+            return MARKS[SEED_ARCHITECTURE]
+        points = performance_points(fmean(self._losses[architecture]), *self.anchors())
+        return MARKS.get(architecture, max(1.0, min(10.0, MARKS[SEED_ARCHITECTURE] + points)))
+
+    def fitness(self, architecture: str) -> float:
+        """The fitness of a reference, over the mean of its runs' measured parts."""
+        measured = fmean(sum(fitness.parts(run, self.reference)) for run in self.evaluations(architecture))
+        return composite([measured], judged(self.mark(architecture) - 1))
+
+    def _one_run(self, figure: str) -> Spread:
+        prior, values = self._priors[figure], self._values[figure][self.bar]
+        return prior.moderated([fmean(values)]) if prior else Spread(0.0, self._seen)
+
+    def _difference(self, prior: Prior | None, first: Sequence[float], second: Sequence[float]) -> Spread:
+        return of_difference(first, second, prior) if prior else Spread(0.0, self._seen)
+
+    @property
+    def _seen(self) -> int:
+        return sum(len(runs) - 1 for runs in self.runs.values())
+
+    @functools.cached_property
+    def _losses(self) -> dict[str, list[float]]:
+        return {name: [run.loss for run in self.evaluations(name)] for name in self.names}
+
+    @functools.cached_property
+    def _values(self) -> dict[str, dict[str, list[float]]]:
+        """By figure and reference: what each run gave."""
+        lower, upper = (self.anchor(name) for name in ARCHITECTURES)
+        scale = 1.0 if self.separated() else 0.0  # as the judge: without a scale, no points
+        runs = {name: self.evaluations(name) for name in self.names}
+        points = {
+            name: [scale * performance_points(run.loss, lower, upper) for run in group]
+            for name, group in runs.items()
         }
-        common = set.intersection(*({*curve} for curves_of in curves.values() for curve in curves_of))
+        return {
+            "loss": self._losses,
+            "judge": points,
+            "benchmark": {
+                name: [fitness.benchmark_gain(run, self.reference) for run in group]
+                for name, group in runs.items()
+            },
+            "fitness": {
+                name: [
+                    composite(fitness.parts(run, self.reference), judged(point))
+                    for run, point in zip(group, points[name], strict=True)
+                ]
+                for name, group in runs.items()
+            },
+        }
+
+    @functools.cached_property
+    def _priors(self) -> dict[str, Prior | None]:
+        return {figure: self._prior([*groups.values()]) for figure, groups in self._values.items()}
+
+    def _prior(self, groups: Sequence[Sequence[float]]) -> Prior | None:
+        return prior_of(groups, self.settings.noise_freedom)
+
+    def marks(self) -> dict[int, tuple[float, float]]:
+        """By steps done at a mark: DeltaNet's mean held-out loss there (nats per token), and the sd of a run.
+        Marks where runs do not differ are left out."""
+        curves = [
+            [{h.step: h.loss for h in run.evidence.held_out} for run in runs] for runs in self.runs.values()
+        ]
+        common = set.intersection(*({*curve} for group in curves for curve in group))
         found = {}
         for step, loss in self.curve(SEED_ARCHITECTURE).items():
             if step in common:
-                noise = pooled([[curve[step] for curve in curves_of] for curves_of in curves.values()])
-                if noise > 0:
-                    found[step] = (loss, noise)
+                groups = [[curve[step] for curve in group] for group in curves]
+                if (prior := self._prior(groups)) is not None:
+                    found[step] = (loss, prior.moderated([fmean(map(fmean, groups))]).sd)
         return found
 
     def seconds_per_step(self) -> float | None:
@@ -186,23 +301,27 @@ class Baselines:
         return [training for training in found if training is not None]
 
     def task_noise(self) -> dict[str, float]:
-        """Pooled sd of each task's relative gain."""
-        groups = [self.evaluations(name) for name in ARCHITECTURES]
-        return {
-            task: pooled(
+        """The sd of one run of each task's relative gain."""
+        found = {}
+        for task in self.reference.tasks:
+            groups = [
                 [
-                    [fitness.task_gain(t, self.reference) for e in g for t in e.tasks if t.task == task]
-                    for g in groups
+                    fitness.task_gain(t, self.reference)
+                    for e in self.evaluations(name)
+                    for t in e.tasks
+                    if t.task == task
                 ]
-            )
-            for task in self.reference.tasks
-        }
+                for name in self.names
+            ]
+            prior = self._prior(groups)
+            found[task] = prior.moderated([fmean(map(fmean, groups))]).sd if prior else 0.0
+        return found
 
     def separated(self) -> bool:
-        """Whether the two baselines differ in loss beyond noise (two-sided t-test at 5 %)."""
-        low, high = ([e.loss for e in self.evaluations(name)] for name in ARCHITECTURES)
-        sd = pooled([low, high]) * math.sqrt(1 / len(low) + 1 / len(high))
-        return abs(fmean(low) - fmean(high)) > t_quantile(0.975, len(low) + len(high) - 2) * sd
+        """Whether DeltaNet and Gated DeltaNet differ in loss beyond noise (two-sided t-test at 5 %)."""
+        low, high = (self._losses[name] for name in ARCHITECTURES)
+        spread = self._difference(self._prior([*self._losses.values()]), low, high)
+        return abs(fmean(low) - fmean(high)) > spread.margin(0.025)
 
 
 def performance_points(loss: float, lower: Anchor, upper: Anchor) -> float:
@@ -213,35 +332,7 @@ def performance_points(loss: float, lower: Anchor, upper: Anchor) -> float:
     return 5.0 * (lower.loss - loss) / (lower.loss - upper.loss) if upper.loss < lower.loss else 0.0
 
 
-def pooled(groups: Sequence[Sequence[float]]) -> float:
-    """Standard deviation within groups, pooled over them."""
-    freedom = sum(len(group) - 1 for group in groups)
-    return math.sqrt(sum((len(group) - 1) * variance(group) for group in groups) / freedom)
-
-
-def t_quantile(p: float, freedom: float) -> float:
-    """Quantile of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, p))
-
-
-def sd_interval(sd: float, freedom: int) -> tuple[float, float]:
-    """95 % interval of a standard deviation that was estimated with `freedom` degrees of freedom."""
-    from scipy.special import chdtri
-
-    return sd * math.sqrt(freedom / chdtri(freedom, 0.025)), sd * math.sqrt(freedom / chdtri(freedom, 0.975))
-
-
 def telling(noise: Noise, against_mean: bool) -> float:
-    """From how many standard deviations on a difference counts, at 5 %: against the mean of a baseline to one
-    side, as `winning_margin`, between two single runs to both."""
+    """From how many standard deviations on a difference counts, at 5 %: against the mean of a reference to
+    one side, between two single runs to both."""
     return t_quantile(0.95 if against_mean else 0.975, noise.freedom)
-
-
-def winning_margin(noise: Noise, level: float = 0.05) -> float:
-    """How far (nats per token) under the baseline's mean a single run must be to win at `level`.
-
-    One-sided t quantile times sd * sqrt(1 + 1/n): a new single run against the mean of n runs.
-    """
-    return t_quantile(1 - level, noise.freedom) * noise.loss * math.sqrt(1 + 1 / noise.runs)

@@ -15,7 +15,7 @@ from statistics import fmean
 
 import msgspec
 
-from asi_lab.records import Evaluation, Judgement, Noise, Score, TaskResult
+from asi_lab.records import Against, Evaluation, Judgement, Noise, Score, TaskResult
 
 STEEPNESS = 6.0
 
@@ -101,8 +101,14 @@ def is_implausible(evaluation: Evaluation, reference: Reference, leak: float) ->
     return loss_gain(evaluation, reference) > leak
 
 
-def score(evaluation: Evaluation, reference: Reference, judgement: Judgement, noise: Noise) -> Score:
-    """The composite fitness of an evaluated candidate."""
+def score(
+    evaluation: Evaluation,
+    reference: Reference,
+    judgement: Judgement,
+    noise: Noise,
+    against: tuple[Against, ...] = (),
+) -> Score:
+    """The composite fitness of an evaluated candidate; `against` is how its loss stands to the references."""
     loss_part, benchmark_part = parts(evaluation, reference)
     judge_part = judged(judgement.mark - 1)
     return Score(
@@ -114,4 +120,5 @@ def score(evaluation: Evaluation, reference: Reference, judgement: Judgement, no
         benchmark_gain=benchmark_gain(evaluation, reference),
         judgement=judgement,
         noise=noise,
+        against=against,
     )

@@ -17,8 +17,7 @@ import msgspec
 from asi_lab.lab import Store
 from asi_lab.records import BaselineRun, Evaluation, TaskResult
 from asi_lab.scoring import fitness
-from asi_lab.scoring.baselines import pooled, t_quantile
-from asi_lab.scoring.moderation import of_difference, prior_of
+from asi_lab.scoring.statistics import of_difference, pooled, prior_of, t_quantile
 from asi_lab.settings import Settings
 
 
@@ -75,7 +74,11 @@ def runs(architectures: Sequence[str], seeds: int) -> list[tuple[str, int]]:
 def read(store: Store, settings: Settings, architectures: Sequence[str], seeds: int) -> Race:
     """What the lab's finished runs say; further seeds that the lab has are left out."""
     wanted = set(runs(architectures, seeds))
-    found = [run for run in store.baselines() if (run.architecture, run.seed_index) in wanted]
+    found = [
+        run
+        for run in store.baselines()
+        if (run.architecture, run.seed_index) in wanted and run.evidence.evaluation is not None
+    ]
     groups = {
         name: [run for run in found if run.architecture == name] for name in dict.fromkeys(architectures)
     }

@@ -15,7 +15,7 @@ import msgspec
 from asi_lab.common.text import CUT
 from asi_lab.records import Candidate, Evidence, TaskResult
 from asi_lab.scoring import fitness
-from asi_lab.scoring.baselines import TITLES, UPPER_REFERENCE, Baselines, telling, winning_margin
+from asi_lab.scoring.baselines import ARCHITECTURES, TITLES, UPPER_REFERENCE, Baselines, telling
 
 NOTHING = "none yet"
 
@@ -68,9 +68,9 @@ def baseline(known: Baselines, architecture: str) -> Column:
     )
 
 
-def both(known: Baselines) -> list[Column]:
-    """The columns of DeltaNet and Gated DeltaNet."""
-    return [baseline(known, name) for name in TITLES]
+def references(known: Baselines) -> list[Column]:
+    """The columns of DeltaNet, Gated DeltaNet and the bar."""
+    return [baseline(known, name) for name in dict.fromkeys((*ARCHITECTURES, known.bar))]
 
 
 def table(columns: Sequence[Column], known: Baselines, *, timing: bool = True) -> str:
@@ -100,25 +100,29 @@ def table(columns: Sequence[Column], known: Baselines, *, timing: bool = True) -
 
 
 def noise(known: Baselines) -> str:
-    """What is a difference, in words. DeltaNet's own figures are means, those of a candidate one run."""
+    """What is a difference, in words. Figures of references are means, those of a candidate one run."""
     found = known.noise()
     between = telling(found, against_mean=False) * found.loss * 2**0.5
+    names = sorted(known.names, key=lambda name: name != known.bar)
+    margins = [f"{TITLES[name]} {known.margin(name):.4f}" for name in names]
     return (
-        f"Losses are nats per token, lower is better. Figures of DeltaNet and Gated DeltaNet are means over "
-        f"{found.runs} runs, all others are one run. A candidate differs from such a mean beyond noise from "
-        f"{winning_margin(found):.4f} on: it beats DeltaNet if its loss is that much lower. Two candidates "
-        f"differ beyond noise from {between:.4f} on. Smaller differences are luck."
+        f"Losses are nats per token, lower is better. Figures of references are means over {found.runs} runs "
+        f"or more, all others are one run. The bar, which a candidate has to beat to be called better, is "
+        f"{TITLES[known.bar]}. A reference is beaten beyond noise by a loss that lies this much under its "
+        f"mean: {', '.join(margins)}. Two candidates differ beyond noise from {between:.4f} on. Smaller "
+        "differences are luck."
     )
 
 
 def verdict(loss: float, known: Baselines) -> str:
-    """How a single run's loss stands to DeltaNet's mean, in words."""
-    gain, margin = known.mean.loss - loss, winning_margin(known.noise())
-    if gain >= margin:
-        return "better than DeltaNet beyond noise"
-    return (
-        "worse than DeltaNet beyond noise" if gain <= -margin else "no difference from DeltaNet beyond noise"
-    )
+    """How a single run's loss stands to the references, in words."""
+    bar, *others = known.against_all([loss])
+    title = f"{TITLES[bar.reference]}, the bar,"
+    if bar.is_better:
+        return f"better than {title} beyond noise"
+    found = "worse than" if bar.difference >= bar.margin else "not told apart from"
+    beaten = [TITLES[one.reference] for one in others if one.is_better]
+    return f"{found} {title} and better than {' and '.join(beaten) or 'no reference'} beyond noise"
 
 
 def outcome(candidate: Candidate, known: Baselines) -> str:
@@ -166,20 +170,22 @@ def in_noise(value: float, sd: float) -> float:
 def shortfalls(candidate: Candidate, baselines: Baselines) -> list[str]:
     """Where a candidate stays behind Gated DeltaNet beyond noise: what the seed, and those whose analysis
     names no weakness, may still lack."""
-    noise, beyond = baselines.noise(), telling(baselines.noise(), against_mean=True)
     mine, title = candidate.measured, TITLES[UPPER_REFERENCE]
-    upper = baselines.anchor(UPPER_REFERENCE, whole=True)
-    runs = len(baselines.evaluations(UPPER_REFERENCE))
-    units = in_noise(mine.loss - upper.loss, noise.loss * (1 + 1 / runs) ** 0.5)
-    found = [f"held-out loss {mine.loss - upper.loss:+.4f} nats against {title} ({units:+.1f} noise floors)"]
-    found = found if units >= beyond else []
+    upper = baselines.against([mine.loss], UPPER_REFERENCE)
+    beyond = telling(baselines.noise(), against_mean=True)
+    found = []
+    if upper.difference >= upper.margin:
+        units = in_noise(upper.difference, upper.sd)
+        found.append(
+            f"held-out loss {upper.difference:+.4f} nats against {title} ({units:+.1f} noise floors)"
+        )
     theirs, spread = baselines.tasks(UPPER_REFERENCE, whole=True), baselines.task_noise()
     for task in mine.tasks:
         if task.task in theirs:
             gain = fitness.task_gain(task, baselines.mean) - fitness.task_gain(
                 theirs[task.task], baselines.mean
             )
-            units = in_noise(gain, spread[task.task] * (1 + 1 / runs) ** 0.5)
+            units = in_noise(gain, spread[task.task] * (1 + 1 / upper.runs) ** 0.5)
             if units <= -beyond:
                 found.append(f"{task.task}: {gain:+.1%} against {title} ({units:+.1f} noise floors)")
     return found

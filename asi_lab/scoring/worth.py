@@ -14,7 +14,7 @@ from statistics import fmean, variance
 import msgspec
 
 from asi_lab.records import BaselineRun, Evaluation
-from asi_lab.scoring.baselines import pooled
+from asi_lab.scoring.statistics import pooled
 
 LOSS = "held-out loss"
 LEAST_RATIO = 2.0

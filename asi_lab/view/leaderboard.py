@@ -1,12 +1,11 @@
-"""The finished candidates by fitness, beside the baselines, with what luck alone would give.
+"""The finished candidates by fitness, beside the references, with what luck alone would give.
 
-All figures are judged by the noise floor as it is known now, against the mean of all runs of the
-seed architecture.
+All figures are judged by the noise as it is known now, against the means of all runs of the references; the
+first of these is the lab's bar.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -14,9 +13,9 @@ import msgspec
 
 from asi_lab.lab import Store
 from asi_lab.lab.summary import Summary
-from asi_lab.records import SEED_ID, BaselineRun, CandidateState, Noise
+from asi_lab.records import SEED_ID, Against, BaselineRun, CandidateState, Noise
 from asi_lab.scoring import fitness
-from asi_lab.scoring.baselines import ARCHITECTURES, MARKS, SEED_ARCHITECTURE, Baselines, winning_margin
+from asi_lab.scoring.baselines import ARCHITECTURES, SEED_ARCHITECTURE, Baselines, complete
 from asi_lab.settings import Settings
 
 LEVEL = 0.05
@@ -24,10 +23,11 @@ LEVEL = 0.05
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One line. `rank` and `id` are None for a baseline, whose figures are means of `runs`.
+    """One line. `rank` and `id` are None for a reference, whose figures are means of `runs`.
 
-    `gain` is the relative improvement in loss over DeltaNet's mean, `gain_in_noise` the same in units
-    of the spread of that difference, `beats_baseline` whether it passes the one-sided t-test.
+    `gain` is the relative improvement in loss over the bar's mean, `gain_in_noise` the same in units of the
+    sd of that difference, None for the bar itself and without noise. `beats` names the references that are
+    beaten by the one-sided t-test.
     """
 
     rank: int | None
@@ -38,62 +38,60 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     loss: float
     gain: float
     gain_in_noise: float | None
-    beats_baseline: bool
+    beats: tuple[str, ...]
     benchmark_gain: float
     judge: float
     fitness: float
     params: int | None
     commit: str | None
+    beats_bar: bool = False
 
 
 class Board(msgspec.Struct, frozen=True):
     """The leaderboard of a lab.
 
-    `margin` is how far (nats per token) under the baseline a single run must be to win at `level`;
-    `expected_by_luck` is how many of the `scored` candidates would do so if none were better.
+    `bar` names the reference that candidates have to beat. By reference, the bar first: `margins` are how far
+    (nats per token) under its mean a single run must be to beat it at `level`, `beating` how many of the
+    `scored` candidates do; `expected_by_luck` is how many would if none were better.
     """
 
     noise: Noise
-    margin: float
+    bar: str
+    margins: dict[str, float]
     level: float
     baselines: tuple[Row, ...]
     candidates: tuple[Row, ...]
     scored: int
-    beating: int
+    beating: dict[str, int]
     expected_by_luck: float
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """A held-out loss against the mean of the seed architecture. `difference` is in nats per token,
-    negative when better; `gain` is relative, positive when better."""
+    """A held-out loss against the means of the references, the `bar` first of `against`. `gain` is the
+    relative improvement over the bar, positive when better."""
 
-    difference: float
+    bar: Against
+    against: tuple[Against, ...]
     gain: float
-    gain_in_noise: float | None
-    beats_baseline: bool
+
+    @property
+    def beats(self) -> tuple[str, ...]:
+        """The references that it beats."""
+        return tuple(one.reference for one in self.against if one.is_better)
 
 
 def measured(settings: Settings, runs: Sequence[BaselineRun]) -> Baselines | None:
     """The baselines, None as long as too few of their runs are finished."""
-    have = [sum(run.architecture == name for run in runs) for name in ARCHITECTURES]
-    return Baselines(settings, runs) if min(have) >= settings.baselines.seeds else None
+    whole = {*ARCHITECTURES} <= {*complete(settings.baselines, runs)}
+    return Baselines(settings, runs) if whole else None
 
 
-def standing(loss: float, baselines: Baselines, runs: int = 1) -> Standing:
-    """Compare a loss, the mean over `runs` runs, with the baseline's mean."""
-    noise = baselines.noise()
-    return _standing(loss, baselines.mean.loss, noise, winning_margin(noise, LEVEL), runs)
-
-
-def _standing(loss: float, mean: float, noise: Noise, margin: float, runs: int = 1) -> Standing:
-    """`runs` is how many runs `loss` is the mean of; `margin` is that of a single run."""
-    spread = noise.loss * math.sqrt(1 / runs + 1 / noise.runs)
-    return Standing(
-        difference=loss - mean,
-        gain=(mean - loss) / mean,
-        gain_in_noise=(mean - loss) / spread if spread > 0 else None,
-        beats_baseline=mean - loss > margin * math.sqrt((1 / runs + 1 / noise.runs) / (1 + 1 / noise.runs)),
-    )
+def standing(losses: Sequence[float], baselines: Baselines) -> Standing:
+    """How an architecture that gave these losses, one a run, stands to the references."""
+    against = baselines.against_all(losses)
+    loss, bar = fmean(losses), against[0]
+    mean = loss - bar.difference
+    return Standing(bar, against, (mean - loss) / mean)
 
 
 def read(store: Store, settings: Settings) -> Board | None:
@@ -103,30 +101,30 @@ def read(store: Store, settings: Settings) -> Board | None:
 
 
 def board(baselines: Baselines, summaries: Sequence[Summary]) -> Board:
-    """Rank the finished candidates; the seed stands among the baselines."""
-    noise = baselines.noise()
-    margin = winning_margin(noise, LEVEL)
+    """Rank the finished candidates; the seed stands among the references."""
     done = [s for s in summaries if s.id != SEED_ID and s.state is CandidateState.DONE]
     done.sort(key=lambda s: (-(s.fitness or 0.0), s.id))
-    rows = tuple(_row(s, rank, baselines.mean.loss, noise, margin) for rank, s in enumerate(done, start=1))
+    rows = tuple(_row(s, rank, baselines) for rank, s in enumerate(done, start=1))
+    names = sorted(baselines.names, key=lambda name: name != baselines.bar)
     return Board(
-        noise=noise,
-        margin=margin,
+        noise=baselines.noise(),
+        bar=baselines.bar,
+        margins={name: baselines.margin(name) for name in names},
         level=LEVEL,
-        baselines=tuple(_baseline(name, baselines, noise, margin) for name in ARCHITECTURES),
+        baselines=tuple(_reference(name, baselines) for name in names),
         candidates=rows,
         scored=len(rows),
-        beating=sum(row.beats_baseline for row in rows),
+        beating={name: sum(name in row.beats for row in rows) for name in names},
         expected_by_luck=LEVEL * len(rows),
     )
 
 
-def _row(summary: Summary, rank: int, mean: float, noise: Noise, margin: float) -> Row:
+def _row(summary: Summary, rank: int, baselines: Baselines) -> Row:
     assert summary.loss is not None
     assert summary.fitness is not None
     assert summary.benchmark_gain is not None
     assert summary.judge is not None
-    against = _standing(summary.loss, mean, noise, margin)
+    found = standing([summary.loss], baselines)
     return Row(
         rank=rank,
         id=summary.id,
@@ -134,9 +132,10 @@ def _row(summary: Summary, rank: int, mean: float, noise: Noise, margin: float) 
         parent=summary.parent,
         runs=1,
         loss=summary.loss,
-        gain=against.gain,
-        gain_in_noise=against.gain_in_noise,
-        beats_baseline=against.beats_baseline,
+        gain=found.gain,
+        gain_in_noise=found.bar.in_sd,
+        beats=found.beats,
+        beats_bar=found.bar.is_better,
         benchmark_gain=summary.benchmark_gain,
         judge=summary.judge,
         fitness=summary.fitness,
@@ -145,25 +144,23 @@ def _row(summary: Summary, rank: int, mean: float, noise: Noise, margin: float) 
     )
 
 
-def _baseline(name: str, baselines: Baselines, noise: Noise, margin: float) -> Row:
+def _reference(name: str, baselines: Baselines) -> Row:
     runs = baselines.evaluations(name)
-    loss = fmean(run.loss for run in runs)
-    against = _standing(loss, baselines.mean.loss, noise, margin, len(runs))
-    is_seed = name == SEED_ARCHITECTURE
-    measured_parts = fmean(sum(fitness.parts(run, baselines.reference)) for run in runs)
+    losses = [run.loss for run in runs]
+    found = standing(losses, baselines)
     return Row(
         rank=None,
-        id=SEED_ID if is_seed else None,
+        id=SEED_ID if name == SEED_ARCHITECTURE else None,
         name=name,
         parent=None,
         runs=len(runs),
-        loss=loss,
-        gain=against.gain,
-        gain_in_noise=None if is_seed else against.gain_in_noise,
-        beats_baseline=not is_seed and against.beats_baseline,
+        loss=fmean(losses),
+        gain=found.gain,
+        gain_in_noise=None if name == baselines.bar else found.bar.in_sd,
+        beats=tuple(other for other in found.beats if other != name),
         benchmark_gain=fmean(fitness.benchmark_gain(run, baselines.reference) for run in runs),
-        judge=MARKS[name],
-        fitness=fitness.composite([measured_parts], fitness.judged(MARKS[name] - 1)),
+        judge=baselines.mark(name),
+        fitness=baselines.fitness(name),
         params=baselines.anchor(name).params,
         commit=None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from statistics import fmean
 
 import msgspec
 from rich import box
@@ -23,7 +24,7 @@ from asi_lab.researcher import stagnation
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.settings import Settings
 from asi_lab.view import leaderboard
-from asi_lab.view.tables import LINE, NAME, costs, duration, grid, result_lines, to_json
+from asi_lab.view.tables import LINE, NAME, costs, duration, grid, result_lines, standing_words, to_json
 
 LONGEST = 20_000
 """Characters of a text that a page shows."""
@@ -150,13 +151,11 @@ def _facts(known: Dossier, lineage: str) -> Table:
 def _again(known: Dossier) -> str:
     """The further runs, and what the mean of all says."""
     told = "; ".join(run.words for run in known.runs)
-    mean = repeats.mean_loss(known.candidate, known.runs)
-    if mean is None or known.baselines is None:
+    losses = repeats.losses(known.candidate, known.runs)
+    if not losses or known.baselines is None:
         return told
-    loss, runs = mean
-    found = leaderboard.standing(loss, known.baselines, runs)
-    verdict = "a win beyond noise" if found.beats_baseline else "no win beyond noise"
-    return f"{told}\nmean of {runs} runs {loss:.4f}: {found.gain:+.2%} over DeltaNet, {verdict}"
+    words = standing_words(leaderboard.standing(losses, known.baselines))
+    return f"{told}\nmean of {len(losses)} runs {fmean(losses):.4f}: {words}"
 
 
 def _claims(run: Training) -> str:

@@ -29,7 +29,7 @@ from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Steering
 from asi_lab.records import Candidate
 from asi_lab.scoring.baselines import TITLES, Baselines
-from asi_lab.view.leaderboard import Board, Row, standing
+from asi_lab.view.leaderboard import Board, Row, Standing, standing
 from asi_lab.view.status import Status, Work
 
 PREFIX = "delta_net_"
@@ -152,7 +152,7 @@ def _board(found: Board, count: int, width: int) -> Table:
         )
     for row in found.candidates[:count]:
         cells = _cells(row, rest)
-        shown.add_row(*(cells[key] for key, _, _ in columns), style="bold" if row.beats_baseline else None)
+        shown.add_row(*(cells[key] for key, _, _ in columns), style="bold" if row.beats_bar else None)
     for row in found.baselines:
         cells = _cells(row, rest)
         shown.add_row(*(cells[key] for key, _, _ in columns), style="dim")
@@ -164,7 +164,7 @@ def board_json(found: Board | None, count: int) -> str:
     if found is not None:
         return to_json(msgspec.structs.replace(found, candidates=found.candidates[:count]))
     empty = dict.fromkeys(Board.__struct_fields__)
-    return to_json({**empty, "baselines": [], "candidates": [], "scored": 0, "beating": 0})
+    return to_json({**empty, "baselines": [], "candidates": [], "scored": 0, "beating": {}})
 
 
 def _cells(row: Row, room: int) -> dict[str, Text]:
@@ -180,24 +180,47 @@ def _cells(row: Row, room: int) -> dict[str, Text]:
         "parent": Text("" if row.parent is None else f"{row.parent:04d}"),
         "loss": Text(f"{row.loss:.4f}"),
         "gain": Text(f"{row.gain:+.2%}"),
-        "in sd": Text(f"{units}{'*' if row.beats_baseline else ' '}"),
+        "in sd": Text(f"{units}{'*' if row.beats_bar else ' '}"),
         "benchmark": Text(f"{row.benchmark_gain:+.2%}"),
         "judge": Text(f"{row.judge:.1f}"),
         "fitness": Text(f"{row.fitness:.4f}"),
     }
 
 
-def _verdict(found: Board) -> Text:
-    """How many beat the baseline, beside what luck alone would give, and what the signs mean."""
-    noise, runs = found.noise, found.baselines[0].runs
-    return Text(
-        f"{found.beating} of {found.scored} scored candidates beat DeltaNet beyond noise (*); "
-        f"{found.expected_by_luck:.1f} would by luck alone.\n"
-        f"* loss more than {found.margin:.4f} nats under the mean of {runs} DeltaNet runs: one-sided t-test "
-        f"at {found.level:.0%}, {noise.freedom} degrees of freedom.\n"
-        f"± is the sd of one run over seeds (loss: {noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; "
-        f"judge: as far as the loss moves it). Gains are over DeltaNet; ×{runs}: mean of {runs} runs."
+def wins(found: Board) -> str:
+    """How many candidates beat each reference, the bar first, beside what luck alone would give."""
+    bar, *others = found.beating
+    counts = ", ".join(f"{found.beating[name]} {TITLES[name]}" for name in others)
+    return (
+        f"{found.beating[bar]} of {found.scored} scored candidates beat {TITLES[bar]}, the bar, beyond noise "
+        f"(*), {counts}; {found.expected_by_luck:.1f} would beat one by luck alone."
     )
+
+
+def _verdict(found: Board) -> Text:
+    """How many beat what, and what the signs mean."""
+    noise, title = found.noise, TITLES[found.bar]
+    margins = ", ".join(f"{TITLES[name]} {margin:.4f}" for name, margin in found.margins.items())
+    return Text(
+        f"{wins(found)}\n"
+        f"Beaten is by a loss this much (nats) under the mean of its runs: {margins}; one-sided t-test at "
+        f"{found.level:.0%}, {noise.freedom:.2g} degrees of freedom.\n"
+        f"± is the sd of one run, as expected of a candidate from the runs of all references (loss: "
+        f"{noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; judge: as far as the loss moves it). "
+        f"gain: over {title}; benchmark: over DeltaNet; ×{found.baselines[0].runs}: mean of "
+        f"{found.baselines[0].runs} runs."
+    )
+
+
+def standing_words(found: Standing) -> str:
+    """How a loss stands to the bar, and which references it beats."""
+    units = "" if found.bar.in_sd is None else f"{abs(found.bar.in_sd):.1f} sd, "
+    side = "under" if found.bar.difference < 0 else "over"
+    title = TITLES[found.bar.reference]
+    others = [TITLES[name] for name in found.beats if name != found.bar.reference]
+    won = "a win beyond noise" if found.bar.is_better else "no win beyond noise"
+    beside = f"; beats {' and '.join(others)}" if others else ""
+    return f"{abs(found.gain):.2%} {side} {title}, the bar ({units}{won}{beside})"
 
 
 def result_lines(candidate: Candidate, baselines: Baselines) -> tuple[str, str]:
@@ -205,13 +228,9 @@ def result_lines(candidate: Candidate, baselines: Baselines) -> tuple[str, str]:
     score, noise = candidate.score, baselines.noise()
     assert score is not None
     assert candidate.loss is not None
-    found = standing(candidate.loss, baselines)
-    units = "" if found.gain_in_noise is None else f"{abs(found.gain_in_noise):.1f} sd, "
-    side = "under" if found.difference < 0 else "over"
-    verdict = "a win beyond noise" if found.beats_baseline else "no win beyond noise"
+    words = standing_words(standing([candidate.loss], baselines))
     return (
-        f"loss {candidate.loss:.4f} ±{noise.loss:.4f}: {abs(found.gain):.2%} {side} DeltaNet "
-        f"({units}{verdict})",
+        f"loss {candidate.loss:.4f} ±{noise.loss:.4f}: {words}",
         f"benchmark {score.benchmark_gain:+.2%} ±{noise.benchmark:.2%}, "
         f"judge {score.judgement.mark:.1f} ±{noise.judge:.1f}, "
         f"fitness {score.fitness:.4f} ±{noise.fitness:.4f}",
@@ -271,28 +290,24 @@ def _status_rows(found: Status) -> Iterable[tuple[str, Text]]:
     if board is None:
         yield "baselines", Text(f"runs measured: {found.baseline_runs}; the search starts after them")
         return
-    for row in board.baselines:
-        yield (
-            TITLES[row.name].split()[0],
-            Text(f"loss {row.loss:.4f} (mean of {row.runs}; sd of one run {board.noise.loss:.4f})"),
-        )
+    references = (
+        f"{TITLES[row.name]}{', the bar' if row.name == board.bar else ''}: loss {row.loss:.4f} "
+        f"(mean of {row.runs})"
+        for row in board.baselines
+    )
+    yield "references", Text("\n".join(references))
     if board.candidates:
         best = board.candidates[0]
         yield (
             "best",
             Text(
                 f"{best.id:04d} {plain(best.name, limit=NAME)}\n"
-                f"loss {best.loss:.4f}, {best.gain:+.2%} over DeltaNet"
+                f"loss {best.loss:.4f}, {best.gain:+.2%} over {TITLES[board.bar]}"
                 + ("" if best.gain_in_noise is None else f" ({best.gain_in_noise:+.1f} sd)")
                 + f", fitness {best.fitness:.4f} ±{board.noise.fitness:.4f}"
             ),
         )
-        yield (
-            "wins",
-            Text(
-                f"{board.beating} of {board.scored} beyond noise; {board.expected_by_luck:.1f} by luck alone"
-            ),
-        )
+        yield "wins", Text(wins(board))
 
 
 def budget(found: Status) -> str:

@@ -53,10 +53,10 @@ def test_baseline_row_is_in_units_of_a_single_run_against_a_mean():
     assert (row.relation, upper.relation) == ("baseline", "baseline")
     assert upper.against == "gated_delta_net (mean of 3)"
     assert upper.loss == pytest.approx(0.05)
-    assert upper.loss_in_noise == pytest.approx(0.05 / (0.01 * (4 / 3) ** 0.5))
+    assert upper.loss_in_noise == pytest.approx(0.05 / known().against([3.95], "gated_delta_net").sd)
     assert row.loss == pytest.approx(-0.05)
-    assert row.loss_in_noise == pytest.approx(-0.05 / (0.01 * (4 / 3) ** 0.5))
-    assert "beats the baseline beyond noise" in analysis.summary
+    assert row.loss_in_noise == pytest.approx(-0.05 / known().against([3.95], "delta_net").sd)
+    assert "is worse than Gated DeltaNet, the bar, and better than DeltaNet beyond noise" in analysis.summary
 
 
 def test_parent_and_siblings_are_compared_as_two_single_runs():
@@ -65,15 +65,15 @@ def test_parent_and_siblings_are_compared_as_two_single_runs():
     relations = {row.relation: row for row in analysis.ablation}
     assert set(relations) == {"baseline", "parent", "sibling"}
     assert relations["parent"].loss == pytest.approx(0.02)
-    assert relations["parent"].loss_in_noise == pytest.approx(0.02 / (0.01 * 2**0.5))
+    assert relations["parent"].loss_in_noise == pytest.approx(0.02 / (known().noise().loss * 2**0.5))
     assert relations["sibling"].loss == pytest.approx(-0.02)
     assert "0002 net_2" in analysis.text
-    assert "not told apart" in analysis.summary
+    assert "better than no reference" in analysis.summary
 
 
 def test_weaknesses_name_the_task_beyond_noise_only():
     worse = ablation.explain(candidate(3, 4.2, 0.4), SEED, [], known())
     assert len(worse.weaknesses) == 1
     assert worse.weaknesses[0].startswith("recall: -20.0%")
-    assert "worse than the baseline beyond noise" in worse.summary
+    assert "worse than Gated DeltaNet, the bar" in worse.summary
     assert ablation.explain(candidate(3, 4.0, 0.4999), SEED, [], known()).weaknesses == ()

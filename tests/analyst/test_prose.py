@@ -62,9 +62,12 @@ def test_the_analyst_gets_figures_beside_parent_and_baselines_and_what_relatives
     (values,) = ask.asked["analyst"]
     head = "|  | the candidate | parent: net_1 | sibling: net_2 | DeltaNet | Gated DeltaNet | sd of one run |"
     assert head in values["results"]
-    assert "| held-out loss, end | 3.9500 | 3.9800 | 4.0200 | 4.0000 | 3.9000 | 0.0100 |" in values["results"]
-    assert "The candidate's loss: better than DeltaNet beyond noise." in values["results"]
-    assert "| gated_delta_net (mean of 3) | baseline | +0.0500 (+4.3)* |" in values["ablation"]
+    noise = f"{archive.baselines.noise().loss:.4f}"
+    assert (
+        f"| held-out loss, end | 3.9500 | 3.9800 | 4.0200 | 4.0000 | 3.9000 | {noise} |" in values["results"]
+    )
+    assert "and better than DeltaNet beyond noise." in values["results"]
+    assert "| gated_delta_net (mean of 3) | baseline | +0.0500 (" in values["ablation"]
     assert "| 0002 net_2 | sibling | -0.0700 (-4.9)* |" in values["ablation"]
     assert "| 0001 net_1 | parent | -0.0300 (-2.1) |" in values["ablation"]
     assert "- parent 0001 net_1, from 0: +gate" in values["ablation"]
@@ -109,7 +112,7 @@ def test_the_summariser_gets_results_lessons_and_standings(archive):
     assert experience.summarise(ask, parent, archive.children(1), archive) == "Best so far: net_1."
     (values,) = ask.asked["summariser"]
     told = values["results"]
-    assert "### Candidate 1 net_1, from 0\n\nChange: +gate\nResult: loss 3.9800, no difference" in told
+    assert "### Candidate 1 net_1, from 0\n\nChange: +gate\nResult: loss 3.9800, worse than Gated" in told
     assert "Weakness: slow" in told
     assert told.count("It forgets: ") == told.count("Keep it. ") == 2
     assert told.count(SAID) == 4  # of the five sections the two that hold lessons

@@ -461,7 +461,7 @@ def test_the_planner_is_told_where_everybody_stands(lab):
         r.messages[1].content for r in model.requests if night.ROLES.get(r.messages[0].content) == "planner"
     ]
     assert "| DeltaNet | Gated DeltaNet | sd of one run |" in planners[0]
-    assert "on: it beats DeltaNet if its loss is that much lower." in planners[0]
+    assert "to be called better, is " in planners[0]
     line = f"candidate 1 {night.NAMES[1]}, from 0 (mechanism 1 behind the output norm): loss"
     assert line not in planners[0]
     assert line in planners[-1]

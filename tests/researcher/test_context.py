@@ -46,8 +46,12 @@ def test_the_parent_stands_beside_the_baselines_and_the_best(archive):
     results = values["parent_results"]
     head = "|  | net_1 | DeltaNet | Gated DeltaNet | best so far: net_2 | sd of one run |"
     assert results.startswith(head)
-    assert "| held-out loss, end | 3.9800 | 4.0000 | 3.9000 | 3.9000 | 0.0100 |" in results
-    assert "from 0.0246 on: it beats DeltaNet if its loss is that much lower." in results
+    known = archive.baselines
+    noise = f"{known.noise().loss:.4f}"
+    assert f"| held-out loss, end | 3.9800 | 4.0000 | 3.9000 | 3.9000 | {noise} |" in results
+    margins = [f"{known.margin(name):.4f}" for name in ("gated_delta_net", "delta_net")]
+    assert "to be called better, is Gated DeltaNet." in results
+    assert f"under its mean: Gated DeltaNet {margins[0]}, DeltaNet {margins[1]}." in results
     assert "summary 1\n- weakness: weakness 1" in results
 
 
@@ -61,17 +65,18 @@ def test_references_come_with_ideas_and_the_best_with_its_code(archive):
     references = told(archive)["references"]
     first, second = references.split("### net_3")
     assert first.startswith("### net_2 (candidate 2, from 1)")
-    assert "Result: loss 3.9000, better than DeltaNet beyond noise; 1,000 parameters, 100 tokens/s" in first
+    verdict = "not told apart from Gated DeltaNet, the bar, and better than DeltaNet beyond noise"
+    assert f"Result: loss 3.9000, {verdict}; 1,000 parameters, 100 tokens/s" in first
     assert "-    number = 1\n+    number = 2" in first
     assert "Change: change 3\nIdea: because\n" in second
     assert "Weaknesses: weakness 3" in second
-    assert "worse than DeltaNet beyond noise" in second
+    assert "worse than Gated DeltaNet, the bar, and better than no reference beyond noise" in second
     assert "net_0" not in references  # the seed is a column of the table
 
 
 def test_standings_tell_changes_and_results(archive):
     lines = told(archive)["standings"].splitlines()
-    assert lines[0].startswith("- candidate 2 net_2, from 1 (change 2): loss 3.9000, better than DeltaNet")
+    assert lines[0].startswith("- candidate 2 net_2, from 1 (change 2): loss 3.9000, not told apart from ")
     assert len(lines) == 3
     under_way = test_ablation.candidate(4, 4.0, 0.5, 1)
     archive.store.put(msgspec.structs.replace(under_way, evidence=None, score=None))

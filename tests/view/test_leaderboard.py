@@ -44,23 +44,48 @@ def test_baselines_are_missing_until_all_are_measured(make_candidate):
     assert leaderboard.measured(SETTINGS, runs(make_candidate, [4.0, 4.1, 4.2])) is not None
 
 
-def test_a_win_needs_more_than_the_margin_of_the_t_test(baselines):
-    margin = 2.1318 * 0.01 * math.sqrt(1 + 1 / 3)  # t at 95 % with 4 degrees of freedom
-    assert leaderboard.standing(4.01 - margin * 1.01, baselines).beats_baseline
-    assert not leaderboard.standing(4.01 - margin * 0.99, baselines).beats_baseline
-    found = leaderboard.standing(4.01 + 0.02, baselines)
+def test_a_win_needs_more_than_the_margin_of_the_bar(baselines):
+    margin = baselines.margin(baselines.bar)
+    assert leaderboard.standing([4.01 - margin * 1.01], baselines).bar.is_better
+    assert not leaderboard.standing([4.01 - margin * 0.99], baselines).bar.is_better
+    found = leaderboard.standing([4.01 + 0.02], baselines)
     assert found.gain == pytest.approx(-0.02 / 4.01)
-    assert found.gain_in_noise == pytest.approx(-0.02 / (0.01 * math.sqrt(4 / 3)))
+    assert found.bar.in_sd == pytest.approx(-0.02 / found.bar.sd)
+    assert found.beats == ()
+
+
+def test_wins_are_counted_against_each_reference_the_bar_first(make_candidate):
+    known = Baselines(SETTINGS, runs(make_candidate, [4.00, 4.01, 4.02], [3.5, 3.51, 3.52]))
+    losses = {1: 3.2, 2: 3.8, 3: 4.5}
+    rows = [
+        msgspec.structs.replace(summarise(make_candidate(number)), loss=loss)
+        for number, loss in losses.items()
+    ]
+    found = leaderboard.board(known, rows)
+    assert found.bar == "gated_delta_net"
+    assert found.beating == {"gated_delta_net": 1, "delta_net": 2}
+    assert [row.name for row in found.baselines] == ["gated_delta_net", "delta_net"]
+    assert {row.id: row.beats for row in found.candidates} == {
+        1: ("gated_delta_net", "delta_net"),
+        2: ("delta_net",),
+        3: (),
+    }
+    assert found.expected_by_luck == pytest.approx(0.15)
+    words = " ".join(tables.wins(found).split())
+    assert words == (
+        "1 of 3 scored candidates beat Gated DeltaNet, the bar, beyond noise (*), 2 DeltaNet; "
+        "0.2 would beat one by luck alone."
+    )
 
 
 def test_luck_alone_wins_as_often_as_expected(make_candidate):
-    """Candidates that are no better than the baseline: 5 % of them pass, over many labs."""
-    rng, passed, count = random.Random(0), 0, 4000
+    """Candidates that are no better than the baseline: about 5 % of them pass, over many labs."""
+    rng, passed, count = random.Random(0), 0, 500
     for _ in range(count):
         first, second = ([rng.gauss(4.0, 0.01) for _ in range(3)] for _ in ARCHITECTURES)
         lab = Baselines(SETTINGS, runs(make_candidate, first, second))
-        passed += leaderboard.standing(rng.gauss(4.0, 0.01), lab).beats_baseline
-    assert passed / count == pytest.approx(0.05, abs=0.012)
+        passed += leaderboard.standing([rng.gauss(4.0, 0.01)], lab).bar.is_better
+    assert 0.02 < passed / count < 0.09
 
 
 def test_the_seed_stands_among_the_baselines_only(baselines, make_candidate):
@@ -69,7 +94,7 @@ def test_the_seed_stands_among_the_baselines_only(baselines, make_candidate):
     assert [row.id for row in found.candidates] == [3, 2, 1]
     assert [(row.name, row.rank, row.judge) for row in found.baselines] == [
         ("delta_net", None, 5.0),
-        ("gated_delta_net", None, 10.0),
+        ("gated_delta_net", None, 5.0),  # here no better
     ]
     assert found.baselines[0].gain == 0.0
 
@@ -81,7 +106,7 @@ def test_equal_fitness_ranks_the_older_first(baselines, make_candidate):
 
 def test_without_any_spread_no_units_of_noise_are_claimed(make_candidate):
     flat = Baselines(SETTINGS, runs(make_candidate, [4.0, 4.0, 4.0]))
-    assert leaderboard.standing(3.9, flat).gain_in_noise is None
+    assert leaderboard.standing([3.9], flat).bar.in_sd is None
 
 
 def test_json_holds_no_figure_that_json_has_not():

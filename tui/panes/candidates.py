@@ -208,7 +208,7 @@ class Candidates(ListPane):
 
 def _cells(s: Summary, place: Place | None, marked: bool, tags: tuple[str, ...]) -> tuple[str, ...]:
     """`place` is the candidate's row on the leaderboard: its gain, also in units of the noise, with a star
-    where it beats the baseline beyond noise. Names are shown without what all begin with."""
+    where it beats the bar beyond noise. Names are shown without what all begin with."""
     own = s.name.removeprefix(tables.PREFIX)
     name = own if own == s.name else f"…{own}"
     units = "" if place is None or place.gain_in_noise is None else f"{place.gain_in_noise:+.1f}"
@@ -218,7 +218,7 @@ def _cells(s: Summary, place: Place | None, marked: bool, tags: tuple[str, ...])
         f"{'◆ ' if marked else ''}{''.join(f'#{tag} ' for tag in tags)}{plain(name)}",
         "" if s.loss is None else f"{s.loss:.4f}",
         "" if place is None else f"{place.gain:+.2%}",
-        f"{units}{'*' if place is not None and place.beats_baseline else ' '}",
+        f"{units}{'*' if place is not None and place.beats_bar else ' '}",
         "" if s.judge is None else f"{s.judge:.1f}",
         "" if s.fitness is None else f"{s.fitness:.4f}",
     )

@@ -27,7 +27,7 @@ AXES = {"step": 0, "tokens": 1, "seconds": 6}
 SMOOTH = 0.9
 MOST_POINTS = 200
 COLOURS = ("cyan", "green", "blue", "magenta", "white")
-REFERENCES = dict(zip(ARCHITECTURES, ("yellow", "red"), strict=True))
+REFERENCE_COLOURS = ("yellow", "red", "bright_black")
 CUT_SHORT = frozenset({CandidateState.PRUNED, CandidateState.DIVERGED, CandidateState.SLOW})
 STEPS = 100
 """Positions of the crosshair over the width of the plot."""
@@ -163,7 +163,11 @@ class Curves(Pane):
 
     def _read(self, snapshot: Snapshot) -> None:
         """Read the curves and draw them."""
-        named = [(run_label(name, 0), name, colour, "") for name, colour in REFERENCES.items()]
+        bar = [snapshot.board.bar] if snapshot.board else []
+        names = dict.fromkeys((*ARCHITECTURES, *bar))
+        named = [
+            (run_label(n, 0), n, colour, "") for n, colour in zip(names, REFERENCE_COLOURS, strict=False)
+        ]
         for run, colour, end in zip(self._labels(), COLOURS, self._ends(snapshot), strict=False):
             named.append((run, run, colour, end))
         self._curves = [

@@ -12,7 +12,6 @@ from textual.widgets import Static
 from textual_plot import HiResMode, PlotWidget
 
 from asi_lab.records import SEED_ID
-from asi_lab.scoring.baselines import SEED_ARCHITECTURE
 from asi_lab.tui.panes.pane import Pane
 from asi_lab.tui.panes.system import strip
 from asi_lab.tui.snapshot import Snapshot
@@ -66,7 +65,7 @@ class Overview(Pane):
         self._drawn = drawn
         plot = self.query_one("#best", PlotWidget)
         scored = [s for s in snapshot.summaries if s.loss is not None and s.id != SEED_ID]
-        plot.border_title = Text("held-out loss by candidate: all, best so far, DeltaNet and its noise")
+        plot.border_title = Text("held-out loss by candidate: all, best so far, the bar and what beats it")
         board = snapshot.board
         plot.display = bool(scored) and board is not None
         if not scored or board is None:
@@ -81,13 +80,9 @@ class Overview(Pane):
         steps = np.repeat(best[kept], 2)
         ends_of_steps = np.append(np.repeat(ids[kept], 2)[1:], ids[-1])
         plot.plot(ends_of_steps, steps, line_style="green", hires_mode=HiResMode.BRAILLE)
-        base = next(row.loss for row in board.baselines if row.name == SEED_ARCHITECTURE)
+        base = board.baselines[0].loss
         ends = np.array([ids[0], max(ids[-1], ids[0] + 1)])
-        for value, style in (
-            (base, "yellow"),
-            (base - board.margin, "grey50"),
-            (base + board.margin, "grey50"),
-        ):
+        for value, style in ((base, "yellow"), (base - board.margins[board.bar], "grey50")):
             plot.plot(ends, np.full(2, value), line_style=style, hires_mode=HiResMode.BRAILLE)
 
     def _live(self, snapshot: Snapshot) -> None:

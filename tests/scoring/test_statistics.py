@@ -10,11 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import polygamma
-from scipy.stats import ttest_ind
 
-from asi_lab.scoring import moderation
-from asi_lab.scoring.baselines import t_quantile
-from asi_lab.scoring.moderation import EXACT, Prior, Spread, of_difference, prior_of
+from asi_lab.scoring import statistics
+from asi_lab.scoring.statistics import EXACT, Prior, Spread, of_difference, prior_of, t_quantile
 
 
 def groups_of(rng: np.random.Generator, true: np.ndarray, runs: int) -> list[list[float]]:
@@ -50,11 +48,34 @@ def test_nothing_is_known_better_than_by_all_runs():
     assert Prior(4.0, EXACT, 10).moderated([0.0, 1.0]) == Spread(2.0, 10)
 
 
-def test_two_architectures_are_pooled_as_in_the_t_test():
-    first, second = [4.0, 4.1, 4.2], [3.5, 3.7, 3.6, 3.9]
-    spread = of_difference(second, first, prior_of([first, second]))
-    interval = ttest_ind(second, first).confidence_interval(0.95)
-    assert t_quantile(0.975, spread.freedom) * spread.sd == pytest.approx((interval.high - interval.low) / 2)
+def test_few_architectures_are_taken_to_be_as_alike_as_the_study_says():
+    groups = [4.0, 4.1, 4.2], [3.5, 3.7, 3.6, 3.9]
+    loose, usual, tight = (prior_of(groups, freedom) for freedom in (1.0, None, 1000.0))
+    assert usual == prior_of(groups, statistics.USUAL_FREEDOM)
+    assert loose.freedom < usual.freedom < tight.freedom
+    assert loose.seen == usual.seen == tight.seen == 5
+    assert prior_of([*groups] * 4, 1.0).freedom > 20  # eight say themselves that they vary alike
+
+
+def test_one_run_against_the_mean_of_many_is_the_prediction_of_a_run():
+    many = np.random.default_rng(5).normal(4.0, 0.02, 10_000).tolist()
+    prior = Prior(0.02**2, 6.0, 10_000)
+    spread = of_difference([3.9], many, prior)
+    assert spread.sd == pytest.approx(0.02, rel=1e-3)
+    assert spread.freedom == pytest.approx(6.0, rel=1e-3)
+    assert spread.margin() == pytest.approx(1.943180 * 0.02, rel=1e-3)
+
+
+def test_the_variance_follows_the_mean_only_where_that_is_no_chance():
+    rng = np.random.default_rng(6)
+    means = np.linspace(4.0, 5.0, 12)
+    rising = [rng.normal(mean, 0.01 * 10 ** (mean - 4.0), 8).tolist() for mean in means]
+    found = prior_of(rising)
+    assert found.slope == pytest.approx(2 * math.log(10), rel=0.35)
+    assert math.sqrt(found.variance_at(4.0)) == pytest.approx(0.01, rel=0.5)
+    assert found.variance_at(3.0) == found.variance_at(min(map(np.mean, rising)))
+    level = [rng.normal(mean, 0.03, 8).tolist() for mean in means]
+    assert prior_of(level).slope == 0.0
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
@@ -92,4 +113,4 @@ def test_whatever_runs_give_the_spread_is_finite(groups):
 
 @pytest.mark.parametrize("value", [1e-8, 1e-3, 0.5, 1.0, 7.0, 1e3, 1e8])
 def test_the_trigamma_function_is_inverted(value):
-    assert float(polygamma(1, moderation._trigamma_inverse(value))) == pytest.approx(value, rel=1e-6)
+    assert float(polygamma(1, statistics._trigamma_inverse(value))) == pytest.approx(value, rel=1e-6)
