@@ -95,6 +95,7 @@ class Engine:
 
     def _alone(self, hours: float | None, work: Callable[[_Held], None]) -> int:
         """Do `work` as the one engine of the lab, with its data prepared and its store open."""
+        references.check(self.settings)
         consent.check(self.lab, self.settings)
         with self.lab.locked() as lock:
             self._check_rules()

@@ -1,11 +1,12 @@
-"""Intervals of differences between architectures whose runs vary differently, with the truth known.
+"""Intervals and wins among architectures whose runs vary differently, with the truth known.
 
     python benchmarks/moderation.py [REPETITIONS]
 
-Each repetition draws a true standard deviation for every architecture and a few runs of each, then asks for
-the 95 % interval of the difference between two of them: by one variance pooled over all, by the two alone
-(Welch), and by moderated variances. Right is a coverage of 95 %, also where the two vary least and where they
-vary most.
+Each repetition draws a true standard deviation for every architecture and a few runs of each. First it asks
+for the 95 % interval of the difference between two of them: by one variance pooled over all, by the two alone
+(Welch), and by moderated variances; right is a coverage of 95 %, also where the two vary least and where they
+vary most. Then for the verdict on one run of another architecture against the best of three references, as a
+lab begins with them: right are 5 % of wins where it is no better.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from asi_lab.scoring.statistics import pooled, t_quantile
 SD = 0.02
 MEASURED = (0.042, 0.015, 0.009)
 """Nats, of ten runs each at micro: DeltaNet, Gated DeltaNet, FusionGatedFIRNet."""
+
+GAIN = 0.03
+"""Nats by which a better run is better: what a mutation may bring at micro."""
 
 Groups = Sequence[Sequence[float]]
 
@@ -87,6 +91,14 @@ def main() -> None:
         for count, runs in ((3, 3), (8, 3), (8, 5), (8, 10)):
             cells = simulated(variances, count, runs, repetitions)
             print(f"| {truth} | {count} | {runs} | " + " | ".join(cells) + " |", flush=True)
+    print(f"\nOne run against the third of three references; false wins / wins of a run that is {GAIN} nats")
+    print("better / mean margin in nats\n")
+    print("| truth | runs of each | pooled over the first two | pooled over all | moderated |")
+    print("|---|---:|---|---|---|")
+    for truth, variances in TRUTHS.items():
+        for runs in (3, 5, 8):
+            cells = verdicts(variances, runs, repetitions)
+            print(f"| {truth} | {runs} | {' | '.join(cells)} |", flush=True)
 
 
 def simulated(
@@ -110,6 +122,37 @@ def simulated(
         " / ".join(f"{fmean(hits):.1%}" for hits in covered[name]) + f"; {fmean(widths[name]):.2f}"
         for name in METHODS
     ]
+
+
+def verdicts(
+    variances: Callable[[np.random.Generator, int], np.ndarray], runs: int, repetitions: int
+) -> list[str]:
+    rng = np.random.default_rng(runs)
+    found: dict[str, list[tuple[bool, bool, float]]] = {}
+    for _ in range(repetitions):
+        true = variances(rng, 4)
+        candidate = true[3] if variances is not as_measured else rng.choice(true[1:3])
+        groups = [rng.normal(0.0, math.sqrt(one), runs).tolist() for one in true[:3]]
+        under = fmean(groups[2]) - rng.normal(0.0, math.sqrt(candidate))
+        for name, margin in margins(groups, fmean(groups[2]) - under).items():
+            found.setdefault(name, []).append((under > margin, under + GAIN > margin, margin))
+    return [
+        f"{fmean(one[0] for one in each):.1%} / {fmean(one[1] for one in each):.0%} / "
+        f"{fmean(one[2] for one in each):.3f}"
+        for each in found.values()
+    ]
+
+
+def margins(groups: Groups, run: float) -> dict[str, float]:
+    """How far under the mean of the third group one run must lie to win at 5 %."""
+    found = {}
+    for name, pool in (("the first two", groups[:2]), ("all", groups)):
+        freedom = sum(len(group) - 1 for group in pool)
+        spread = pooled(pool) * math.sqrt(1 + 1 / len(groups[2]))
+        found[name] = t_quantile(0.95, freedom) * spread
+    prior = statistics.prior_of(groups)
+    assert prior is not None
+    return found | {"moderated": statistics.of_difference([run], groups[2], prior).margin()}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from importlib import resources
 import msgspec
 
 from asi_lab.common.syntax import code_hash
+from asi_lab.errors import ConfigError
 from asi_lab.protocol import ARCHITECTURE_FILE
 from asi_lab.records import (
     RULES,
@@ -36,6 +37,13 @@ def source(architecture: str) -> str:
     """Source of a reference architecture, one of `names`."""
     folder = resources.files("asi_lab.lineage_repo")
     return (folder / architecture / ARCHITECTURE_FILE).read_text(encoding="utf-8")
+
+
+def check(settings: Settings) -> None:
+    """Raises `ConfigError` where `baselines.references` names what is none."""
+    if unknown := [name for name in settings.baselines.references if name not in names()]:
+        known = ", ".join(names())
+        raise ConfigError(f"lab.toml: baselines.references: expected some of {known}; found {unknown[0]!r}.")
 
 
 def both() -> tuple[str, str]:
