@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import asi_lab
+from asi_lab.lab.config import from_preset
 from asi_lab.researcher.grammar import gated_delta_net_genome, render, seed_genome
+from asi_lab.trial.model import LanguageModel
 from tests.thinning import one_in
 
 REPOSITORY = Path(asi_lab.__file__).parent / "lineage_repo"
@@ -170,6 +172,18 @@ def test_parameter_counts_are_close():
 
     gated = count("gated_delta_net")
     assert gated == pytest.approx(count("delta_net"), rel=0.25)
+
+
+@pytest.mark.parametrize("preset", ["micro", "mini", "20m", "340m"])
+def test_models_have_about_as_many_parameters_as_deltanet_s(name, preset):
+    """Half as many again is what the preflight allows."""
+    settings = from_preset(preset).model
+
+    def count(name: str) -> int:
+        with torch.device("meta"):
+            return sum(p.numel() for p in LanguageModel(load(name).DeltaNet, settings, 1024).parameters())
+
+    assert 0.98 < count(name) / count("delta_net") < 1.25
 
 
 def test_the_gated_memory_forgets_and_the_other_does_not():
