@@ -9,6 +9,7 @@ filtered values, for token t (* is per channel):
     z_t = z_global + z_head + W_2 silu(W_1 x_t)
     a_t = 0.02 + 0.92 softmax(z_t)
     o_t = a_t[1] v_t + a_t[2] s_t + a_t[3] l_t + a_t[4] m_t
+    y_t = W_o RMSNorm(o_t)
     aux = 0.01 (1 - mean entropy(a_t) / log 4)
 
 Mechanisms, in the order of the computation:
@@ -20,6 +21,7 @@ Mechanisms, in the order of the computation:
 - paths: value, short FIR filter, long FIR filter, memory
 - fusion: a softmax over the paths per head and token, with a floor of 2 % for each
 - auxiliary loss: up to 0.008 where shares are one-sided, none where they are even
+- output norm: RMS per head
 
 Source: ASI-ARCH, section 3.2, "Adaptive Multi-Path Gating", written from the paper's text,
 not from its code. It asks for one BalancedSparseGate over global, per-head and per-token
@@ -29,7 +31,8 @@ The paper leaves open which paths there are and how they are kept at one scale; 
 are the four that the same section names for PathGateFusionNet: the value itself, filters
 over 5 and 64 tokens that start as the identity, and the memory. Queries and keys have
 length one and the read-out is not divided by sqrt(K), so the memory answers at the scale
-of the values, and no path is normed.
+of the values, and paths are not normed one by one. Their mix is, per head, before the output
+projection, as in the programs that ASI-ARCH has published.
 
 It also leaves open what the logits are, what makes the gate sparse and how strong floor and
 penalty are; here global logits are one number per path for all heads of the layer, head
@@ -46,7 +49,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asi_lab.kernels import delta_rule, fir_bank, path_mix, qkv_convolution
+from asi_lab.kernels import delta_rule, fir_bank, path_mix, qkv_convolution, rms_norm
 
 PATHS = 4  # value, short FIR, long FIR, memory
 EPSILON = 0.02  # the least share of a path
@@ -75,9 +78,9 @@ class DeltaNet(nn.Module):
     """One token-mixing layer, [B, L, D] to [B, L, D].
 
     `d_model` wins over `hidden_size`; `expand_k` and `expand_v` scale the widths of
-    keys and values. `mode`, `use_*`, `conv_size`, `allow_neg_eigval`, `qk_activation`,
-    `qk_norm` and `norm_eps` belong to the common interface: this architecture fixes
-    what they name, so they change nothing.
+    keys and values. `mode`, `use_*`, `conv_size`, `allow_neg_eigval`, `qk_activation`
+    and `qk_norm` belong to the common interface: this architecture fixes what they
+    name, so they change nothing.
     """
 
     def __init__(
@@ -118,6 +121,8 @@ class DeltaNet(nn.Module):
         self.short_fir = nn.Parameter(torch.eye(5)[-1].repeat(value_dim, 1))
         self.long_fir = nn.Parameter(torch.eye(64)[-1].repeat(value_dim, 1))
         self.gate = BalancedSparseGate(width, num_heads)
+        self.norm_eps = norm_eps
+        self.norm_weight = nn.Parameter(torch.ones(value_dim // num_heads))
         self.out_proj = nn.Linear(value_dim, width, bias=False)
 
     def forward(
@@ -160,6 +165,7 @@ class DeltaNet(nn.Module):
         if attention_mask is not None:  # padding is not penalised
             lacking = lacking.masked_fill(padded, 0.0)
         penalty = PENALTY * lacking.mean()
+        o = rms_norm(o, self.norm_weight, self.norm_eps)
         y = self.out_proj(o.flatten(-2))
         if attention_mask is not None:
             y = y.masked_fill(padded, 0.0)

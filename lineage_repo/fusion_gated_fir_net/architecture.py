@@ -8,6 +8,7 @@ retention r, and adds its answer to filtered values, for token t (* is per chann
     s_t = sum_(i < 5) A_i * v_(t-i),  l_t = sum_(i < 64) C_i * v_(t-i)
     g_t = sigmoid(W_2 silu(W_1 x_t) + c), four per head
     o_t = g_t[1] v_t + g_t[2] s_t + g_t[3] l_t + g_t[4] m_t
+    y_t = W_o RMSNorm(o_t)
 
 Mechanisms, in the order of the computation:
 
@@ -17,6 +18,7 @@ Mechanisms, in the order of the computation:
 - decay: retention r in (0, 1), one learned number per head
 - paths: value, short FIR filter, long FIR filter, memory
 - fusion: a sigmoid gate per head, token and path; the gated paths are added
+- output norm: RMS per head
 
 Source: ASI-ARCH, section 3.2, "Parallel Sigmoid Fusion with Retention", written from the
 paper's text, not from its code. It asks for independent sigmoid gates instead of one
@@ -27,7 +29,8 @@ The paper leaves open which paths there are and how they are kept at one scale; 
 are the four that the same section names for PathGateFusionNet: the value itself, filters
 over 5 and 64 tokens that start as the identity, and the memory. Queries and keys have
 length one and the read-out is not divided by sqrt(K), so the memory answers at the scale
-of the values, and no path is normed.
+of the values, and paths are not normed one by one. Their mix is, per head, before the output
+projection, as in the programs that ASI-ARCH has published.
 
 It also leaves open what the gates read and where gates and retention start; here the gates
 read the token through a small MLP and start half open, and r starts with a horizon
@@ -42,7 +45,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asi_lab.kernels import fir_bank, gated_delta_rule, path_mix, qkv_convolution
+from asi_lab.kernels import fir_bank, gated_delta_rule, path_mix, qkv_convolution, rms_norm
 
 PATHS = 4  # value, short FIR, long FIR, memory
 
@@ -67,9 +70,9 @@ class DeltaNet(nn.Module):
     """One token-mixing layer, [B, L, D] to [B, L, D].
 
     `d_model` wins over `hidden_size`; `expand_k` and `expand_v` scale the widths of
-    keys and values. `mode`, `use_*`, `conv_size`, `allow_neg_eigval`, `qk_activation`,
-    `qk_norm` and `norm_eps` belong to the common interface: this architecture fixes
-    what they name, so they change nothing.
+    keys and values. `mode`, `use_*`, `conv_size`, `allow_neg_eigval`, `qk_activation`
+    and `qk_norm` belong to the common interface: this architecture fixes what they
+    name, so they change nothing.
     """
 
     def __init__(
@@ -113,6 +116,8 @@ class DeltaNet(nn.Module):
         self.short_fir = nn.Parameter(torch.eye(5)[-1].repeat(value_dim, 1))
         self.long_fir = nn.Parameter(torch.eye(64)[-1].repeat(value_dim, 1))
         self.gates = ParallelGates(width, num_heads)
+        self.norm_eps = norm_eps
+        self.norm_weight = nn.Parameter(torch.ones(value_dim // num_heads))
         self.out_proj = nn.Linear(value_dim, width, bias=False)
 
     def forward(
@@ -152,6 +157,7 @@ class DeltaNet(nn.Module):
         short, long = fir_bank(v, [self.short_fir, self.long_fir])
 
         o, _, _ = path_mix([v, short, long, memory], self.gates(x), routing="sigmoid")
+        o = rms_norm(o, self.norm_weight, self.norm_eps)
         y = self.out_proj(o.flatten(-2))
         if attention_mask is not None:
             y = y.masked_fill(padded, 0.0)

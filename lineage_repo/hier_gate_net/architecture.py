@@ -12,6 +12,7 @@ filtered values, for token t (* is per channel):
     f_t = 0.02 + 0.18 sigmoid(E u_t + e)
     a_t = f_t + (1 - sum f_t) w_t
     o_t = a_t[1] v_t + a_t[2] s_t + a_t[3] l_t + a_t[4] m_t
+    y_t = W_o RMSNorm(o_t)
 
 Mechanisms, in the order of the computation:
 
@@ -22,6 +23,7 @@ Mechanisms, in the order of the computation:
 - paths: value and short FIR filter (local), long FIR filter and memory (global)
 - fusion: first local against global, then within each of the two, per head and token
 - floors: each path has between 2 % and 20 %, by head and token
+- output norm: RMS per head
 
 Source: ASI-ARCH, section 3.2, "Hierarchical Gating with Dynamic Floors", written from the
 paper's text, not from its code. It asks for a stage that weighs local against global and
@@ -32,7 +34,8 @@ The paper leaves open which paths there are and how they are kept at one scale; 
 are the four that the same section names for PathGateFusionNet: the value itself, filters
 over 5 and 64 tokens that start as the identity, and the memory. Queries and keys have
 length one and the read-out is not divided by sqrt(K), so the memory answers at the scale
-of the values, and no path is normed.
+of the values, and paths are not normed one by one. Their mix is, per head, before the output
+projection, as in the programs that ASI-ARCH has published.
 
 It also leaves open which paths are local, what the gate reads and how floors are bounded;
 here two paths are local and two global, everything reads the token through one small MLP,
@@ -48,7 +51,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asi_lab.kernels import delta_rule, fir_bank, path_mix, qkv_convolution
+from asi_lab.kernels import delta_rule, fir_bank, path_mix, qkv_convolution, rms_norm
 
 PATHS = 4  # local: value, short FIR; global: long FIR, memory
 LEAST, MOST = 0.02, 0.2  # the range of a path's floor; four floors stay below 1
@@ -79,9 +82,9 @@ class DeltaNet(nn.Module):
     """One token-mixing layer, [B, L, D] to [B, L, D].
 
     `d_model` wins over `hidden_size`; `expand_k` and `expand_v` scale the widths of
-    keys and values. `mode`, `use_*`, `conv_size`, `allow_neg_eigval`, `qk_activation`,
-    `qk_norm` and `norm_eps` belong to the common interface: this architecture fixes
-    what they name, so they change nothing.
+    keys and values. `mode`, `use_*`, `conv_size`, `allow_neg_eigval`, `qk_activation`
+    and `qk_norm` belong to the common interface: this architecture fixes what they
+    name, so they change nothing.
     """
 
     def __init__(
@@ -122,6 +125,8 @@ class DeltaNet(nn.Module):
         self.short_fir = nn.Parameter(torch.eye(5)[-1].repeat(value_dim, 1))
         self.long_fir = nn.Parameter(torch.eye(64)[-1].repeat(value_dim, 1))
         self.gate = HierarchicalGate(width, num_heads)
+        self.norm_eps = norm_eps
+        self.norm_weight = nn.Parameter(torch.ones(value_dim // num_heads))
         self.out_proj = nn.Linear(value_dim, width, bias=False)
 
     def forward(
@@ -161,6 +166,7 @@ class DeltaNet(nn.Module):
         logits, floor = self.gate(x)
         paths = [v, short, long, memory]
         o, _, _ = path_mix(paths, logits, routing="hierarchical", groups=(2, 2), floor=floor)
+        o = rms_norm(o, self.norm_weight, self.norm_eps)
         y = self.out_proj(o.flatten(-2))
         if attention_mask is not None:
             y = y.masked_fill(padded, 0.0)

@@ -60,9 +60,9 @@ def test_one_run_of_each_says_that_noise_is_unknown(run, lab):
 
 
 def test_an_unknown_name_is_told_with_the_known_ones(run, lab):
-    result = run("--lab", lab.path, "race", "mamba3")
+    result = run("--lab", lab.path, "race", "mamba4")
     assert result.exit_code == 2
-    assert "mamba3: expected a reference architecture: delta_net, gated_delta_net" in result.stderr
+    assert "mamba4: expected a reference architecture: delta_net, gated_delta_net" in result.stderr
 
 
 def test_another_preset_than_the_labs_is_refused(run, lab):

@@ -52,6 +52,9 @@ def test_comba(inputs):
     q, k, v = inputs
     p, beta, g = 0.5 * k + 0.1 * torch.randn(B, T, H, K), torch.rand(B, T, H), -torch.rand(B, T, H)
     write = beta[..., None] * k
+    o, _ = dplr_delta_rule(q, write, v, -p, write, g)
+    expected, _ = reference("comba.naive", "naive_chunk_comba")(q, k, v, p, g, beta)
+    assert_equal(o, expected)
     o, _ = dplr_delta_rule(q, write, v, -g.exp()[..., None] * p, write, g)
     expected, _ = reference("comba.naive", "naive_recurrent_comba")(q, k, v, p, beta, g)
     assert_equal(o, expected)

@@ -14,11 +14,18 @@ LAUNCHES = {
     "delta_net": 15,
     "gated_delta_net": 16,
     "mamba2": 12,
+    "mamba3": 12,
+    "gla": 13,
+    "hgrn2": 13,
+    "kimi_delta_attention": 17,
+    "gated_delta_product": 20,
+    "comba": 22,
+    "rwkv7": 20,
     "path_gate_fusion_net": 20,
     "content_sharp_router": 26,
-    "fusion_gated_fir_net": 19,
-    "hier_gate_net": 18,
-    "ada_multi_path_gate_net": 18,
+    "fusion_gated_fir_net": 21,
+    "hier_gate_net": 20,
+    "ada_multi_path_gate_net": 20,
 }
 """Triton kernels of one layer in float16, forward and backward."""
 

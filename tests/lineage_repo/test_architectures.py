@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import asi_lab
+from asi_lab.lab.config import from_preset
 from asi_lab.researcher.grammar import gated_delta_net_genome, render, seed_genome
+from asi_lab.trial.model import LanguageModel
 from tests.thinning import one_in
 
 REPOSITORY = Path(asi_lab.__file__).parent / "lineage_repo"
@@ -19,9 +21,17 @@ DISCOVERIES = (
     *("path_gate_fusion_net", "content_sharp_router", "fusion_gated_fir_net", "hier_gate_net"),
     "ada_multi_path_gate_net",
 )
-NAMES = (*GRAMMAR_NAMES, "mamba2", *DISCOVERIES)
-FEW = [*GRAMMAR_NAMES, "mamba2", *(pytest.param(name, marks=pytest.mark.slow) for name in DISCOVERIES)]
-"""All, for what takes seconds: the discoveries among the slow tests."""
+FIELD = (
+    *("mamba2", "mamba3", "gla", "hgrn2"),
+    *("kimi_delta_attention", "gated_delta_product", "comba", "rwkv7"),
+)
+NAMES = (*GRAMMAR_NAMES, *FIELD, *DISCOVERIES)
+UNCONVOLVED = ("mamba3", "gla", "hgrn2", "rwkv7")
+"""Those without a convolution, and so without a bias of it."""
+UNSHIFTED = ("gla", "hgrn2")
+"""Those in which nothing brings neighbours together but the memory."""
+LATE = ("mamba2", "gated_delta_product")
+"""Those that learn to recall later than others: without a delta rule, and with two that overwrite."""
 
 CONSTRUCTOR = [
     *("mode", "d_model", "hidden_size", "expand_k", "expand_v", "num_heads", "use_beta", "use_gate"),
@@ -133,8 +143,10 @@ def test_sequences_of_a_batch_do_not_mix(name):
 def test_padding_is_neither_read_nor_returned(name, padding, options):
     layer = build(name, **options)
     if options:
-        (bias,) = (p for n, p in layer.named_parameters() if n in ("conv_bias", "conv.bias"))
-        nn.init.normal_(bias)
+        biases = [p for n, p in layer.named_parameters() if n in ("conv_bias", "conv.bias")]
+        assert len(biases) == (name not in UNCONVOLVED)
+        for bias in biases:
+            nn.init.normal_(bias)
     x = torch.randn(2, 24, 32)
     valid = slice(7, 24) if padding == "left" else slice(0, 17)
     mask = torch.zeros(2, 24)
@@ -160,6 +172,18 @@ def test_parameter_counts_are_close():
 
     gated = count("gated_delta_net")
     assert gated == pytest.approx(count("delta_net"), rel=0.25)
+
+
+@pytest.mark.parametrize("preset", ["micro", "mini", "20m", "340m"])
+def test_models_have_about_as_many_parameters_as_deltanet_s(name, preset):
+    """Half as many again is what the preflight allows."""
+    settings = from_preset(preset).model
+
+    def count(name: str) -> int:
+        with torch.device("meta"):
+            return sum(p.numel() for p in LanguageModel(load(name).DeltaNet, settings, 1024).parameters())
+
+    assert 0.98 < count(name) / count("delta_net") < 1.25
 
 
 def test_the_gated_memory_forgets_and_the_other_does_not():
@@ -192,19 +216,21 @@ def test_widths_that_heads_do_not_divide_are_named(name):
 
 @pytest.mark.parametrize("name", one_in(len(NAMES), NAMES))
 def test_it_learns_to_recall(name):
-    """Key-value pairs, then a key: the layer must return that key's value."""
+    """Key-value pairs, then a key: the layer must return that key's value. A pair is one token where keys and
+    values beside each other would need a second layer."""
     torch.manual_seed(0)
     embed, layer, head = nn.Embedding(16, 32), build(name), nn.Linear(32, 16)
     optimizer = torch.optim.AdamW(
         [*embed.parameters(), *layer.parameters(), *head.parameters()], lr=1e-2, weight_decay=0
     )
     losses = []
-    for _ in range(300 if name == "mamba2" else 150):  # no delta rule: it recalls, and learns it later
+    for _ in range(300 if name in LATE else 150):
         keys = torch.stack([torch.randperm(8)[:4] for _ in range(32)])
         values = 8 + torch.randint(8, (32, 4))
         asked = torch.randint(4, (32, 1))
-        tokens = torch.cat((torch.stack((keys, values), -1).flatten(1), keys.gather(1, asked)), 1)
-        logits = head(mix(layer, embed(tokens)))[:, -1]
+        pairs = torch.stack((embed(keys), embed(values)), 2)
+        pairs = pairs.sum(2) if name in UNSHIFTED else pairs.flatten(1, 2)
+        logits = head(mix(layer, torch.cat((pairs, embed(keys.gather(1, asked))), 1)))[:, -1]
         loss = nn.functional.cross_entropy(logits, values.gather(1, asked)[:, 0])
         optimizer.zero_grad()
         loss.backward()

@@ -19,9 +19,9 @@ def u() -> Tensor:
     return torch.randn(B, L, D, dtype=torch.double)
 
 
-def layer(name: str) -> nn.Module:
+def layer(name: str, **options: object) -> nn.Module:
     """The layer with every parameter away from where it starts, so that none is 0 or 1."""
-    built = build(name, d_model=D, num_heads=H).double()
+    built = build(name, **{"d_model": D, "num_heads": H} | options).double()
     with torch.no_grad():
         for parameter in built.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -141,7 +141,9 @@ def test_fusion_gated_fir_net(u):
     seen = silu(project(u, mixer.gates.inner))
     gates = torch.sigmoid(project(seen, mixer.gates.logits)).split(4, -1)
     found = paths_of(mixer, u, (mixer.short_fir, mixer.long_fir), torch.sigmoid(mixer.retention))
-    outputs = [(gates[h][..., None] * paths).sum(-2) for h, paths in enumerate(found)]
+    outputs = [
+        rms((gates[h][..., None] * paths).sum(-2)) * mixer.norm_weight for h, paths in enumerate(found)
+    ]
     expected = project(torch.cat(outputs, -1), mixer.out_proj)
     torch.testing.assert_close(mix(mixer, u), expected, rtol=1e-5, atol=1e-6)
 
@@ -159,7 +161,7 @@ def test_hier_gate_net(u):
         shares = floor + (1 - floor.sum(-1, keepdim=True)) * shares
         torch.testing.assert_close(shares.sum(-1), torch.ones(B, L, dtype=torch.double))
         assert (shares >= 0.02).all()
-        outputs.append((shares[..., None] * paths).sum(-2))
+        outputs.append(rms((shares[..., None] * paths).sum(-2)) * mixer.norm_weight)
     expected = project(torch.cat(outputs, -1), mixer.out_proj)
     torch.testing.assert_close(mix(mixer, u), expected, rtol=1e-5, atol=1e-6)
 
@@ -173,7 +175,7 @@ def test_ada_multi_path_gate_net(u):
     for h, paths in enumerate(paths_of(mixer, u, (mixer.short_fir, mixer.long_fir))):
         shares = 0.02 + 0.92 * torch.softmax(gate.global_logits + heads[h] + tokens[h], -1)
         lacking.append(1 + (shares * shares.log()).sum(-1) / math.log(4))
-        outputs.append((shares[..., None] * paths).sum(-2))
+        outputs.append(rms((shares[..., None] * paths).sum(-2)) * mixer.norm_weight)
     expected = project(torch.cat(outputs, -1), mixer.out_proj)
     output, penalty, _ = mixer(u)
     torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-6)

@@ -107,6 +107,7 @@ def test_all_references_are_known():
     assert set(names[2:]) == {
         *("mamba2", "path_gate_fusion_net", "content_sharp_router", "fusion_gated_fir_net"),
         *("hier_gate_net", "ada_multi_path_gate_net"),
+        *("mamba3", "gla", "hgrn2", "kimi_delta_attention", "gated_delta_product", "comba", "rwkv7"),
     }
     assert all("class DeltaNet(" in references.source(name) for name in names)
 

@@ -49,7 +49,13 @@ def failed(exam, only: str = ""):
     return {check.name: (check, state) for check, state in examine(exam, only) if not check.passed}
 
 
-@pytest.mark.parametrize("name", [pytest.param("delta_net", marks=pytest.mark.slow), "gated_delta_net"])
+QUICK = "gated_delta_net"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in references.names()],
+)
 def test_references_pass_every_check(name, exam_of):
     found = [check for check, _ in examine(exam_of(references.source(name)))]
     assert [check.name for check in found] == NAMES
