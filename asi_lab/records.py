@@ -477,8 +477,11 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class PoolEntry(msgspec.Struct, frozen=True):
-    """A finished candidate as the pool sees it; `noise` is the sd of one run's fitness."""
+    """A finished candidate as the pool sees it: its fitness, the mean over `runs` runs, the sd of one run's
+    fitness, and its parent, None for the seed."""
 
     id: int
     fitness: float
     noise: float = 0.0
+    parent: int | None = None
+    runs: int = 1

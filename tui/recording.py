@@ -172,7 +172,8 @@ class Recording:
         found = self.candidate(number)
         if found is None:
             return None
-        known = dossier(found, self._store, self.settings)
+        board = self._shown[1].board if self._shown else None
+        known = dossier(found, self._store, self.settings, board)
         return msgspec.structs.replace(known, spent=spending.total(self.costs(number)))
 
     def series(self, run: str) -> NDArray[np.float32]:

@@ -15,8 +15,10 @@ import msgspec
 from asi_lab.lab import Store
 from asi_lab.lab.summary import Summary
 from asi_lab.records import SEED_ID, BaselineRun, CandidateState, Noise
-from asi_lab.scoring import fitness
+from asi_lab.scoring import fitness, lineage_prior
+from asi_lab.scoring.archive import pool_entries
 from asi_lab.scoring.baselines import ARCHITECTURES, MARKS, SEED_ARCHITECTURE, Baselines, winning_margin
+from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.settings import Settings
 
 LEVEL = 0.05
@@ -27,7 +29,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One line. `rank` and `id` are None for a baseline, whose figures are means of `runs`.
 
     `gain` is the relative improvement in loss over DeltaNet's mean, `gain_in_noise` the same in units
-    of the spread of that difference, `beats_baseline` whether it passes the one-sided t-test.
+    of the spread of that difference, `beats_baseline` whether it passes the one-sided t-test. `pool` is what
+    the pool would rank it by: its fitness given the runs of its relatives; None for a baseline.
     """
 
     rank: int | None
@@ -44,6 +47,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     fitness: float
     params: int | None
     commit: str | None
+    pool: Belief | None = None
 
 
 class Board(msgspec.Struct, frozen=True):
@@ -106,9 +110,14 @@ def board(baselines: Baselines, summaries: Sequence[Summary]) -> Board:
     """Rank the finished candidates; the seed stands among the baselines."""
     noise = baselines.noise()
     margin = winning_margin(noise, LEVEL)
-    done = [s for s in summaries if s.id != SEED_ID and s.state is CandidateState.DONE]
-    done.sort(key=lambda s: (-(s.fitness or 0.0), s.id))
-    rows = tuple(_row(s, rank, baselines.mean.loss, noise, margin) for rank, s in enumerate(done, start=1))
+    done = [s for s in summaries if s.state is CandidateState.DONE]
+    known = pool_entries(done, baselines.settings)
+    worth = lineage_prior.beliefs(known, lineage_prior.fitted(known))
+    ranked = sorted((s for s in done if s.id != SEED_ID), key=lambda s: (-(s.fitness or 0.0), s.id))
+    rows = tuple(
+        _row(s, rank, baselines.mean.loss, noise, margin, worth[s.id])
+        for rank, s in enumerate(ranked, start=1)
+    )
     return Board(
         noise=noise,
         margin=margin,
@@ -121,7 +130,7 @@ def board(baselines: Baselines, summaries: Sequence[Summary]) -> Board:
     )
 
 
-def _row(summary: Summary, rank: int, mean: float, noise: Noise, margin: float) -> Row:
+def _row(summary: Summary, rank: int, mean: float, noise: Noise, margin: float, worth: Belief) -> Row:
     assert summary.loss is not None
     assert summary.fitness is not None
     assert summary.benchmark_gain is not None
@@ -142,6 +151,7 @@ def _row(summary: Summary, rank: int, mean: float, noise: Noise, margin: float) 
         fitness=summary.fitness,
         params=summary.params,
         commit=summary.commit,
+        pool=worth,
     )
 
 
