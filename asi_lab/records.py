@@ -319,10 +319,11 @@ class Judgement(msgspec.Struct, frozen=True):
     marks: tuple[float, ...] = ()
 
 
-class Score(msgspec.Struct, frozen=True):
+class Score(msgspec.Struct, frozen=True, omit_defaults=True):
     """Fitness and its three parts, each in [0, 1] (paper sections 2.1 and 3.1).
 
-    The gains are relative improvements over the seed baseline, before clamping.
+    The gains are relative improvements over the seed baseline, before clamping. `spread` is the sd of one
+    run's fitness at this place of its scale; records that have none, and their commits, leave it out.
     """
 
     fitness: float
@@ -333,6 +334,7 @@ class Score(msgspec.Struct, frozen=True):
     benchmark_gain: float
     judgement: Judgement
     noise: Noise
+    spread: float = 0.0
 
 
 class Difference(msgspec.Struct, frozen=True):

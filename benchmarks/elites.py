@@ -1,6 +1,6 @@
 """Ranking the pool by one run, or by what the lineage makes of it, in searches with known truth.
 
-    python benchmarks/elites.py [REPETITIONS]
+    python benchmarks/elites.py [REPETITIONS [WORDS OF A TRUTH]]
 
 A candidate's true value is its parent's plus a mutation; one run measures it with noise of sd 1, the unit of
 all figures. Parents are drawn by the lab's own pool. The searches of a repetition differ in how the pool
@@ -10,6 +10,7 @@ the difference from ranking by one run, with its standard error.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -42,7 +43,8 @@ Rank = Callable[[Entries, Mutation], Entries]
 
 class Truth(NamedTuple):
     """What mutations do: `drift` and `sd`; a `share` of them collapses by five sds on average; a `leap` that
-    the first step away from the seed makes beside that; sds of one run, of which each candidate has one."""
+    the first step away from the seed makes beside that; sds of one run, of which each candidate has one. With
+    a `slope` the pool sees the sigmoid of that many times a value."""
 
     drift: float
     sd: float
@@ -50,14 +52,24 @@ class Truth(NamedTuple):
     leap: float = 0.0
     student: bool = False
     noises: Sequence[float] = (1.0,)
+    slope: float = 0.0
+
+    def seen(self, value: float) -> tuple[float, float]:
+        """What the pool sees of a measured value, and the sd of one run there."""
+        if not self.slope:
+            return value, 1.0
+        part = 1 / (1 + math.exp(-self.slope * value))
+        return part, self.slope * part * (1 - part)
 
 
 class Policy(NamedTuple):
-    """How the pool ranks, with the sd of a run that it goes by, and whether elites are run again."""
+    """How the pool ranks, with the sd of a run that it goes by (in units of the true one), whether it goes by
+    the one in the middle of a sigmoid instead of that of each place, and whether elites are run again."""
 
     rank: Rank
     noise: float = 1.0
     again: bool = False
+    of_middle: bool = False
 
 
 def as_they_are(entries: Entries, _: Mutation) -> Entries:
@@ -110,15 +122,18 @@ TRUTHS = {
     "Student's t, 3 degrees": Truth(-0.5, 1.0, student=True),
     "first steps leap by 10": Truth(-0.5, 1.0, leap=10.0),
     "noise as measured at micro": Truth(-0.5, 1.0, noises=tuple(MEASURED)),
+    "seen through a sigmoid": Truth(-0.5, 1.0, leap=12.0, slope=0.17),
 }
 ONE_RUN = Policy(by_one_run)
 LINEAGE = Policy(as_they_are)
+OF_MIDDLE = "lineage, noise of the middle"
 POLICIES = {
     "lineage": LINEAGE,
     "lineage, drift and variance known": Policy(with_the_truth),
     "lineage, from parents alone": Policy(from_parents_alone),
     "lineage, noise told is half": Policy(as_they_are, noise=0.5),
     "lineage, noise told is twice": Policy(as_they_are, noise=2.0),
+    OF_MIDDLE: Policy(as_they_are, of_middle=True),
     "common prior": Policy(by_a_common_prior),
     "one run, elites again": Policy(by_one_run, again=True),
     "lineage, elites again": Policy(as_they_are, again=True),
@@ -142,8 +157,9 @@ def searched(seed: int, trials: int, search: Search, truth: Truth, policy: Polic
     """The parents' mean true value after so many trials, and that of the candidate that then ranks first."""
     world, mutation = World(truth, trials, seed), Mutation(truth.drift, truth.sd**2)
     values, parents, drawn = [0.0], list[int](), dict[int, int]()
-    entries = [PoolEntry(0, world.seed_error, policy.noise, runs=SEED_RUNS)]
-    spent, generation, best = 0, -1, list[PoolEntry]()
+    entries = [entry_of(0, world.seed_error, None, truth, policy, runs=SEED_RUNS)]
+    best: Entries = []
+    spent, generation = 0, -1
     while spent < trials:
         number = len(entries)
         if pool.generation_of(number, search) != generation:
@@ -158,17 +174,24 @@ def searched(seed: int, trials: int, search: Search, truth: Truth, policy: Polic
         leap = truth.leap if parent == 0 else 0.0
         values.append(values[parent] + float(world.steps[number]) + leap)
         measured = values[number] + float(world.errors[number, 0])
-        entries.append(PoolEntry(number, measured, policy.noise, parent))
+        entries.append(entry_of(number, measured, parent, truth, policy))
         spent += 1
         if policy.again and drawn[parent] == DRAWS and parent != 0 and spent < trials:
-            first, second = (values[parent] + float(error) for error in world.errors[parent])
-            entries[parent] = PoolEntry(
-                parent, (first + second) / 2, policy.noise, entries[parent].parent, runs=2
-            )
+            mean = values[parent] + float(world.errors[parent].mean())
+            entries[parent] = entry_of(parent, mean, entries[parent].parent, truth, policy, runs=2)
             spent += 1
     all_of_them = Search(pool=1, parent_ranks=1, cold_start=len(entries), update_every=1)
     chosen = pool.members(1, policy.rank(entries, mutation), all_of_them)[0]
     return float(np.mean([values[parent] for parent in parents])), values[chosen.id]
+
+
+def entry_of(
+    number: int, measured: float, parent: int | None, truth: Truth, policy: Policy, runs: int = 1
+) -> PoolEntry:
+    """A measured candidate as the pool is told of it."""
+    fitness, noise = truth.seen(measured)
+    noise = truth.seen(0.0)[1] if policy.of_middle else noise
+    return PoolEntry(number, fitness, policy.noise * noise, parent, runs)
 
 
 def compared(
@@ -186,9 +209,11 @@ def compared(
 
 def main() -> None:
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else REPETITIONS
+    asked = sys.argv[2] if len(sys.argv) > 2 else ""
     pools = {"micro, 60 trials": (60, MICRO), "micro, 200": (200, MICRO), "paper, 600": (600, PAPER)}
-    rows = [(truth, policy) for truth in list(TRUTHS)[:2] for policy in POLICIES]
-    rows += [(truth, "lineage") for truth in list(TRUTHS)[2:]]
+    rows = [(truth, policy) for truth in list(TRUTHS)[:2] for policy in POLICIES if policy != OF_MIDDLE]
+    rows += [(truth, "lineage") for truth in list(TRUTHS)[2:]] + [(list(TRUTHS)[-1], OF_MIDDLE)]
+    rows = [row for row in rows if asked in row[0]]
     with ProcessPoolExecutor() as executor:
         cells = {
             (*row, name): executor.submit(

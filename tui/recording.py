@@ -349,6 +349,7 @@ def _summary(final: Summary, when: float, state: CandidateState) -> Summary:
         loss_noise=final.loss_noise if scored else None,
         fitness=final.fitness if scored else None,
         fitness_noise=final.fitness_noise if scored else None,
+        fitness_spread=final.fitness_spread if scored else None,
         benchmark_gain=final.benchmark_gain if scored else None,
         benchmark_noise=final.benchmark_noise if scored else None,
         judge=final.judge if scored else None,

@@ -35,7 +35,7 @@ class Standstill(msgspec.Struct, frozen=True):
     """How far the search escalates: `step`, 0 not at all.
 
     `rise` is what the mean of the highest fitnesses gained over the last `search.patience` candidates,
-    `noise` the standard deviation of one run's; both are 0 before there are two means to compare.
+    `noise` is the standard deviation of one run's there; both are 0 before there are two means to compare.
     """
 
     step: int = 0
@@ -61,10 +61,10 @@ def standstill(last_id: int, entries: Sequence[PoolEntry], search: Search) -> St
         known = [entry for entry in entries if entry.id <= boundary]
         if len(known) < search.parent_ranks:
             continue
-        first = sorted((entry.fitness for entry in known), reverse=True)[: search.parent_ranks]
-        mean = fmean(first)
+        first = sorted(known, key=lambda entry: (-entry.fitness, entry.id))[: search.parent_ranks]
+        mean = fmean(entry.fitness for entry in first)
         if before is not None:
-            noise = max(known, key=lambda entry: entry.id).noise
+            noise = fmean(entry.noise for entry in first)
             stands = mean - before <= noise
             found = Standstill(min(found.step + 1, FRESH) if stands else 0, mean - before, noise)
         before = mean

@@ -17,12 +17,13 @@ LESSONS, BEST, LATEST, NEAR = 60, 5, 10, 2
 
 def pool_entries(done: Sequence[Summary], settings: BaselineSettings) -> list[PoolEntry]:
     """Finished candidates as the pool sees them. The seed's fitness is the mean over the runs of record; that
-    of all others is one run's, also where people ordered more (`asi_lab.lab.repeats`)."""
+    of all others is one run's, also where people ordered more (`asi_lab.lab.repeats`). Records without a
+    spread of their own have the pooled noise."""
     return [
         PoolEntry(
             id=s.id,
             fitness=s.fitness,
-            noise=s.fitness_noise or 0.0,
+            noise=s.fitness_spread or s.fitness_noise or 0.0,
             parent=s.parent,
             runs=settings.seeds if s.id == SEED_ID else 1,
         )

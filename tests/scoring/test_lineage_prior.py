@@ -131,3 +131,14 @@ def test_a_parent_that_is_not_there_makes_a_root():
     entries = [PoolEntry(4, 0.5, 0.1, parent=2), PoolEntry(5, 0.4, 0.1, parent=9)]
     assert lineage_prior.worth(entries) == {4: 0.5, 5: 0.4}
     assert lineage_prior.worth([]) == {}
+
+
+def test_the_latest_mutations_tell_what_one_does():
+    """Early steps that rose say nothing of late ones that fall."""
+    rng, fitness = random.Random(4), 0.0
+    entries = [PoolEntry(0, 0.0, 0.01, runs=3)]
+    for number in range(1, 2 * lineage_prior.LATEST + 1):
+        fitness += rng.gauss(0.05 if number <= lineage_prior.LATEST else -0.02, 0.01)
+        entries.append(PoolEntry(number, rng.gauss(fitness, 0.01), 0.01, number - 1))
+    assert lineage_prior.fitted(entries).drift == pytest.approx(-0.02, abs=0.002)
+    assert lineage_prior.fitted(entries[: lineage_prior.LATEST]).drift == pytest.approx(0.05, abs=0.002)
