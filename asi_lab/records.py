@@ -341,11 +341,12 @@ class Judgement(msgspec.Struct, frozen=True):
     marks: tuple[float, ...] = ()
 
 
-class Score(msgspec.Struct, frozen=True):
+class Score(msgspec.Struct, frozen=True, omit_defaults=True):
     """Fitness and its three parts, each in [0, 1] (paper sections 2.1 and 3.1).
 
     The gains are relative improvements over the seed baseline, before clamping. `against` is how the loss
-    stood to the references when it was scored, the bar first; empty in labs of rules 2 and before.
+    stood to the references when it was scored, the bar first. `spread` is the sd of one run's fitness at this
+    place of its scale. Records of older rules have neither, and their commits leave them out.
     """
 
     fitness: float
@@ -357,6 +358,7 @@ class Score(msgspec.Struct, frozen=True):
     judgement: Judgement
     noise: Noise
     against: tuple[Against, ...] = ()
+    spread: float = 0.0
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -501,8 +503,11 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class PoolEntry(msgspec.Struct, frozen=True):
-    """A finished candidate as the pool sees it; `noise` is the sd of one run's fitness."""
+    """A finished candidate as the pool sees it: its fitness, the mean over `runs` runs, the sd of one run's
+    fitness, and its parent, None for the seed."""
 
     id: int
     fitness: float
     noise: float = 0.0
+    parent: int | None = None
+    runs: int = 1

@@ -172,7 +172,8 @@ class Recording:
         found = self.candidate(number)
         if found is None:
             return None
-        known = dossier(found, self._store, self.settings)
+        board = self._shown[1].board if self._shown else None
+        known = dossier(found, self._store, self.settings, board)
         return msgspec.structs.replace(known, spent=spending.total(self.costs(number)))
 
     def series(self, run: str) -> NDArray[np.float32]:
@@ -348,6 +349,7 @@ def _summary(final: Summary, when: float, state: CandidateState) -> Summary:
         loss_noise=final.loss_noise if scored else None,
         fitness=final.fitness if scored else None,
         fitness_noise=final.fitness_noise if scored else None,
+        fitness_spread=final.fitness_spread if scored else None,
         benchmark_gain=final.benchmark_gain if scored else None,
         benchmark_noise=final.benchmark_noise if scored else None,
         judge=final.judge if scored else None,

@@ -129,7 +129,9 @@ class Reader:
         with self._lock:
             store = self._opened()
             found = None if store is None else store.get(number)
-            return page.dossier(found, store, self.settings) if store is not None and found else None
+            if store is None or found is None:
+                return None
+            return page.dossier(found, store, self.settings, self._board)
 
     def series(self, run: str) -> NDArray[np.float32]:
         """A run's training curve."""

@@ -117,7 +117,7 @@ def top(count: int, as_json: bool) -> None:
 @click.option("--transcript", "talk", is_flag=True, help="Show what its roles and language models said.")
 def show(candidate: str, as_json: bool, code: bool, talk: bool) -> None:
     """All about CANDIDATE: an id such as 42, or best."""
-    from asi_lab.view import page, remote, tables
+    from asi_lab.view import leaderboard, page, remote, tables
 
     lab = existing()
     console = tables.console()
@@ -126,7 +126,8 @@ def show(candidate: str, as_json: bool, code: bool, talk: bool) -> None:
         return
     with remote.results(lab) as store:
         found = remote.find(lab, store, candidate)
-        known = page.dossier(found, store, lab.settings()) if store else page.Dossier(found)
+        board = leaderboard.read(store, lab.settings()) if store else None
+        known = page.dossier(found, store, lab.settings(), board) if store else page.Dossier(found)
     if as_json:
         click.echo(page.as_json(found, code))
         return

@@ -204,7 +204,6 @@ def _score(candidate: Candidate) -> dict[str, Any] | None:
         return None
     told: dict[str, Any] = msgspec.to_builtins(candidate.score)
     if candidate.rules < 3:
-        del told["against"]
         told["noise"]["freedom"] = round(told["noise"]["freedom"])
     return told
 

@@ -116,7 +116,8 @@ def _of_score(score: Score | None) -> str:
     if score is None:
         return "there is no score"
     shares = score.fitness, score.loss_part, score.benchmark_part, score.judge_part
-    if not all(0.0 <= share <= 1.0 for share in shares) or not 1 <= score.judgement.mark <= 10:
+    is_off = not 1 <= score.judgement.mark <= 10 or not 0 <= score.spread < math.inf
+    if is_off or not all(0.0 <= share <= 1.0 for share in shares):
         return "its score has figures that cannot be"
     return ""
 

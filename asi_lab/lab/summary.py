@@ -31,6 +31,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     code_hash: str
     commit: str | None
     model: str = ""
+    fitness_spread: float | None = None
 
 
 def summarise(candidate: Candidate) -> Summary:
@@ -57,4 +58,5 @@ def summarise(candidate: Candidate) -> Summary:
         code_hash=proposal.code_hash if proposal else "",
         commit=candidate.commit,
         model=proposal.model if proposal else "",
+        fitness_spread=score.spread if score else None,
     )

@@ -33,18 +33,12 @@ def draw(
     they may be under way.
     """
     search, seed = settings.search, settings.seed
-    allowed = eligible(orders, entries)
-    drawn = pool.draw(candidate_id, allowed, search, seed, behind)
+    drawn = pool.draw(candidate_id, entries, search, seed, behind, orders.banned)
     last = candidate_id - 1 - behind
     step = stagnation.standstill(last, entries, search).step
-    known = [entry.id for entry in allowed if entry.id <= last]
+    known = [e.id for e in entries if e.id <= last and e.id not in orders.banned]
     drawn = stagnation.escalated(drawn, step, candidate_id, known, likeness, seed)
     return steered(orders, drawn, entries)
-
-
-def eligible(orders: Steering, entries: Sequence[PoolEntry]) -> list[PoolEntry]:
-    """The candidates that may be drawn: all but the banned ones."""
-    return [entry for entry in entries if entry.id not in orders.banned]
 
 
 def steered(orders: Steering, drawn: Draw, entries: Sequence[PoolEntry]) -> Draw:

@@ -2,15 +2,17 @@
 
 Pool generation k holds the best of the candidates with ids up to `boundary(k)`, and is only used
 once all of them have ended. So a draw is a function of the candidate's id and of finished records:
-a search that was killed and resumed draws what it would have drawn.
+a search that was killed and resumed draws what it would have drawn. Best is what is worth most given all
+their runs (`lineage_prior`), not what one lucky run gave.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from asi_lab.common.randomness import keyed_random
 from asi_lab.records import Draw, PoolEntry
+from asi_lab.scoring import lineage_prior
 from asi_lab.settings import Search
 
 
@@ -26,15 +28,27 @@ def boundary(generation: int, search: Search) -> int:
     return 0 if generation == 0 else search.cold_start + (generation - 1) * search.update_every
 
 
-def members(generation: int, entries: Sequence[PoolEntry], search: Search) -> list[PoolEntry]:
-    """The pool of a generation, best first; equal fitness goes to the older candidate."""
+def members(
+    generation: int, entries: Sequence[PoolEntry], search: Search, banned: Collection[int] = ()
+) -> list[PoolEntry]:
+    """The pool of a generation without the `banned`, best first; equal worth goes to the older candidate.
+
+    The banned are still measured, so they count in what their relatives are worth.
+    """
     last = boundary(generation, search)
-    eligible = [entry for entry in entries if entry.id <= last]
-    return sorted(eligible, key=lambda entry: (-entry.fitness, entry.id))[: search.pool]
+    known = [entry for entry in entries if entry.id <= last]
+    worth = lineage_prior.worth(known)
+    eligible = [entry for entry in known if entry.id not in banned]
+    return sorted(eligible, key=lambda entry: (-worth[entry.id], entry.id))[: search.pool]
 
 
 def draw(
-    candidate_id: int, entries: Sequence[PoolEntry], search: Search, lab_seed: int, behind: int = 0
+    candidate_id: int,
+    entries: Sequence[PoolEntry],
+    search: Search,
+    lab_seed: int,
+    behind: int = 0,
+    banned: Collection[int] = (),
 ) -> Draw:
     """Draw a parent from the best ranks and references from the ranks below.
 
@@ -43,7 +57,7 @@ def draw(
     the pool is that of the candidate `behind` places before, all of which has ended by then.
     """
     generation = generation_of(max(1, candidate_id - behind), search)
-    pool = members(generation, entries, search)
+    pool = members(generation, entries, search, banned)
     rng = keyed_random(lab_seed, candidate_id, "draw")
     rank = rng.randrange(min(search.parent_ranks, len(pool)))
     below = pool[search.parent_ranks :]

@@ -1,9 +1,10 @@
 """When the best no longer get better: how far the search escalates, step by step.
 
-After every `search.patience` candidates the mean fitness of the ranks that parents are drawn from is
-compared with the one before. If it has risen by no more than one run's noise, the search escalates by
-one step (up to `FRESH`); otherwise it returns to step 0. Like the draw, the step is a
-function of the candidate's id and of finished records.
+After every `search.patience` candidates the mean of the highest fitnesses, as many as parents are drawn
+from, is compared with the one before. If it has risen by no more than one run's noise, the search escalates
+by one step (up to `FRESH`); otherwise it returns to step 0. The fitnesses are those of one run, as the noise
+is: what the pool ranks by also moves when the lineage is fitted anew. Like the draw, the step is a function
+of the candidate's id and of finished records.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ Likeness = Callable[[int, Sequence[int]], Sequence[float]]
 class Standstill(msgspec.Struct, frozen=True):
     """How far the search escalates: `step`, 0 not at all.
 
-    `rise` is what the mean fitness of the first ranks gained over the last `search.patience` candidates,
-    `noise` the standard deviation of one run's; both are 0 before there are two means to compare.
+    `rise` is what the mean of the highest fitnesses gained over the last `search.patience` candidates,
+    `noise` is the standard deviation of one run's there; both are 0 before there are two means to compare.
     """
 
     step: int = 0
@@ -45,7 +46,7 @@ class Standstill(msgspec.Struct, frozen=True):
     def words(self) -> str:
         """The step and its reason, for the lab's events."""
         return (
-            f"step {self.step} of {FRESH} against standstill: the mean fitness of the first ranks rose by "
+            f"step {self.step} of {FRESH} against standstill: the mean of the highest fitnesses rose by "
             f"{self.rise:+.4f}, the noise of one run is {self.noise:.4f}; from now on {WORDS[self.step]}"
         )
 
@@ -60,10 +61,10 @@ def standstill(last_id: int, entries: Sequence[PoolEntry], search: Search) -> St
         known = [entry for entry in entries if entry.id <= boundary]
         if len(known) < search.parent_ranks:
             continue
-        first = sorted((entry.fitness for entry in known), reverse=True)[: search.parent_ranks]
-        mean = fmean(first)
+        first = sorted(known, key=lambda entry: (-entry.fitness, entry.id))[: search.parent_ranks]
+        mean = fmean(entry.fitness for entry in first)
         if before is not None:
-            noise = max(known, key=lambda entry: entry.id).noise
+            noise = fmean(entry.noise for entry in first)
             stands = mean - before <= noise
             found = Standstill(min(found.step + 1, FRESH) if stands else 0, mean - before, noise)
         before = mean

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from asi_lab.lab import Store
 from asi_lab.lab.summary import Summary
 from asi_lab.records import SEED_ID, Candidate, CandidateState, PoolEntry
 from asi_lab.scoring import results
 from asi_lab.scoring.baselines import Baselines
-from asi_lab.settings import Settings
+from asi_lab.settings import BaselineSettings, Settings
 
 LESSONS, BEST, LATEST, NEAR = 60, 5, 10, 2
 """Failed candidates, best ones, latest ones and those with a like idea that the roles are told of."""
+
+
+def pool_entries(done: Sequence[Summary], settings: BaselineSettings) -> list[PoolEntry]:
+    """Finished candidates as the pool sees them. The seed's fitness is the mean over the runs of record; that
+    of all others is one run's, also where people ordered more (`asi_lab.lab.repeats`). Records without a
+    spread of their own have the pooled noise."""
+    return [
+        PoolEntry(
+            id=s.id,
+            fitness=s.fitness,
+            noise=s.fitness_spread or s.fitness_noise or 0.0,
+            parent=s.parent,
+            runs=settings.seeds if s.id == SEED_ID else 1,
+        )
+        for s in done
+        if s.fitness is not None
+    ]
 
 
 class Archive:
@@ -31,9 +48,7 @@ class Archive:
 
     def entries(self) -> list[PoolEntry]:
         """All finished candidates with a fitness, the seed among them."""
-        return [
-            PoolEntry(s.id, s.fitness, s.fitness_noise or 0.0) for s in self._done() if s.fitness is not None
-        ]
+        return pool_entries(self._done(), self.settings.baselines)
 
     def is_led_by(self, candidate: Candidate) -> bool:
         """Whether a scored candidate has a higher fitness than all others that are finished."""

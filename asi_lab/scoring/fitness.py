@@ -96,6 +96,18 @@ def composite(measured: Sequence[float], judge: float) -> float:
     return (sum(measured) + judge) / 3
 
 
+def spread(measured: tuple[float, float], reference: Reference, noise: Noise) -> float:
+    """The sd of one run's fitness where the `measured` parts are these.
+
+    The sigmoids are steep in the middle and flat at their ends, so the same noise of loss and tasks moves the
+    fitness of good candidates far less than that of DeltaNet. A run that is lucky is so in all parts at once:
+    their sds add up. The mark's counts as if it had no upper end.
+    """
+    sds = noise.loss / reference.loss, noise.benchmark
+    moved = [STEEPNESS * p * (1 - p) * sd / reference.scale for p, sd in zip(measured, sds, strict=True)]
+    return composite(moved, judged(noise.judge))
+
+
 def is_implausible(evaluation: Evaluation, reference: Reference, leak: float) -> bool:
     """True for a loss more than `leak` under the baseline, which the paper discards as a leak."""
     return loss_gain(evaluation, reference) > leak
@@ -121,4 +133,5 @@ def score(
         judgement=judgement,
         noise=noise,
         against=against,
+        spread=spread((loss_part, benchmark_part), reference, noise),
     )

@@ -14,8 +14,10 @@ import msgspec
 from asi_lab.lab import Store
 from asi_lab.lab.summary import Summary
 from asi_lab.records import SEED_ID, Against, BaselineRun, CandidateState, Noise
-from asi_lab.scoring import fitness
+from asi_lab.scoring import fitness, lineage_prior
+from asi_lab.scoring.archive import pool_entries
 from asi_lab.scoring.baselines import ARCHITECTURES, SEED_ARCHITECTURE, Baselines, complete
+from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.settings import Settings
 
 LEVEL = 0.05
@@ -27,7 +29,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `gain` is the relative improvement in loss over the bar's mean, `gain_in_noise` the same in units of the
     sd of that difference, None for the bar itself and without noise. `beats` names the references that are
-    beaten by the one-sided t-test.
+    beaten by the one-sided t-test. `pool` is what the pool would rank it by: its fitness given the runs of
+    its relatives; None for a reference.
     """
 
     rank: int | None
@@ -45,6 +48,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     params: int | None
     commit: str | None
     beats_bar: bool = False
+    pool: Belief | None = None
 
 
 class Board(msgspec.Struct, frozen=True):
@@ -102,9 +106,11 @@ def read(store: Store, settings: Settings) -> Board | None:
 
 def board(baselines: Baselines, summaries: Sequence[Summary]) -> Board:
     """Rank the finished candidates; the seed stands among the references."""
-    done = [s for s in summaries if s.id != SEED_ID and s.state is CandidateState.DONE]
-    done.sort(key=lambda s: (-(s.fitness or 0.0), s.id))
-    rows = tuple(_row(s, rank, baselines) for rank, s in enumerate(done, start=1))
+    done = [s for s in summaries if s.state is CandidateState.DONE]
+    known = pool_entries(done, baselines.settings)
+    worth = lineage_prior.beliefs(known, lineage_prior.fitted(known))
+    ranked = sorted((s for s in done if s.id != SEED_ID), key=lambda s: (-(s.fitness or 0.0), s.id))
+    rows = tuple(_row(s, rank, baselines, worth[s.id]) for rank, s in enumerate(ranked, start=1))
     names = sorted(baselines.names, key=lambda name: name != baselines.bar)
     return Board(
         noise=baselines.noise(),
@@ -119,7 +125,7 @@ def board(baselines: Baselines, summaries: Sequence[Summary]) -> Board:
     )
 
 
-def _row(summary: Summary, rank: int, baselines: Baselines) -> Row:
+def _row(summary: Summary, rank: int, baselines: Baselines, worth: Belief) -> Row:
     assert summary.loss is not None
     assert summary.fitness is not None
     assert summary.benchmark_gain is not None
@@ -141,6 +147,7 @@ def _row(summary: Summary, rank: int, baselines: Baselines) -> Row:
         fitness=summary.fitness,
         params=summary.params,
         commit=summary.commit,
+        pool=worth,
     )
 
 

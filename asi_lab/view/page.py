@@ -22,8 +22,10 @@ from asi_lab.lab.steering import Comment, Note
 from asi_lab.records import Candidate, Check, Evaluation, Evidence, Score, TaskResult, Training
 from asi_lab.researcher import stagnation
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, Baselines
+from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.settings import Settings
 from asi_lab.view import leaderboard
+from asi_lab.view.leaderboard import Board
 from asi_lab.view.tables import LINE, NAME, costs, duration, grid, result_lines, standing_words, to_json
 
 LONGEST = 20_000
@@ -32,7 +34,8 @@ LONGEST = 20_000
 
 class Dossier(msgspec.Struct, frozen=True):
     """What a page is made of: a candidate, its parent's record, the lab's baselines as far as they are
-    measured, what was spent on it, what people noted on it, and its further runs."""
+    measured, what was spent on it, what people noted on it, its further runs, and what the pool ranks it
+    by."""
 
     candidate: Candidate
     parent: Candidate | None = None
@@ -40,10 +43,12 @@ class Dossier(msgspec.Struct, frozen=True):
     spent: Spent = Spent()
     note: Note = Note()
     runs: Sequence[Repeat] = ()
+    pool: Belief | None = None
 
 
-def dossier(found: Candidate, store: Store, settings: Settings) -> Dossier:
-    """Gather what the store has on a candidate."""
+def dossier(found: Candidate, store: Store, settings: Settings, board: Board | None) -> Dossier:
+    """Gather what the store and the leaderboard have on a candidate."""
+    rows = board.candidates if board else ()
     return Dossier(
         found,
         store.get(found.parent) if found.parent is not None else None,
@@ -51,6 +56,7 @@ def dossier(found: Candidate, store: Store, settings: Settings) -> Dossier:
         store.ledger.spent_on(found.id),
         steering.note(store, found.id),
         repeats.of(store, found.id),
+        next((row.pool for row in rows if row.id == found.id), None),
     )
 
 
@@ -138,6 +144,9 @@ def _facts(known: Dossier, lineage: str) -> Table:
     if found.score is not None and baselines is not None:
         first, second = result_lines(found, baselines)
         add("result", f"{first}\n{second}")
+    if found.score is not None and known.pool is not None:
+        fitness, worth = found.score.fitness, known.pool
+        add("pool", f"value {worth.mean:.4f} ±{worth.sd:.4f} given its relatives (one run {fitness:.4f})")
     if known.runs:
         add("run again", _again(known))
     if spent.calls or spent.trial_seconds:

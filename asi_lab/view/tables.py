@@ -114,6 +114,7 @@ _COLUMNS = (
     ("benchmark", 9, 2),
     ("judge", 5, 3),
     ("fitness", 7, 0),
+    ("pool", 6, 6),
 )
 
 
@@ -128,7 +129,7 @@ def _board(found: Board, count: int, width: int) -> Table:
     The noise, one figure for all rows, stands under the heading of its column.
     """
     columns = list(_COLUMNS)
-    for turn in range(1, 6):
+    for turn in range(1, 7):
         if sum(least + 1 for _, least, _ in columns) - 1 <= width:
             break
         columns = [column for column in columns if column[2] != turn]
@@ -184,6 +185,7 @@ def _cells(row: Row, room: int) -> dict[str, Text]:
         "benchmark": Text(f"{row.benchmark_gain:+.2%}"),
         "judge": Text(f"{row.judge:.1f}"),
         "fitness": Text(f"{row.fitness:.4f}"),
+        "pool": Text("" if row.pool is None else f"{row.pool.mean:.4f}"),
     }
 
 
@@ -208,7 +210,8 @@ def _verdict(found: Board) -> Text:
         f"± is the sd of one run, as expected of a candidate from the runs of all references (loss: "
         f"{noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; judge: as far as the loss moves it). "
         f"gain: over {title}; benchmark: over DeltaNet; ×{found.baselines[0].runs}: mean of "
-        f"{found.baselines[0].runs} runs."
+        f"{found.baselines[0].runs} runs; pool: the fitness given the runs of its relatives too, by which "
+        "parents are drawn."
     )
 
 

@@ -125,6 +125,9 @@ def test_show_prints_a_scored_candidate_whole(run, searched, candidates):
     for word in (best.name, best.commit, "Motivation", "Checks", "Training", "chance", "Judge", "Ablation"):
         assert word in shown
     assert f"{best.score.fitness:.4f} ±" in shown
+    top = json.loads(run("--lab", searched.path, "top", "--json").stdout)["candidates"][0]["pool"]
+    words = f"value {top['mean']:.4f} ±{top['sd']:.4f} given its relatives"
+    assert f"{words} (one run {best.score.fitness:.4f})" in " ".join(shown.split())
     assert "class DeltaNet" not in shown
     assert best.proposal.code.rstrip() in run("--lab", searched.path, "show", best.id, "--code").stdout
 

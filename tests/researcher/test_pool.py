@@ -60,3 +60,35 @@ def test_a_draw_depends_on_seed_and_id_alone():
     first = [pool.draw(i, entries, MICRO, 5) for i in range(4, 12)]
     assert first == [pool.draw(i, list(reversed(entries)), MICRO, 5) for i in range(4, 12)]
     assert first != [pool.draw(i, entries, MICRO, 6) for i in range(4, 12)]
+
+
+def test_a_lucky_run_ranks_behind_what_its_relatives_bear_out():
+    """Candidate 1 had the best run, but its children fall back; 2 and its children hold."""
+    runs = [(0, 0.50, None), (1, 0.62, 0), (2, 0.60, 0)]
+    runs += [(3, 0.50, 1), (4, 0.51, 1), (5, 0.60, 2), (6, 0.59, 2), (7, 0.61, 5), (8, 0.49, 3), (9, 0.50, 4)]
+    entries = [PoolEntry(i, fitness, 0.05, parent, runs=3 if i == 0 else 1) for i, fitness, parent in runs]
+    search = Search(pool=10, cold_start=9, update_every=1, parent_ranks=3)
+    by_worth = [entry.id for entry in pool.members(1, entries, search)]
+    assert by_worth.index(1) > by_worth.index(2)
+    assert set(by_worth[:3]) <= {2, 5, 6, 7}
+    rootless = [PoolEntry(entry.id, entry.fitness, entry.noise) for entry in entries]
+    assert pool.members(1, rootless, search)[0].id == 1
+
+
+def test_the_banned_are_not_drawn_but_still_known():
+    entries = [PoolEntry(0, 0.5, 0.05, runs=3)]
+    entries += [PoolEntry(i, 0.5 + i / 50, 0.05, i - 1) for i in range(1, 6)]
+    search = Search(pool=10, cold_start=5, update_every=1, parent_ranks=3)
+    free = [entry.id for entry in pool.members(1, entries, search)]
+    assert [e.id for e in pool.members(1, entries, search, banned=(4,))] == [i for i in free if i != 4]
+    for candidate in range(6, 40):
+        drawn = pool.draw(candidate, entries, search, 0, banned=(4, 5))
+        assert not {4, 5} & {drawn.parent, *drawn.references}
+
+
+def test_a_pool_counts_on_no_relative_beyond_its_boundary():
+    """A child beyond the boundary says nothing of its parent yet, or a resumed search would draw another."""
+    entries = [PoolEntry(0, 0.5, 0.05), PoolEntry(1, 0.6, 0.05, 0), PoolEntry(2, 0.58, 0.05, 0)]
+    entries += [PoolEntry(3, 0.57, 0.05, 1)]
+    later = [PoolEntry(4, 0.2, 0.05, 1), PoolEntry(5, 0.2, 0.05, 1)]
+    assert pool.members(1, [*entries, *later], MICRO) == pool.members(1, entries, MICRO)

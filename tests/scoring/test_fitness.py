@@ -1,11 +1,14 @@
 """The fitness formula against figures worked out by hand."""
 
 import math
+import random
+from statistics import stdev
 
 import pytest
 
 from asi_lab.records import Evaluation, Judgement, Noise, TaskResult
 from asi_lab.scoring import fitness
+from asi_lab.scoring.fitness import Reference
 
 NOISE = Noise(0.01, 0.01, 0.01, 4, 3, 0.005, 0.03)
 
@@ -63,3 +66,26 @@ def test_what_is_not_finite_never_scores(value):
 def test_implausible_is_more_than_ten_percent_under_the_baseline():
     assert not fitness.is_implausible(evaluation(3.61), REFERENCE, 0.10)
     assert fitness.is_implausible(evaluation(3.59), REFERENCE, 0.10)
+
+
+def test_the_spread_of_a_run_is_that_of_its_place_on_the_scale():
+    """Loss 3 % of the reference, tasks 1 %, mark 0.9 points, at a scale of 10 %: in the middle the sigmoids'
+    slopes are 6 / 4 (0.45 and 0.15), at parts of 0.9 6 * 0.09 (0.162 and 0.054); the judge's part has 0.1."""
+    reference = Reference(4.0, {}, 0.1)
+    noise = Noise(0.12, 0.01, 0.05, 4, 3, 0.1, 0.2, judge=0.9)
+    assert fitness.spread((0.5, 0.5), reference, noise) == pytest.approx((0.45 + 0.15 + 0.1) / 3)
+    assert fitness.spread((0.9, 0.9), reference, noise) == pytest.approx((0.162 + 0.054 + 0.1) / 3)
+
+
+def test_the_spread_is_what_runs_vary_by():
+    """Fitness over many runs of one architecture, whose loss, tasks and mark are lucky together."""
+    rng, reference = random.Random(0), Reference(4.0, {}, 0.2)
+    noise = Noise(0.02, 0.005, 0.0, 4, 3, 0.0, 0.0, judge=0.3)
+    for gain in (0.0, 0.1, 0.15):
+        found = []
+        for luck in (rng.gauss(0, 1) for _ in range(4000)):
+            loss = fitness.sigmoid_part((gain + luck * 0.02 / 4) / 0.2)
+            benchmark = fitness.sigmoid_part((gain + luck * 0.005) / 0.2)
+            found.append(fitness.composite((loss, benchmark), fitness.judged(4 + luck * 0.3)))
+        parts = (fitness.sigmoid_part(gain / 0.2),) * 2
+        assert fitness.spread(parts, reference, noise) == pytest.approx(stdev(found), rel=0.05)

@@ -104,6 +104,16 @@ def test_equal_fitness_ranks_the_older_first(baselines, make_candidate):
     assert [row.id for row in leaderboard.board(baselines, rows).candidates] == [1, 2]
 
 
+def test_the_value_in_the_pool_stands_beside_the_fitness(baselines, make_candidate):
+    """A child that ran well under a parent that ran badly is worth less than its run, and the parent more."""
+    rows = [summarise(make_candidate(n, parent=n - 1, fitness=f)) for n, f in ((1, 0.45), (2, 0.6))]
+    best, worst = leaderboard.board(baselines, rows).candidates
+    assert (best.id, best.fitness, worst.id, worst.fitness) == (2, 0.6, 1, 0.45)
+    assert worst.fitness < worst.pool.mean < best.pool.mean < best.fitness
+    assert 0 < best.pool.sd < rows[1].fitness_noise
+    assert all(row.pool is None for row in leaderboard.board(baselines, rows).baselines)
+
+
 def test_without_any_spread_no_units_of_noise_are_claimed(make_candidate):
     flat = Baselines(SETTINGS, runs(make_candidate, [4.0, 4.0, 4.0]))
     assert leaderboard.standing([3.9], flat).bar.in_sd is None
