@@ -8,6 +8,7 @@ A `Candidate` is the record that collects them; `Candidate.state` says how far i
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Any
 
@@ -208,6 +209,19 @@ class Training(msgspec.Struct, frozen=True):
         return self.flops_per_token * rate / self.matmul_rate
 
 
+class Work(msgspec.Struct, frozen=True):
+    """What a model asks of a machine for each token of training, as a fresh process has counted it: floating-
+    point `operations`, and the `bytes` that all operations read and write."""
+
+    operations: float
+    bytes: float
+
+    @property
+    def size(self) -> float:
+        """Both in one figure, whose ratios are the geometric means of theirs."""
+        return math.sqrt(self.operations * self.bytes)
+
+
 class HeldOut(msgspec.Struct, frozen=True):
     """Held-out loss in nats per token, measured by the scoring process while training stood still.
 
@@ -248,7 +262,8 @@ class Evidence(msgspec.Struct, frozen=True):
     """Everything the engineer measured. `failure` is the state to end in, None when all went well.
 
     `held_out` is the curve of the held-out loss at the marks of the training; `prunable` says whether limits
-    were in force there.
+    were in force there. `work` is what the serving process has counted; None where it came not so far, and in
+    labs of older rules.
     """
 
     checks: tuple[Check, ...] = ()
@@ -258,6 +273,7 @@ class Evidence(msgspec.Struct, frozen=True):
     error: str = ""
     held_out: tuple[HeldOut, ...] = ()
     prunable: bool = False
+    work: Work | None = None
 
     @property
     def trained(self) -> Training:
@@ -310,19 +326,22 @@ class RubricPart(msgspec.Struct, frozen=True):
 class Judgement(msgspec.Struct, frozen=True):
     """The judge's mark in [1, 10]: DeltaNet is 5 and Gated DeltaNet is 10.
 
-    `marks` are those of a judge that was asked several times; `mark` is their median.
+    `marks` are those of a judge that was asked several times; `mark` is their median. `beyond` is by how many
+    points the mark would lie above 10 if the measured part for performance went on along its line.
     """
 
     mark: float
     parts: tuple[RubricPart, ...]
     judge: str
     marks: tuple[float, ...] = ()
+    beyond: float = 0.0
 
 
 class Score(msgspec.Struct, frozen=True):
     """Fitness and its three parts, each in [0, 1] (paper sections 2.1 and 3.1).
 
-    The gains are relative improvements over the seed baseline, before clamping.
+    The gains are relative improvements over the seed baseline, before clamping. Candidates are ranked by
+    `merit`: the fitness, and above the end of the judge's scale what the measured part adds to it.
     """
 
     fitness: float
@@ -333,6 +352,16 @@ class Score(msgspec.Struct, frozen=True):
     benchmark_gain: float
     judgement: Judgement
     noise: Noise
+
+    @property
+    def merit(self) -> float:
+        """What candidates are ranked by."""
+        return merit(self.fitness, self.judgement.beyond)
+
+
+def merit(fitness: float, beyond: float) -> float:
+    """The fitness if the judge's scale, a ninth of a third of it a point, had no end at 10."""
+    return fitness + beyond / 27
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -477,7 +506,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class PoolEntry(msgspec.Struct, frozen=True):
-    """A finished candidate as the pool sees it; `noise` is the sd of one run's fitness."""
+    """A finished candidate as the pool sees it: `fitness` is its `merit`, `noise` the sd of one run's."""
 
     id: int
     fitness: float

@@ -29,8 +29,6 @@ max_starts = 1000
 seeds = 2
 max_seeds = 3
 grow_every = 5
-[judge]
-timing = false
 """
 
 

@@ -44,8 +44,6 @@ prefix_checks = 4
 [baselines]
 seeds = 2
 max_seeds = 2
-[judge]
-timing = false
 """
 
 pytestmark = pytest.mark.timeout(1500)

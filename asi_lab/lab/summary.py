@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from asi_lab.records import Candidate, CandidateState
+from asi_lab.records import Candidate, CandidateState, merit
 
 _NAME = 200
 
 
 class Summary(msgspec.Struct, frozen=True, array_like=True):
-    """What lists show of a candidate, kept beside its record. `name` is cut at 200 characters."""
+    """What lists show of a candidate, kept beside its record. `name` is cut at 200 characters; `beyond` is
+    that of the judgement."""
 
     id: int
     state: CandidateState
@@ -31,6 +32,12 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     code_hash: str
     commit: str | None
     model: str = ""
+    beyond: float = 0.0
+
+    @property
+    def merit(self) -> float | None:
+        """What candidates are ranked by, None before there is a score."""
+        return None if self.fitness is None else merit(self.fitness, self.beyond)
 
 
 def summarise(candidate: Candidate) -> Summary:
@@ -57,4 +64,5 @@ def summarise(candidate: Candidate) -> Summary:
         code_hash=proposal.code_hash if proposal else "",
         commit=candidate.commit,
         model=proposal.model if proposal else "",
+        beyond=score.judgement.beyond if score else 0.0,
     )

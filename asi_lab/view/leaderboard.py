@@ -1,4 +1,4 @@
-"""The finished candidates by fitness, beside the baselines, with what luck alone would give.
+"""The finished candidates by merit, beside the baselines, with what luck alone would give.
 
 All figures are judged by the noise floor as it is known now, against the mean of all runs of the
 seed architecture.
@@ -27,7 +27,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One line. `rank` and `id` are None for a baseline, whose figures are means of `runs`.
 
     `gain` is the relative improvement in loss over DeltaNet's mean, `gain_in_noise` the same in units
-    of the spread of that difference, `beats_baseline` whether it passes the one-sided t-test.
+    of the spread of that difference, `beats_baseline` whether it passes the one-sided t-test. `beyond` are
+    points above the end of the judge's scale, which count for the rank alone.
     """
 
     rank: int | None
@@ -44,6 +45,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     fitness: float
     params: int | None
     commit: str | None
+    beyond: float = 0.0
 
 
 class Board(msgspec.Struct, frozen=True):
@@ -107,7 +109,7 @@ def board(baselines: Baselines, summaries: Sequence[Summary]) -> Board:
     noise = baselines.noise()
     margin = winning_margin(noise, LEVEL)
     done = [s for s in summaries if s.id != SEED_ID and s.state is CandidateState.DONE]
-    done.sort(key=lambda s: (-(s.fitness or 0.0), s.id))
+    done.sort(key=lambda s: (-(s.merit or 0.0), s.id))
     rows = tuple(_row(s, rank, baselines.mean.loss, noise, margin) for rank, s in enumerate(done, start=1))
     return Board(
         noise=noise,
@@ -142,6 +144,7 @@ def _row(summary: Summary, rank: int, mean: float, noise: Noise, margin: float) 
         fitness=summary.fitness,
         params=summary.params,
         commit=summary.commit,
+        beyond=summary.beyond,
     )
 
 

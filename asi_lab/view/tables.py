@@ -182,7 +182,7 @@ def _cells(row: Row, room: int) -> dict[str, Text]:
         "gain": Text(f"{row.gain:+.2%}"),
         "in sd": Text(f"{units}{'*' if row.beats_baseline else ' '}"),
         "benchmark": Text(f"{row.benchmark_gain:+.2%}"),
-        "judge": Text(f"{row.judge:.1f}"),
+        "judge": Text(f"{row.judge:.1f}{'+' if row.beyond else ''}"),
         "fitness": Text(f"{row.fitness:.4f}"),
     }
 
@@ -196,7 +196,8 @@ def _verdict(found: Board) -> Text:
         f"* loss more than {found.margin:.4f} nats under the mean of {runs} DeltaNet runs: one-sided t-test "
         f"at {found.level:.0%}, {noise.freedom} degrees of freedom.\n"
         f"± is the sd of one run over seeds (loss: {noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; "
-        f"judge: as far as the loss moves it). Gains are over DeltaNet; ×{runs}: mean of {runs} runs."
+        f"judge: as far as the loss moves it). Gains are over DeltaNet; ×{runs}: mean of {runs} runs.\n"
+        "Ranks follow the fitness, and where the loss is beyond the end of the judge's scale (+) the loss, too."
     )
 
 

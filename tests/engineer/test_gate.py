@@ -30,7 +30,7 @@ def said(*lines: scripts.Line, to: Gate | None = None) -> Gate:
 
 
 HONEST = {
-    "a whole training": (scripts.WHOLE[:-2], job(), 0),
+    "a whole training": (scripts.TRIAL, job(), 0),
     "with checkpoints": ([*BEGUN, *scripts.steps(saves=(1, 2, 5)), AGAIN, TRAINED], job(), 0),
     "a checkpoint between two points": ([*BEGUN, *scripts.steps()[:4], scripts.saved(2)], job(), 0),
     "gone on after four steps": ([*BEGUN, *scripts.steps(after=4), AGAIN, TRAINED], job("resume"), 4),
@@ -88,7 +88,7 @@ def first(**fields: object) -> scripts.Line:
     return "trial", protocol.Checked((Check("construction", False, **fields),))
 
 
-WHOLE = scripts.WHOLE[:-2]
+WHOLE = scripts.TRIAL
 LIES = {
     "nothing but the end": [READY, TRAINED],
     "no checks": [READY, PREFLIGHTED],
