@@ -197,7 +197,7 @@ def _verdict(found: Board) -> Text:
         f"at {found.level:.0%}, {noise.freedom} degrees of freedom.\n"
         f"± is the sd of one run over seeds (loss: {noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; "
         f"judge: as far as the loss moves it). Gains are over DeltaNet; ×{runs}: mean of {runs} runs.\n"
-        "Ranks follow the fitness, and where the loss is beyond the end of the judge's scale (+) the loss, too."
+        "Ranks follow the fitness; beyond the end of the judge's scale (+) the loss counts on along its line."
     )
 
 

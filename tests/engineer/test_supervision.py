@@ -28,13 +28,14 @@ from asi_lab.protocol import (
     ServeJob,
     TrialJob,
 )
-from asi_lab.records import CandidateState, Evidence, HeldOut
+from asi_lab.records import CandidateState, Evidence, HeldOut, Work
 from tests.engineer import scripts
 from tests.engineer.scripts import (
     AGAIN,
     ANSWERED,
     BEGUN,
     CHECKS,
+    COUNTED,
     LOADED,
     PREFLIGHTED,
     READY,
@@ -162,6 +163,24 @@ def test_the_engine_says_what_is_next(supervise, tmp_path):
     assert supervise.trio.served.vocab_size == 257
     supervise([READY, LOADED, *SERVED], task="serve")
     assert supervise.trio.told == [checkpoint, DRAWN]
+
+
+def test_a_server_is_asked_for_nothing_before_it_has_counted(supervise):
+    """So that a count can carry nothing of a held-out text."""
+    assert supervise(WHOLE).work == COUNTED[1].work
+    supervise(WHOLE[:-2], Health("server", 1, None))
+    assert DRAWN not in supervise.trio.told
+    supervise(WHOLE[:-1], Health("server", 1, None))
+    assert supervise.trio.told[-1] == DRAWN
+
+
+@pytest.mark.parametrize("lie", [Work(0.0, 1.0), Work(1.0, -1.0), Work(1e300, 1.0)])
+def test_an_absurd_count_ends_as_forged(supervise, lie):
+    evidence = supervise([*WHOLE[:-2], ("server", protocol.Counted(lie)), SCORED])
+    assert evidence.failure is S.FORGED
+    assert evidence.work is None
+    twice = supervise([*WHOLE[:-1], COUNTED, SCORED])
+    assert twice.failure is S.FORGED
 
 
 def test_figures_are_the_engines_own(supervise):

@@ -57,7 +57,7 @@ def test_paper_presets_hold_the_papers_numbers():
         ("preset='micro'\n[model]\nheads=3\n", ["lab.toml:3", "model.heads", "divisor of model.width = 64"]),
         ("preset='micro'\nmodel=3\n", ["lab.toml:2", "model", "a table", "found 3"]),
         ("preset='micro'\n[colour]\na=1\n", ["lab.toml:2", "'colour'", "at the top level", "search"]),
-        ("preset='micro'\n[judge]\ntiming=1\n", ["lab.toml:3", "true | false", "found 1"]),
+        ("preset='micro'\n[supervise]\nprune=1\n", ["lab.toml:3", "true | false", "found 1"]),
         ("preset='micro'\n[evaluate]\ntasks=[]\n", ["lab.toml:3", "evaluate.tasks", "at least one"]),
         ("preset='micro'\n[data]\ntokenizer='bpe'\n", ["lab.toml:3", "byte, bpe:N or gpt2", "'bpe'"]),
         ("preset='micro'\n[data]\nsource='http:x'\n", ["lab.toml:3", "builtin, text:GLOB"]),
