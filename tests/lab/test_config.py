@@ -73,6 +73,17 @@ def test_mistakes_name_file_key_line_and_accepted_values(text, words):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "retired",
+    ["[judge]\ntiming = false\n", "[judge]\ntiming = true\n", "[evaluate]\nprefix_tolerance = 1e-3\n"],
+)
+def test_keys_of_older_labs_that_say_nothing_any_more_are_passed_over(retired):
+    plain = config.parse('preset = "micro"\n')
+    assert config.parse(f'preset = "micro"\n{retired}') == plain
+    with pytest.raises(ConfigError, match="'timing'"):
+        config.parse('preset = "micro"\n[search]\ntiming = true\n')
+
+
 def test_removed_keys_come_from_the_preset():
     settings = config.parse("preset = 'mini'\n[train]\nsteps = 9\nwarmup_steps = 2\n")
     assert settings.train.steps == 9
