@@ -6,10 +6,11 @@ Standard output and error go to a capped log: candidate code may print. Trial an
 over pairs of pipes with the frames of `asi_lab.common.wire`.
 
     engine --TrialJob---> trial   --Ready, Checked, Stage, Progress, Standing, ..., Trained, Failed--> engine
-    engine --ServeJob---> server  --Ready, Alive, Failed---------------------------------------------> engine
+    engine --ServeJob---> server  --Ready, Alive, Counted, Failed------------------------------------> engine
     engine --ScoreJob, Measure, Score, Compare--> scorer  --Ready, Measured, Answered, Scored, Failed-> engine
     trial  <--frames: token ids / residual stream-- scorer     full rows, at every mark and in the end
-    server <--frames: token ids / residual stream-- scorer     bare prefixes, once the trial is dead
+    server <--frames: token ids / residual stream-- scorer     bare prefixes, once the trial is dead and it
+                                                               has counted
 
 Reports of trial and server are claims of processes that run candidate code; `asi_lab.engineer.gate` says what
 may come when. What enters the fitness comes from the scorer and from the engine's own clocks and counts.
@@ -21,7 +22,7 @@ from typing import Literal, Self
 
 import msgspec
 
-from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, Training
+from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, Training, Work
 from asi_lab.settings import Evaluate, Limits, ModelSettings, Settings, Train
 
 
@@ -91,12 +92,13 @@ class TrialJob(msgspec.Struct, frozen=True):
 
 
 class ServeJob(msgspec.Struct, frozen=True):
-    """A checkpoint and its architecture's code, in the server's working directory, to answer prefixes
-    with."""
+    """A checkpoint and its architecture's code, in the server's working directory: to count its work for a
+    row of `context` tokens, then to answer prefixes with."""
 
     vocab_size: int
     device: str
     model: ModelSettings
+    context: int
     threads: int = 0
 
 
@@ -205,6 +207,12 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     """The checkpoint that lay there is loaded; the trial now answers the scorer."""
 
 
+class Counted(msgspec.Struct, frozen=True, tag="counted"):
+    """The server has loaded the checkpoint and counted what it asks for; it now answers the scorer."""
+
+    work: Work
+
+
 class Measured(msgspec.Struct, frozen=True, tag="measured"):
     """The scorer measured the held-out loss at a mark."""
 
@@ -276,8 +284,8 @@ TRIAL_UNUSABLE, SERVER_UNUSABLE = 3, 4
 """Exit statuses of a scorer whose trial, or whose server, went away."""
 
 Report = (
-    Ready | Alive | Stage | Checked | Compiled | Progress | Saved | AtMark | Trained | Loaded | Measured
-    | Answered | Scored | Failed
+    Ready | Alive | Stage | Checked | Compiled | Progress | Saved | AtMark | Trained | Loaded | Counted
+    | Measured | Answered | Scored | Failed
 )  # fmt: skip
 Command = MeasureMark | ScoreWhole | Compare
 

@@ -8,6 +8,7 @@ A `Candidate` is the record that collects them; `Candidate.state` says how far i
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Any
 
@@ -208,6 +209,19 @@ class Training(msgspec.Struct, frozen=True):
         return self.flops_per_token * rate / self.matmul_rate
 
 
+class Work(msgspec.Struct, frozen=True):
+    """What a model asks of a machine for each token of training, as a fresh process has counted it: floating-
+    point `operations`, and the `bytes` that all operations read and write."""
+
+    operations: float
+    bytes: float
+
+    @property
+    def size(self) -> float:
+        """Both in one figure, whose ratios are the geometric means of theirs."""
+        return math.sqrt(self.operations * self.bytes)
+
+
 class HeldOut(msgspec.Struct, frozen=True):
     """Held-out loss in nats per token, measured by the scoring process while training stood still.
 
@@ -248,7 +262,8 @@ class Evidence(msgspec.Struct, frozen=True):
     """Everything the engineer measured. `failure` is the state to end in, None when all went well.
 
     `held_out` is the curve of the held-out loss at the marks of the training; `prunable` says whether limits
-    were in force there.
+    were in force there. `work` is what the serving process has counted; None where it came not so far, and in
+    labs of older rules.
     """
 
     checks: tuple[Check, ...] = ()
@@ -258,6 +273,7 @@ class Evidence(msgspec.Struct, frozen=True):
     error: str = ""
     held_out: tuple[HeldOut, ...] = ()
     prunable: bool = False
+    work: Work | None = None
 
     @property
     def trained(self) -> Training:
@@ -332,13 +348,15 @@ class RubricPart(msgspec.Struct, frozen=True):
 class Judgement(msgspec.Struct, frozen=True):
     """The judge's mark in [1, 10]: DeltaNet is 5 and Gated DeltaNet is 10.
 
-    `marks` are those of a judge that was asked several times; `mark` is their median.
+    `marks` are those of a judge that was asked several times; `mark` is their median. `beyond` is by how many
+    points the mark would lie above 10 if the measured part for performance went on along its line.
     """
 
     mark: float
     parts: tuple[RubricPart, ...]
     judge: str
     marks: tuple[float, ...] = ()
+    beyond: float = 0.0
 
 
 class Score(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -346,7 +364,8 @@ class Score(msgspec.Struct, frozen=True, omit_defaults=True):
 
     The gains are relative improvements over the seed baseline, before clamping. `against` is how the loss
     stood to the references when it was scored, the bar first. `spread` is the sd of one run's fitness at this
-    place of its scale. Records of older rules have neither, and their commits leave them out.
+    place of its scale. Records of older rules have neither, and their commits leave them out. Candidates are
+    ranked by `merit`: the fitness, and above the end of the judge's scale what the measured part adds to it.
     """
 
     fitness: float
@@ -359,6 +378,16 @@ class Score(msgspec.Struct, frozen=True, omit_defaults=True):
     noise: Noise
     against: tuple[Against, ...] = ()
     spread: float = 0.0
+
+    @property
+    def merit(self) -> float:
+        """What candidates are ranked by."""
+        return merit(self.fitness, self.judgement.beyond)
+
+
+def merit(fitness: float, beyond: float) -> float:
+    """The fitness if the judge's scale, a ninth of a third of it a point, had no end at 10."""
+    return fitness + beyond / 27
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -503,8 +532,8 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class PoolEntry(msgspec.Struct, frozen=True):
-    """A finished candidate as the pool sees it: its fitness, the mean over `runs` runs, the sd of one run's
-    fitness, and its parent, None for the seed."""
+    """A finished candidate as the pool sees it: `fitness` is its `merit`, the mean over `runs` runs, `noise`
+    the sd of one run's, and `parent` the id of its parent, None for the seed."""
 
     id: int
     fitness: float

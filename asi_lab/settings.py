@@ -195,14 +195,6 @@ class Fitness(Section, frozen=True, kw_only=True):
     ] = 0.10
 
 
-class Judge(Section, frozen=True, kw_only=True):
-    """The judge's mark from 1 to 10."""
-
-    timing: Annotated[
-        bool, about("Let measured speed enter the mark. Without it a search repeats exactly from its seed.")
-    ] = True
-
-
 class Limits(Section, frozen=True, kw_only=True):
     """Hard limits of one trial."""
 
@@ -341,7 +333,6 @@ class Settings(Section, frozen=True, kw_only=True):
     evaluate: Evaluate
     baselines: BaselineSettings = BaselineSettings()
     fitness: Fitness = Fitness()
-    judge: Judge = Judge()
     limits: Limits
     supervise: Supervise = Supervise()
     agents: AgentSettings = AgentSettings()

@@ -63,7 +63,7 @@ def margins(runs: list[FullRun], marks: dict[int, tuple[float, float]], steps: i
 
 def replayed(runs: list[FullRun], marks: dict[int, tuple[float, float]], steps: int, allowed: float) -> None:
     """The search as it would have gone, as far as stops do not change what is proposed next."""
-    ranked = sorted(runs, key=lambda run: (-run.fitness, run.id))
+    ranked = sorted(runs, key=lambda run: (-run.merit, run.id))
     good = {run.id for run in ranked[: round(pruning.TOP * len(ranked))]}
     began, kills, saved, stops = None, 0, 0, 0
     for number, run in enumerate(runs):

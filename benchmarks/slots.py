@@ -31,8 +31,6 @@ slots = {slots}
 [baselines]
 seeds = 2
 max_seeds = 2
-[judge]
-timing = false
 """
 
 

@@ -4,7 +4,7 @@
 
 Store, lineage, locks, signals and commands are real, and so are data where none are made yet. What a
 simulated trial reports is a function of its label and seed alone, not of how the code is written; some
-candidates fail.
+candidates fail. All that is timed, and the memory, is another figure in every run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from asi_lab.engineer.executor import Health, Source
 from asi_lab.errors import LabError
 from asi_lab.lab import Lab
 from asi_lab.protocol import Command, Progress, Report, ScoreJob, ServeJob, TrialJob
-from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, TaskResult, Training
+from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, TaskResult, Training, Work
 from asi_lab.settings import Data
 
 S = CandidateState
@@ -96,6 +96,11 @@ def _data(data: Data, seed: int, limit: int) -> Path:
         command = [sys.executable, "-m", helper, str(folder), *arguments]
         subprocess.run(command, check=True, capture_output=True)
     return folder
+
+
+def weather() -> float:
+    """A figure that the machine and its other work decide: up to twice as much in one run as in another."""
+    return random.SystemRandom().uniform(1.0, 2.0)
 
 
 def weights(content: bytes, params: int) -> bytes:
@@ -161,17 +166,19 @@ class SimulatedTrio:
                 protocol.Checked(passed(*(protocol.TRAINED + name for name in protocol.LEAK_CHECKS))),
             )
             tokens = job.train.steps * job.train.batch * job.train.context
-            claims = Training(1000, 500, job.train.steps, tokens, loss, 1.0, 100.0, 10.0)
-            yield "trial", protocol.Trained(claims)
+            figures = weather(), 100.0 * weather(), 10.0 * weather()
+            yield "trial", protocol.Trained(Training(1000, 500, job.train.steps, tokens, loss, *figures))
         assert isinstance(self.order, protocol.ScoreWhole)
         yield "scorer", protocol.Answered()
-        assert isinstance(self.order, protocol.Compare)
         assert self.at_work == "server"
+        yield "server", protocol.Ready()
+        yield "server", protocol.Counted(Work(1e6 + 1e3 * digest[5], 1e5 + 1e2 * digest[6]))
+        assert isinstance(self.order, protocol.Compare)
         tasks = tuple(
             TaskResult(name, 0.3 + digest[4 + i] / 2560, "choice_probability", True, 0.25, 10)
             for i, name in enumerate(score.evaluate.tasks)
         )
-        yield "scorer", protocol.Scored(Evaluation(loss, 100, tasks, prefix_positions=4, seconds=0.1))
+        yield "scorer", protocol.Scored(Evaluation(loss, 100, tasks, prefix_positions=4, seconds=weather()))
 
     def _training(
         self, job: TrialJob, files: Mapping[str, Path], loss: float
@@ -188,7 +195,7 @@ class SimulatedTrio:
             return
         steps, each = job.train.steps, job.train.batch * job.train.context
         for step in protocol.curve_steps(steps, 2 if job.task == "resume" else 0):
-            yield "trial", Progress(step, steps, step * each, loss + 1 / step, 1e-3, 100.0, 10.0)
+            yield "trial", Progress(step, steps, step * each, loss + 1 / step, 1e-3, 100.0 * weather(), 10.0)
             if step in job.marks:
                 yield "trial", protocol.AtMark(step)
                 assert self.order == protocol.MeasureMark(step)
@@ -205,7 +212,7 @@ class SimulatedTrio:
         return Health(self.at_work, self.exit, None, said_all=self.exit is not None)
 
     def cpu_seconds(self) -> float:
-        return 0.0
+        return 10.0 * weather()
 
     def said(self, source: Source) -> str:
         return ""
@@ -221,7 +228,8 @@ def file_name(files: Mapping[str, Path]) -> str:
 
 def passed(*names: str) -> tuple[Check, ...]:
     """Verdicts of these checks, all good."""
-    return tuple(Check(name, True, 0.0, 1e-4) for name in names)
+    timed = tuple(Check(name, True, 0.0, 1e-4, seconds=weather()) for name in names)
+    return tuple(msgspec.structs.replace(c, value=weather()) if c.name == "cost" else c for c in timed)
 
 
 class SimulatedExecutor:

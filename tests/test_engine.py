@@ -29,8 +29,6 @@ max_starts = 1000
 seeds = 2
 max_seeds = 3
 grow_every = 5
-[judge]
-timing = false
 """
 
 
@@ -139,6 +137,18 @@ def test_the_git_tree_mirrors_the_draws(undisturbed):
             check=True,
         ).stdout.strip()
         assert parents == known[candidate.parent].commit
+
+
+def test_the_same_seed_gives_the_same_commits_in_any_weather(undisturbed, tmp_path):
+    """Every time, speed and memory is another, and what is slower is slower by another factor."""
+    lab = make_lab(tmp_path)
+    assert lab.config.read_text() == undisturbed.config.read_text()
+    assert finish(start(lab, 16, delay=0.004)) == (0, "")
+    assert results(lab) == results(undisturbed)
+    assert Lineage.open(lab.lineage).refs() == Lineage.open(undisturbed.lineage).refs()
+    with Store.open_readonly(lab.store) as store, Store.open_readonly(undisturbed.store) as other:
+        timed = [[r.evidence.training.cpu_seconds for r in s.baselines()] for s in (store, other)]
+    assert timed[0] != timed[1]
 
 
 @pytest.mark.slow

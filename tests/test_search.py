@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from asi_lab.errors import StoreError
-from asi_lab.lab import Lab, Store, fsck
+from asi_lab.lab import Lab, Lineage, Store, fsck
 from asi_lab.scoring import references
 
 EXPERIMENTS = 3
@@ -44,8 +45,6 @@ prefix_checks = 4
 [baselines]
 seeds = 2
 max_seeds = 2
-[judge]
-timing = false
 """
 
 pytestmark = pytest.mark.timeout(1500)
@@ -128,6 +127,30 @@ def test_the_lineage_reads_with_plain_git(searched):
         assert metrics["evidence"]["evaluation"]["loss"] == candidate.loss
         assert git("show", f"{candidate.commit}:architecture.py") == candidate.proposal.code
         assert candidate.analysis.summary in git("show", f"{candidate.commit}:analysis.md")
+
+
+@pytest.mark.slow
+def test_beside_a_busy_neighbour_a_real_search_gives_the_same_commits(searched, tmp_path):
+    """Every core is wanted by two others: the same fitness, draws and commit ids, at another speed."""
+    quiet, lab = searched[0], Lab(tmp_path / "lab")
+    lab.path.mkdir()
+    lab.config.write_text(quiet.config.read_text())
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * os.cpu_count())]
+    try:
+        _, err = (engine := start(lab, EXPERIMENTS)).communicate(timeout=1400)
+    finally:
+        for neighbour in busy:
+            neighbour.kill()
+            neighbour.wait()
+    assert engine.returncode == 0, err
+    assert results(lab) == results(quiet)
+    assert Lineage.open(lab.lineage).refs() == Lineage.open(quiet.lineage).refs()
+    with Store.open_readonly(lab.store) as store, Store.open_readonly(quiet.store) as other:
+        speeds = [[c.evidence.training.tokens_per_second for c in s.candidates()] for s in (store, other)]
+        counts = [[c.evidence.work for c in s.candidates()] for s in (store, other)]
+    assert speeds[0] != speeds[1]
+    assert counts[0] == counts[1]
+    assert all(work.operations > 0 and work.bytes > 0 for work in counts[0])
 
 
 @pytest.mark.slow

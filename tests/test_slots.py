@@ -34,8 +34,6 @@ threads = 1
 seeds = 2
 max_seeds = 3
 grow_every = 4
-[judge]
-timing = false
 [supervise]
 false_kills = 1.0
 spared = 0.0

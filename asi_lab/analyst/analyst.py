@@ -47,19 +47,19 @@ class Analyst:
 
     def judge(self, candidate: Candidate, archive: Archive) -> Judgement:
         """The mark of an evaluated candidate, compared with what the archive holds."""
-        known, timing = archive.baselines, self.settings.judge.timing
+        known = archive.baselines
         if self.models.present:
             samples = self.settings.agents.judge_samples
             try:
                 ask = self.models.of(candidate.id)
                 scale = self._scale(ask.model_of("judge"), known)
                 near = archive.near(candidate)
-                return judge.judge(ask, candidate, near, known, scale, samples, timing=timing)
+                return judge.judge(ask, candidate, near, known, scale, samples)
             except (RoleFailed, ModelError) as error:
                 self.models.stand_in(candidate.id, "judge", "the measured rubric marks it", error)
         proposal, evidence = candidate.proposed, candidate.found
         both, separated = self.reference_code, known.separated()
-        return rubric.judge(proposal, evidence, known.anchors(), both, separated, timing)
+        return rubric.judge(proposal, evidence, known.anchors(), both, separated)
 
     def _scale(self, name: str, known: Baselines) -> Scale:
         """What the judge of that name gives to the two references under the present wording of its prompt:
@@ -68,9 +68,8 @@ class Analyst:
         with self._scaling:
             if (kept := key.read(self.store)) is not None:
                 return kept
-            samples, timing = self.settings.agents.judge_samples, self.settings.judge.timing
             ask = self.models.of(SEED_ID, name)
-            found = judge.scale(ask, self.reference_code, known, samples, timing=timing)
+            found = judge.scale(ask, self.reference_code, known, self.settings.agents.judge_samples)
             words = f"judge {name}: DeltaNet gets {found.low:.2f}, Gated DeltaNet {found.high:.2f}"
             kind: EventKind = "note" if found.is_usable else "warning"
             usable = "" if found.is_usable else "; that is no scale, so its marks stay as they are"

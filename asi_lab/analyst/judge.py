@@ -2,7 +2,8 @@
 
 It sees measurements and code without comments, docstrings and names of the author's choosing, so that
 prose cannot win points. How well the layer performs is computed; the model marks the other three parts.
-It marks DeltaNet and Gated DeltaNet, too, and its scale is stretched so that they get 5 and 10.
+It marks DeltaNet and Gated DeltaNet, too, and its scale is stretched so that they get 5 and 10. Nothing that
+it is told was timed.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ from statistics import fmean, median
 
 import msgspec
 
-from asi_lab.analyst.rubric import MIDPOINT, performance
+from asi_lab.analyst.rubric import HIGHEST, LOWEST, MIDPOINT, overshoot, performance
 from asi_lab.common.syntax import without_prose
 from asi_lab.llm.ask import Asker
 from asi_lab.records import Candidate, Judgement, RubricPart
 from asi_lab.scoring import results
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 
-LOWEST, HIGHEST = 1.0, 10.0
 PARTS = ("complexity", "efficiency", "novelty")
 LEAST_SPAN = 1.0
 """A judge whose marks of the two references lie closer together has no scale that could be stretched."""
@@ -60,7 +60,7 @@ class Scale(msgspec.Struct, frozen=True):
         return max(LOWEST, min(HIGHEST, stretched))
 
 
-def scale(ask: Asker, code: tuple[str, str], known: Baselines, samples: int, *, timing: bool) -> Scale:
+def scale(ask: Asker, code: tuple[str, str], known: Baselines, samples: int) -> Scale:
     """Have a judge mark (DeltaNet, Gated DeltaNet), whose `code` is given, as it marks a candidate.
 
     Raises as `judge`.
@@ -68,7 +68,7 @@ def scale(ask: Asker, code: tuple[str, str], known: Baselines, samples: int, *, 
     given = []
     for architecture, text in zip((SEED_ARCHITECTURE, UPPER_REFERENCE), code, strict=True):
         own = results.baseline(known, architecture)
-        told = _told(msgspec.structs.replace(own, title=results.CANDIDATE), (), known, timing=timing)
+        told = _told(msgspec.structs.replace(own, title=results.CANDIDATE), (), known)
         given.append(median(opinion.mark for opinion in _opinions(ask, told, text, samples)))
     return Scale(*given)
 
@@ -80,8 +80,6 @@ def judge(
     known: Baselines,
     found: Scale,
     samples: int,
-    *,
-    timing: bool,
 ) -> Judgement:
     """Mark an evaluated candidate: the median of `samples` opinions, on the judge's own scale `found`. `near`
     are earlier candidates with like ideas.
@@ -90,10 +88,10 @@ def judge(
         RoleFailed: an opinion could not be read.
         ModelError: no model can be had.
     """
-    own = results.measured(results.CANDIDATE, candidate.found)
-    told = _told(own, near, known, timing=timing)
+    told = _told(results.measured(results.CANDIDATE, candidate.found, known), near, known)
     opinions = _opinions(ask, told, candidate.code, samples)
-    measured = performance(candidate.found, known.anchors(), known.separated())
+    scaled = candidate.found, known.anchors(), known.separated()
+    measured = performance(*scaled)
     raw = median(opinion.mark for opinion in opinions)
     right = found.put_right(raw)
     middle = sorted(opinions, key=lambda opinion: opinion.mark)[samples // 2]
@@ -106,8 +104,13 @@ def judge(
     words = words if found.is_usable else f"left as it is: {words}"
     parts.append(RubricPart("scale", round(right - raw, 3), words))
     mark = (MIDPOINT + measured.points + len(PARTS) * right) / (1 + len(PARTS))
+    longer = mark + overshoot(*scaled) / (1 + len(PARTS))
     return Judgement(
-        round(mark, 3), tuple(parts), ask.model_of("judge"), tuple(round(o.mark, 3) for o in opinions)
+        mark=round(mark, 3),
+        parts=tuple(parts),
+        judge=ask.model_of("judge"),
+        marks=tuple(round(o.mark, 3) for o in opinions),
+        beyond=round(max(0.0, longer - HIGHEST), 3),
     )
 
 
@@ -124,10 +127,10 @@ def missing(opinion: Marks) -> str:
     return ""
 
 
-def _told(own: results.Column, near: Sequence[Candidate], known: Baselines, *, timing: bool) -> str:
+def _told(own: results.Column, near: Sequence[Candidate], known: Baselines) -> str:
     """What was measured of a layer, beside the two references."""
     columns = [own, *results.references(known)]
-    lines = [results.table(columns, known, timing=timing), "", results.noise(known)]
+    lines = [results.table(columns, known), "", results.noise(known)]
     lines.append(f"The candidate's loss: {results.verdict(own.loss, known)}.")
     changes = [f"{c.proposal.change}: {results.outcome(c, known)}" for c in near if c.proposal is not None]
     lines += [

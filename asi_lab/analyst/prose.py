@@ -88,11 +88,11 @@ def comparison(
 ) -> str:
     """What was measured of a candidate, beside its parent, its best siblings and the baselines."""
     assert candidate.loss is not None
-    columns = [results.measured(results.CANDIDATE, candidate.found)]
+    columns = [results.measured(results.CANDIDATE, candidate.found, known)]
     if parent.id != SEED_ID and parent.evidence is not None:
-        columns.append(results.measured(f"parent: {parent.name}", parent.evidence))
+        columns.append(results.measured(f"parent: {parent.name}", parent.evidence, known))
     best = sorted(siblings, key=lambda sibling: sibling.loss or 0.0)[:SHOWN_SIBLINGS]
-    columns += [results.measured(f"sibling: {c.name}", c.evidence) for c in best if c.evidence is not None]
+    columns += [results.measured(f"sibling: {c.name}", c.found, known) for c in best]
     table = results.table([*columns, *results.references(known)], known)
     return (
         f"{table}\n\n{results.noise(known)}\nThe candidate's loss: {results.verdict(candidate.loss, known)}."

@@ -4,6 +4,8 @@ Calibrated as in the paper (section 3.1): DeltaNet is 5 and Gated DeltaNet is 10
 runs linearly through both; the other parts are zero for both by construction and only move what lies
 outside the range of the two. Where the two do not differ beyond noise, there is no scale to hang the
 performance part on: it is neutral then, and says so.
+
+No part is timed: a mark is the same however busy the machine was.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ import ast
 from asi_lab.common.syntax import parsed
 from asi_lab.records import Evidence, Judgement, Proposal, RubricPart
 from asi_lab.scoring.baselines import Anchor, performance_points
+from asi_lab.scoring.work import CONTRADICTED, is_contradicted
 
-MIDPOINT = 5.0
+LOWEST, MIDPOINT, HIGHEST = 1.0, 5.0, 10.0
+MOST_POINTS = HIGHEST - MIDPOINT
+"""Points for the loss of Gated DeltaNet or a lower one."""
 NAME = "measured rubric"
 
 
@@ -24,20 +29,25 @@ def judge(
     anchors: tuple[Anchor, Anchor],
     anchor_code: tuple[str, str],
     separated: bool,
-    timing: bool,
 ) -> Judgement:
     """Mark an evaluated candidate against (DeltaNet, Gated DeltaNet).
 
-    `separated` says whether the two differ in loss beyond noise, `timing` whether speed may count.
+    `separated` says whether the two differ in loss beyond noise.
     """
-    parts = (
-        performance(evidence, anchors, separated),
+    measured = performance(evidence, anchors, separated)
+    others = (
         _complexity(proposal, evidence, anchors, anchor_code),
-        _efficiency(evidence, anchors, timing),
+        _efficiency(evidence, anchors),
         _novelty(proposal),
     )
-    mark = max(1.0, min(10.0, MIDPOINT + sum(part.points for part in parts)))
-    return Judgement(mark=round(mark, 3), parts=parts, judge=NAME)
+    mark = MIDPOINT + measured.points + sum(part.points for part in others)
+    longer = mark + overshoot(evidence, anchors, separated)
+    return Judgement(
+        mark=round(max(LOWEST, min(HIGHEST, mark)), 3),
+        parts=(measured, *others),
+        judge=NAME,
+        beyond=round(max(0.0, longer - HIGHEST), 3),
+    )
 
 
 def _part(name: str, points: float, low: float, high: float, reason: str) -> RubricPart:
@@ -58,7 +68,12 @@ def performance(evidence: Evidence, anchors: tuple[Anchor, Anchor], separated: b
         )
     points = performance_points(evidence.measured.loss, lower, upper)
     reason = f"{points / 5:.0%} of the way in loss from DeltaNet to Gated DeltaNet"
-    return _part("performance", points, -4.0, 5.0, reason)
+    return _part("performance", points, -4.0, MOST_POINTS, reason)
+
+
+def overshoot(evidence: Evidence, anchors: tuple[Anchor, Anchor], separated: bool) -> float:
+    """Points that `performance` cuts off above its end, 0 for none."""
+    return max(0.0, performance_points(evidence.measured.loss, *anchors) - MOST_POINTS) if separated else 0.0
 
 
 def _complexity(
@@ -76,13 +91,21 @@ def _complexity(
     )
 
 
-def _efficiency(evidence: Evidence, anchors: tuple[Anchor, Anchor], timing: bool) -> RubricPart:
-    if not timing:
-        return _part("efficiency", 0.0, 0.0, 0.0, "neutral: timing is switched off in this lab")
-    slow, fast = sorted(anchor.tokens_per_second for anchor in anchors)
-    speed = evidence.trained.tokens_per_second
-    points = 0.5 * max(0.0, speed / fast - 1.0) - 1.5 * max(0.0, 1.0 - speed / slow)
-    return _part("efficiency", points, -1.5, 0.5, f"{speed / slow:.2f}x the speed of the slower reference")
+def _efficiency(evidence: Evidence, anchors: tuple[Anchor, Anchor]) -> RubricPart:
+    """Points from -1.5 to 0.5 for the work that one token asks for, by the geometric mean of the ratios of
+    operations and of bytes: half a point at half the work of the cheaper reference, -0.75 at twice that of
+    the dearer one, zero between them."""
+    works = [anchor.work for anchor in anchors]
+    if evidence.work is None or None in works:
+        return _part("efficiency", 0.0, 0.0, 0.0, "neutral: operations and bytes were not counted")
+    if is_contradicted(evidence, anchors[0]):
+        words = f"by its processor seconds it is over {CONTRADICTED:g} times as dear as it counts"
+        return _part("efficiency", -1.5, -1.5, -1.5, f"the count is not used: {words}")
+    cheap, dear = sorted(work.size for work in works if work is not None)
+    size = evidence.work.size
+    points = 0.5 * max(0.0, cheap / size - 1.0) - 1.5 * max(0.0, 1.0 - dear / size)
+    reason = f"{size / dear:.2f}x the operations and bytes a token of the dearer reference"
+    return _part("efficiency", points, -1.5, 0.5, reason)
 
 
 def _novelty(proposal: Proposal) -> RubricPart:

@@ -5,7 +5,7 @@
           | Checked: every check on the trained model | Trained | nothing more
 
 Alive may come at any time, Failed after Ready; a check that failed is followed by Failed alone. A trial that
-only loads a checkpoint says Ready and Loaded, a server says Ready.
+only loads a checkpoint says Ready and Loaded. A server says Ready, and Counted before it is asked anything.
 
 Both run candidate code, so every report is a claim. What cannot be true in its place is not put right or left
 out: the candidate ends as forged. Whoever keeps to the order may still lie in what no order shows, so nothing
@@ -30,6 +30,7 @@ from asi_lab.protocol import (
     AtMark,
     Checked,
     Compiled,
+    Counted,
     Failed,
     Loaded,
     Progress,
@@ -240,15 +241,27 @@ class ServerGate:
 
     def __init__(self) -> None:
         self.is_ready = False
+        self._counting = False
         self._alive = _still_alive()
 
+    def begin(self) -> None:
+        """It is given its job, which it begins by counting."""
+        self._counting = True
+
     def admit(self, report: Report) -> Report:
-        """As that of `Gate`; a server may know held-out text from its start."""
+        """As that of `Gate`; a server may know held-out text from its start, but for what it has counted:
+        that comes before it is asked anything."""
         match report:
             case Alive():
                 self._alive.see()
             case Ready() if not self.is_ready:
                 self.is_ready = True
+            case Counted(work) if self.is_ready and self._counting:
+                self._counting = False
+                for what, value in (("operations", work.operations), ("bytes", work.bytes)):
+                    _figure(f"{what} a token", value)
+                    if not value:
+                        raise Forged(f"its server claims that it needs no {what}")
             case Failed(state, error) if self.is_ready and state in FAILURES:
                 _short("its error", error)
                 return Failed(state, f"{state.value} when it was scored{_own_line(error)}")

@@ -1,7 +1,7 @@
 """One trial from its job to its evidence.
 
 the trial checks and trains -> its checkpoint is copied -> it answers full rows, and is ended
--> a server that never held a target answers bare prefixes -> evidence
+-> a server that never held a target counts the model's work, and answers bare prefixes -> evidence
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class _Followed:
             if admitted != report:
                 (self.directory / WORDS_FILE).write_text(report.error, encoding="utf-8", errors="replace")
             raise Ended(admitted.state, admitted.error)
-        return self._of_trial(admitted) if source == "trial" else admitted
+        return self._of_trial(admitted) if source == "trial" else self._of_server(admitted)
 
     def _of_trial(self, report: Report) -> Report:
         match report:
@@ -226,6 +226,12 @@ class _Followed:
                 self._score()
             case protocol.Loaded():
                 self._score()
+        return report
+
+    def _of_server(self, report: Report) -> Report:
+        if isinstance(report, protocol.Counted):
+            self._know(work=report.work)
+            self._tell(self.compare, protocol.Scored)
         return report
 
     def _are_known(self, checks: tuple[Check, ...]) -> bool:
@@ -300,11 +306,12 @@ class _Followed:
         self._tell(ScoreWhole(str(self.directory / CHECKPOINT_FILE)), protocol.Answered)
 
     def _serve(self) -> None:
-        """The trial has answered everything and is ended, before anybody knows what will be compared."""
+        """The trial has answered everything and is ended, before anybody knows what will be compared. The
+        server is asked for nothing until it has counted, so no count can carry held-out text."""
         job, train = self.job, self.job.train
         files = {name: self.directory / name for name in (ARCHITECTURE_FILE, CHECKPOINT_FILE)}
-        self.trio.serve(ServeJob(job.vocab_size, job.device, job.model, train.threads), files)
-        self._tell(self.compare, protocol.Scored)
+        self.trio.serve(ServeJob(job.vocab_size, job.device, job.model, train.context, train.threads), files)
+        self.server_gate.begin()
 
     def _tell(self, command: protocol.Command, awaited: type[Report]) -> None:
         self.trio.tell(command)

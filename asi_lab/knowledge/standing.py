@@ -11,8 +11,8 @@ from asi_lab.records import Candidate, CandidateState
 
 
 class EntryStanding(msgspec.Struct, frozen=True):
-    """One entry's candidates: how many, how many were scored, and how many of these have a fitness over their
-    parent's beyond the noise of two runs; `gain` is the mean difference in fitness of the scored ones."""
+    """One entry's candidates: how many, how many were scored, and how many of these have a merit over their
+    parent's beyond the noise of two runs; `gain` is the mean difference in merit of the scored ones."""
 
     key: str
     candidates: int
@@ -38,7 +38,7 @@ def _standing(key: str, own: list[Candidate], known: Mapping[int, Candidate]) ->
         parent = known.get(candidate.parent) if candidate.parent is not None else None
         if candidate.state is CandidateState.DONE and candidate.score and parent and parent.score:
             noise = candidate.score.noise.fitness * 2**0.5
-            gains.append((candidate.score.fitness - parent.score.fitness, noise))
+            gains.append((candidate.score.merit - parent.score.merit, noise))
     return EntryStanding(
         key,
         candidates=len(own),

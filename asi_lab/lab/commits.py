@@ -1,8 +1,10 @@
 """A candidate's record as a git commit: a pure function, so re-making gives the same object id.
 
-Everything in a commit is derived from the record: dates are those of `Candidate.created`, and what
-changes after the commit was made (`state` analysed or done, `commit`, `updated`, `starts`) is left
-out. Ids are those git computes: the SHA-1 of blob, tree and commit objects.
+Everything in a commit is a result. What was timed is left out, and what the candidate's number stands for is
+its date: two searches with the same results have the same commits, on whatever day and however busy the
+machine was. So is what changes after the commit was made (`state` analysed or done, `commit`, `updated`,
+`starts`). Ids are those git computes: the SHA-1 of blob, tree and commit objects. Commits of older rules keep
+the form that they had.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from asi_lab.common.text import plain
-from asi_lab.records import SEED_ID, Against, Candidate, CandidateState, Proposal
+from asi_lab.lab import timeless
+from asi_lab.records import SEED_ID, Against, Candidate, CandidateState, Proposal, Repair
 
 MAIN = "refs/heads/main"
 BEST = "refs/heads/best"
@@ -25,6 +28,9 @@ FAILURES = "refs/failed/"
 REFERENCES = "refs/heads/reference/"
 NOTES = "refs/notes/asi-lab"
 NAME, EMAIL = "asi-lab", "asi-lab@localhost"
+
+EPOCH = 946_684_800
+"""Midnight at the start of the year 2000, UTC: the date of the seed. Candidate n comes n minutes later."""
 
 _SUBJECT = 72
 _SUMMARY = 600
@@ -119,7 +125,9 @@ def candidate_commit(candidate: Candidate, config_text: str, parent: str) -> Com
     if candidate.analysis:
         files["analysis.md"] = _document(candidate.analysis.text)
     if candidate.state.is_failure and candidate.evidence and candidate.evidence.error:
-        files["error.txt"] = _document(candidate.evidence.error)
+        error = candidate.evidence.error
+        error = error if candidate.rules < UNTIMED_RULES else timeless.error(candidate.state, error)
+        files["error.txt"] = _document(error)
     message = _message(proposal, _trailers(candidate, proposal))
     return Commit(ref_of(candidate), parent, _seconds(candidate), message, files)
 
@@ -183,6 +191,9 @@ LATER = {"training": ("step_seconds", "cpu_seconds"), "evaluation": ("correction
 EARLIER = "prefix_error"
 """What only records of the first rules have."""
 
+UNTIMED_RULES = 3
+"""From these rules on a commit holds nothing that was timed."""
+
 
 def _evidence(candidate: Candidate) -> dict[str, Any] | None:
     """The evidence as a commit tells it: in the form that it had under the candidate's rules."""
@@ -195,17 +206,31 @@ def _evidence(candidate: Candidate) -> dict[str, Any] | None:
     else:
         for part in (told["evaluation"], *told["held_out"]):
             (part or {}).pop(EARLIER, None)
+    if candidate.rules < UNTIMED_RULES:
+        del told["work"]
+    else:
+        timeless.strip(told, candidate.state)
     return told
 
 
 def _score(candidate: Candidate) -> dict[str, Any] | None:
-    """The score as a commit tells it: in the form that it had under the candidate's rules."""
+    """The score, likewise."""
     if candidate.score is None:
         return None
     told: dict[str, Any] = msgspec.to_builtins(candidate.score)
-    if candidate.rules < 3:
+    if candidate.rules < UNTIMED_RULES:
+        del told["judgement"]["beyond"]
         told["noise"]["freedom"] = round(told["noise"]["freedom"])
     return told
+
+
+def _repairs(candidate: Candidate) -> Sequence[Repair]:
+    if candidate.rules < UNTIMED_RULES:
+        return candidate.repairs
+    return [
+        msgspec.structs.replace(done, error=timeless.error(done.failure, done.error))
+        for done in candidate.repairs
+    ]
 
 
 def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
@@ -213,14 +238,13 @@ def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
     content = {
         "candidate": candidate.id,
         "status": _status(candidate),
-        "created": candidate.created,
         "draw": candidate.draw,
         "name": proposal.name,
         "change": proposal.change,
         "researcher": proposal.researcher,
         "model": proposal.model,
         "prompts": proposal.prompts,
-        "repairs": candidate.repairs,
+        "repairs": _repairs(candidate),
         "genome": proposal.genome,
         "code_hash": proposal.code_hash,
         "nearest": proposal.nearest,
@@ -235,6 +259,8 @@ def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
         content["cognitions"] = proposal.cognitions
     if candidate.rules > 1:
         content["rules"] = candidate.rules
+    if candidate.rules < UNTIMED_RULES:
+        content["created"] = candidate.created
     return msgspec.json.format(msgspec.json.encode(content, order="sorted"), indent=2) + b"\n"
 
 
@@ -255,7 +281,9 @@ def _status(candidate: Candidate) -> str:
 
 
 def _seconds(candidate: Candidate) -> int:
-    return max(0, int(candidate.created))
+    if candidate.rules < UNTIMED_RULES:
+        return max(0, int(candidate.created))
+    return EPOCH + 60 * candidate.id
 
 
 def _proposal(candidate: Candidate) -> Proposal:

@@ -21,7 +21,7 @@ from asi_lab.settings import Section, Settings
 
 FILE_NAME = "lab.toml"
 
-RETIRED = (("evaluate", "prefix_tolerance"),)
+RETIRED = (("evaluate", "prefix_tolerance"), ("judge", "timing"))
 """Keys of older labs, by section, that say nothing any more; they are passed over."""
 
 
@@ -80,8 +80,8 @@ def parse(text: str, where: str = FILE_NAME) -> Settings:
             f"{where}{line}: preset: expected one of {', '.join(preset_names())}; found {preset!r}."
         )
     for section, key in RETIRED:
-        if isinstance(table.get(section), dict):
-            table[section].pop(key, None)
+        if isinstance(table.get(section), dict) and table[section].pop(key, None) is not None:
+            table = {name: value for name, value in table.items() if name != section or value}
     return _decode(_merge(preset_table(preset), table), where, text)
 
 

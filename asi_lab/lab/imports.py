@@ -21,9 +21,9 @@ MOST_BYTES = 1 << 26
 
 
 def best_of(store: Store, count: int, origin: str) -> list[Proposal]:
-    """The architectures of highest fitness in a lab, best first; `origin` names the lab in words."""
+    """The architectures of highest merit in a lab, best first; `origin` names the lab in words."""
     done = [s for s in store.summaries() if s.state is CandidateState.DONE and s.id != SEED_ID]
-    ranked = sorted((s for s in done if s.fitness is not None), key=lambda s: (-(s.fitness or 0.0), s.id))
+    ranked = sorted((s for s in done if s.merit is not None), key=lambda s: (-(s.merit or 0.0), s.id))
     found = (store.get(summary.id) for summary in ranked[:count])
     return [_imported(candidate, origin) for candidate in found if candidate and candidate.proposal]
 

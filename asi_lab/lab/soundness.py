@@ -11,7 +11,17 @@ from collections.abc import Sequence
 
 import msgspec
 
-from asi_lab.records import SEED_ID, Candidate, CandidateState, Evaluation, Evidence, HeldOut, Score, Training
+from asi_lab.records import (
+    SEED_ID,
+    Candidate,
+    CandidateState,
+    Evaluation,
+    Evidence,
+    HeldOut,
+    Score,
+    Training,
+    Work,
+)
 
 S = CandidateState
 
@@ -53,7 +63,12 @@ def back_to(candidate: Candidate) -> str:
 def faults_of(evidence: Evidence) -> str:
     """What is wrong with the measurements of a whole run, in words; empty if nothing."""
     training, evaluation = evidence.training, evidence.evaluation
-    return _of_training(training) or _of_curve(evidence.held_out) or _of_evaluation(evaluation)
+    return (
+        _of_training(training)
+        or _of_curve(evidence.held_out)
+        or _of_evaluation(evaluation)
+        or _of_work(evidence.work)
+    )
 
 
 def _faults(candidate: Candidate) -> dict[CandidateState, str]:
@@ -61,7 +76,9 @@ def _faults(candidate: Candidate) -> dict[CandidateState, str]:
     evidence = candidate.evidence or Evidence()
     return {
         S.TRAINED: _of_training(evidence.training) or _of_curve(evidence.held_out),
-        S.EVALUATED: _of_evaluation(evidence.evaluation) or ("it has failed" if evidence.failure else ""),
+        S.EVALUATED: _of_evaluation(evidence.evaluation)
+        or _of_work(evidence.work)
+        or ("it has failed" if evidence.failure else ""),
         S.JUDGED: _of_score(candidate.score),
         S.ANALYSED: "" if candidate.analysis is not None else "there is no analysis",
         S.DONE: "",
@@ -71,7 +88,7 @@ def _faults(candidate: Candidate) -> dict[CandidateState, str]:
 def _back_to(candidate: Candidate, state: CandidateState) -> Candidate:
     evidence = candidate.evidence
     if state is S.TRAINED and evidence is not None:
-        evidence = msgspec.structs.replace(evidence, evaluation=None, failure=None, error="")
+        evidence = msgspec.structs.replace(evidence, evaluation=None, work=None, failure=None, error="")
     judged = state in (S.JUDGED, S.ANALYSED)
     return msgspec.structs.replace(
         candidate,
@@ -112,11 +129,18 @@ def _of_evaluation(evaluation: Evaluation | None) -> str:
     return "" if evaluation.tasks else "no task was evaluated"
 
 
+def _of_work(work: Work | None) -> str:
+    if work is not None and not _all_positive((work.operations, work.bytes)):
+        return "its counted work has figures that cannot be"
+    return ""
+
+
 def _of_score(score: Score | None) -> str:
     if score is None:
         return "there is no score"
     shares = score.fitness, score.loss_part, score.benchmark_part, score.judge_part
-    is_off = not 1 <= score.judgement.mark <= 10 or not 0 <= score.spread < math.inf
+    is_sound = 0 <= score.judgement.beyond < math.inf and 0 <= score.spread < math.inf
+    is_off = not 1 <= score.judgement.mark <= 10 or not is_sound
     if is_off or not all(0.0 <= share <= 1.0 for share in shares):
         return "its score has figures that cannot be"
     return ""

@@ -193,9 +193,9 @@ class Store:
         return [candidate for candidate in found if candidate is not None]
 
     def best_id(self) -> int | None:
-        """Return the finished candidate of the highest fitness, the first of equals; None before any."""
+        """Return the finished candidate of the highest merit, the first of equals; None before any."""
         done = [s for s in self.summaries() if s.state is CandidateState.DONE]
-        scored = [(s.fitness, -s.id) for s in done if s.fitness is not None]
+        scored = [(s.merit, -s.id) for s in done if s.merit is not None]
         return -max(scored)[1] if scored else None
 
     def code_hashes(self) -> dict[str, int]:

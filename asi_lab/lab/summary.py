@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from asi_lab.records import Candidate, CandidateState
+from asi_lab.records import Candidate, CandidateState, merit
 
 _NAME = 200
 
 
 class Summary(msgspec.Struct, frozen=True, array_like=True):
-    """What lists show of a candidate, kept beside its record. `name` is cut at 200 characters."""
+    """What lists show of a candidate, kept beside its record. `name` is cut at 200 characters; `beyond` is
+    that of the judgement."""
 
     id: int
     state: CandidateState
@@ -32,6 +33,12 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     commit: str | None
     model: str = ""
     fitness_spread: float | None = None
+    beyond: float = 0.0
+
+    @property
+    def merit(self) -> float | None:
+        """What candidates are ranked by, None before there is a score."""
+        return None if self.fitness is None else merit(self.fitness, self.beyond)
 
 
 def summarise(candidate: Candidate) -> Summary:
@@ -59,4 +66,5 @@ def summarise(candidate: Candidate) -> Summary:
         commit=candidate.commit,
         model=proposal.model if proposal else "",
         fitness_spread=score.spread if score else None,
+        beyond=score.judgement.beyond if score else 0.0,
     )

@@ -2,7 +2,7 @@
 
 A candidate earns its model a little once it passes the checks, and more the surer it beats its parent:
 
-    reward = 0.2 for a candidate that was trained + 0.8 Phi(gain in fitness over the parent / noise)
+    reward = 0.2 for a candidate that was trained + 0.8 Phi(gain in merit over the parent / noise)
     index  = mean reward + sqrt(2 ln N / n) / 4 - cost_weight * share of the dearest model's dollars
 
 The state is the lab's own records, so it survives a kill and can be looked at: `asi-lab models`. A candidate
@@ -96,12 +96,12 @@ def _is_trained(summary: Summary) -> bool:
 
 
 def _gain(summary: Summary, by_id: Mapping[int, Summary]) -> float | None:
-    """Fitness over the parent's, in noise floors of a difference; None where there is none."""
+    """Merit over the parent's, in noise floors of a difference; None where there is none."""
     parent = by_id.get(summary.parent) if summary.parent is not None else None
-    if summary.fitness is None or parent is None or parent.fitness is None:
+    if summary.merit is None or parent is None or parent.merit is None:
         return None
     noise = (summary.fitness_noise or 0.0) * 2**0.5
-    return (summary.fitness - parent.fitness) / noise if noise > 0 else 0.0
+    return (summary.merit - parent.merit) / noise if noise > 0 else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -58,9 +58,9 @@ def parent_results(parent: Candidate, archive: Archive) -> str:
     """The parent's figures beside those of the baselines and the best, and what the analyst made of them."""
     known, columns = archive.baselines, results.references(archive.baselines)
     if parent.id != SEED_ID and parent.evidence is not None:
-        columns.insert(0, results.measured(parent.name, parent.evidence))
+        columns.insert(0, results.measured(parent.name, parent.evidence, known))
     columns += [
-        results.measured(f"best so far: {best.name}", best.evidence)
+        results.measured(f"best so far: {best.name}", best.evidence, known)
         for best in archive.best()
         if best.id != parent.id and best.evidence is not None
     ]

@@ -33,7 +33,7 @@ def summarise(ask: Asker, parent: Candidate, relatives: Sequence[Candidate], arc
         return ""
     known, columns = archive.baselines, results.references(archive.baselines)
     if parent.id != SEED_ID and parent.evidence is not None:
-        columns.insert(0, results.measured(f"parent: {parent.name}", parent.evidence))
+        columns.insert(0, results.measured(f"parent: {parent.name}", parent.evidence, known))
     told = [results.table(columns, known), results.noise(known)]
     told += [_lesson(c, known) for c in analysed[: 1 + MOST_RELATIVES]]
     shown = "\n\n".join([*told, f"### All that stand out\n\n{archive.standings()}"])

@@ -22,13 +22,13 @@ def pool_entries(done: Sequence[Summary], settings: BaselineSettings) -> list[Po
     return [
         PoolEntry(
             id=s.id,
-            fitness=s.fitness,
+            fitness=s.merit,
             noise=s.fitness_spread or s.fitness_noise or 0.0,
             parent=s.parent,
             runs=settings.seeds if s.id == SEED_ID else 1,
         )
         for s in done
-        if s.fitness is not None
+        if s.merit is not None
     ]
 
 
@@ -51,9 +51,9 @@ class Archive:
         return pool_entries(self._done(), self.settings.baselines)
 
     def is_led_by(self, candidate: Candidate) -> bool:
-        """Whether a scored candidate has a higher fitness than all others that are finished."""
+        """Whether a scored candidate ranks above all others that are finished."""
         best = max((entry.fitness for entry in self.entries() if entry.id != candidate.id), default=0.0)
-        return candidate.score is not None and candidate.score.fitness > best
+        return candidate.score is not None and candidate.score.merit > best
 
     def children(self, parent: int) -> list[Candidate]:
         """The finished candidates of a parent, in order of id."""
@@ -62,7 +62,7 @@ class Archive:
     def siblings(self, candidate: Candidate) -> list[Candidate]:
         """Earlier finished candidates of the same parent: the best few and the latest few, by id."""
         earlier = [c for c in self.children(candidate.ancestor) if c.id < candidate.id]
-        best = sorted(earlier, key=lambda c: -(c.score.fitness if c.score else 0.0))[:BEST]
+        best = sorted(earlier, key=lambda c: -(c.score.merit if c.score else 0.0))[:BEST]
         return sorted({c.id: c for c in (*best, *earlier[-LATEST:])}.values(), key=lambda c: c.id)
 
     def near(self, candidate: Candidate) -> list[Candidate]:
@@ -80,7 +80,7 @@ class Archive:
         return [self.get(number) for number in failed[-LESSONS:]]
 
     def best(self, count: int = 1) -> list[Candidate]:
-        """The candidates of the highest fitness, best first; the seed is none."""
+        """The candidates of the highest merit, best first; the seed is none."""
         ranked = sorted((e for e in self.entries() if e.id != SEED_ID), key=lambda e: (-e.fitness, e.id))
         return [self.get(entry.id) for entry in ranked[:count]]
 

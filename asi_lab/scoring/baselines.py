@@ -17,14 +17,13 @@ from statistics import fmean
 import msgspec
 
 from asi_lab.errors import UsageError
-from asi_lab.records import Against, BaselineRun, Evaluation, Noise, TaskResult, Training
+from asi_lab.records import Against, BaselineRun, Evaluation, Noise, TaskResult, Training, Work
 from asi_lab.scoring import fitness
 from asi_lab.scoring.fitness import Reference, composite, judged
 from asi_lab.scoring.statistics import (
     Prior,
     Spread,
     of_difference,
-    pooled,
     prior_of,
     sd_interval,
     t_quantile,
@@ -58,11 +57,13 @@ the first."""
 
 
 class Anchor(msgspec.Struct, frozen=True):
-    """Means of one baseline that the judge's marks hang on. Loss in nats per token."""
+    """Means of one baseline that the judge's marks hang on. Loss in nats per token; `work` is None where it
+    was not counted; `cpu_seconds` are those of the whole training."""
 
     loss: float
     params: int
-    tokens_per_second: float
+    work: Work | None = None
+    cpu_seconds: float = 0.0
 
 
 def due(settings: BaselineSettings, candidates: int, runs: Sequence[BaselineRun]) -> list[tuple[str, int]]:
@@ -136,12 +137,16 @@ class Baselines:
     def anchor(self, architecture: str, *, whole: bool = False) -> Anchor:
         """Means over the runs of record, which fitness is computed from; over all of them if `whole`, which
         verdicts are given by."""
-        trainings = [run.evidence.training for run in self._runs(architecture, whole)]
-        measured = [training for training in trainings if training is not None]
+        found = [run.evidence for run in self._runs(architecture, whole)]
+        measured = [evidence.training for evidence in found if evidence.training is not None]
+        counted = [evidence.work for evidence in found if evidence.work is not None]
         return Anchor(
             loss=fmean(e.loss for e in self._record(architecture, whole)),
             params=measured[0].params,
-            tokens_per_second=fmean(training.tokens_per_second for training in measured),
+            work=Work(fmean(work.operations for work in counted), fmean(work.bytes for work in counted))
+            if counted
+            else None,
+            cpu_seconds=fmean(training.cpu_seconds for training in measured),
         )
 
     def most_parameters(self, ratio: float) -> int:
@@ -158,11 +163,6 @@ class Baselines:
         curves = [{h.step: h.loss for h in run.evidence.held_out} for run in self._runs(architecture, whole)]
         common = set.intersection(*({*curve} for curve in curves))
         return {step: fmean(curve[step] for curve in curves) for step in sorted(common)}
-
-    def speed_noise(self) -> float:
-        """Pooled sd of the tokens per second in training."""
-        trainings = [[run.evidence.training for run in runs] for runs in self.runs.values()]
-        return pooled([[t.tokens_per_second for t in group if t is not None] for group in trainings])
 
     def tasks(self, architecture: str, *, whole: bool = False) -> dict[str, TaskResult]:
         """Tasks with the mean of their scores over the runs of record, or the `whole` of them; lm-eval's own
@@ -325,7 +325,8 @@ class Baselines:
 
 
 def performance_points(loss: float, lower: Anchor, upper: Anchor) -> float:
-    """Points of the judge for a loss: 0 at DeltaNet's, 5 at Gated DeltaNet's, on a line through both.
+    """Points of the judge for a loss: 0 at DeltaNet's, 5 at Gated DeltaNet's, on a line through both that has
+    no end.
 
     0 where Gated DeltaNet is not the better one: there is no scale then.
     """

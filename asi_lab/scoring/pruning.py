@@ -24,7 +24,7 @@ from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
 
 TOP = 0.25
-"""The share of the candidates that counts as good, by fitness."""
+"""The share of the candidates that counts as good, by merit."""
 MARGIN = 2.0
 """Noise floors added to the largest deviation that a good candidate ever had at a mark."""
 FOLDS = 5
@@ -43,7 +43,7 @@ class FullRun(msgspec.Struct, frozen=True):
     steps done there."""
 
     id: int
-    fitness: float
+    merit: float
     losses: dict[int, float]
 
 
@@ -76,7 +76,7 @@ def full_run(candidate: Candidate) -> FullRun | None:
     if candidate.state is not CandidateState.DONE or evidence is None or score is None or evidence.prunable:
         return None
     losses = {held_out.step: held_out.loss for held_out in evidence.held_out}
-    return FullRun(candidate.id, score.fitness, losses) if losses else None
+    return FullRun(candidate.id, score.merit, losses) if losses else None
 
 
 class Pruning:
@@ -132,7 +132,7 @@ def calibrate(
         setting: the largest share of good candidates that may be stopped.
     """
     curves = {run.id: _above(run, marks) for run in runs if marks and run.losses.keys() >= marks.keys()}
-    ranked = sorted((run for run in runs if run.id in curves), key=lambda run: (-run.fitness, run.id))
+    ranked = sorted((run for run in runs if run.id in curves), key=lambda run: (-run.merit, run.id))
     good = {run.id for run in ranked[: round(TOP * len(ranked))]}
     ids = sorted(curves)
     stopped: dict[int, int] = {}

@@ -95,7 +95,7 @@ def seed_candidate(settings: Settings, runs: Sequence[BaselineRun]) -> Candidate
         updated=now,
         rules=RULES,
         proposal=seed(),
-        evidence=Evidence(checks=first.checks, training=first.training, evaluation=mean),
+        evidence=Evidence(checks=first.checks, training=first.training, evaluation=mean, work=first.work),
         score=fitness.score(
             mean, known.reference, Judgement(5.0, (), "by definition of the scale"), known.noise()
         ),

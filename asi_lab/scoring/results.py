@@ -13,9 +13,17 @@ from collections.abc import Sequence
 import msgspec
 
 from asi_lab.common.text import CUT
-from asi_lab.records import Candidate, Evidence, TaskResult
+from asi_lab.records import Candidate, Evidence, TaskResult, Work
 from asi_lab.scoring import fitness
-from asi_lab.scoring.baselines import ARCHITECTURES, TITLES, UPPER_REFERENCE, Baselines, telling
+from asi_lab.scoring.baselines import (
+    ARCHITECTURES,
+    SEED_ARCHITECTURE,
+    TITLES,
+    UPPER_REFERENCE,
+    Baselines,
+    telling,
+)
+from asi_lab.scoring.work import believed
 
 NOTHING = "none yet"
 
@@ -33,17 +41,18 @@ ABSENT = "-"
 
 
 class Column(msgspec.Struct, frozen=True):
-    """One architecture as it was measured. `curve` is the held-out loss (nats per token) by step."""
+    """One architecture as it was measured. `curve` is the held-out loss (nats per token) by step; `work` is
+    None where it was not counted, or is not believed."""
 
     title: str
     loss: float
     curve: dict[int, float]
     tasks: dict[str, TaskResult]
     params: int
-    tokens_per_second: float
+    work: Work | None
 
 
-def measured(title: str, evidence: Evidence) -> Column:
+def measured(title: str, evidence: Evidence, known: Baselines) -> Column:
     """The column of an evaluated architecture."""
     return Column(
         title,
@@ -51,7 +60,7 @@ def measured(title: str, evidence: Evidence) -> Column:
         {held_out.step: held_out.loss for held_out in evidence.held_out},
         {task.task: task for task in evidence.measured.tasks},
         evidence.trained.params,
-        evidence.trained.tokens_per_second,
+        believed(evidence, known.anchor(SEED_ARCHITECTURE)),
     )
 
 
@@ -64,7 +73,7 @@ def baseline(known: Baselines, architecture: str) -> Column:
         known.curve(architecture, whole=True),
         known.tasks(architecture, whole=True),
         anchor.params,
-        anchor.tokens_per_second,
+        anchor.work,
     )
 
 
@@ -73,9 +82,9 @@ def references(known: Baselines) -> list[Column]:
     return [baseline(known, name) for name in dict.fromkeys((*ARCHITECTURES, known.bar))]
 
 
-def table(columns: Sequence[Column], known: Baselines, *, timing: bool = True) -> str:
-    """A markdown table, one column for each architecture; what was not measured is a dash. `timing` says
-    whether speed is shown: it differs from run to run."""
+def table(columns: Sequence[Column], known: Baselines) -> str:
+    """A markdown table, one column for each architecture; what was not measured is a dash. Nothing in it was
+    timed, so it is the same in every run."""
     noise, at_marks, of_tasks = known.noise(), known.marks(), known.task_noise()
     rows: list[tuple[str, list[str], str]] = []
     for step in sorted({step for column in columns for step in column.curve}):
@@ -91,9 +100,12 @@ def table(columns: Sequence[Column], known: Baselines, *, timing: bool = True) -
         spread = of_tasks.get(name, 0.0) * known.reference.tasks.get(name, 0.0)
         rows.append((label, [_number(one.score if one else None) for one in found], _number(spread)))
     rows.append(("parameters", [f"{column.params:,}" for column in columns], ABSENT))
-    if timing:
-        speeds = [f"{column.tokens_per_second:,.0f}" for column in columns]
-        rows.append(("tokens/s, checks and training", speeds, f"{known.speed_noise():,.0f}"))
+    works = [column.work for column in columns]
+    if any(works):
+        operations = [work.operations if work else None for work in works]
+        moved = [work.bytes if work else None for work in works]
+        rows.append(("operations a token", list(map(thousands, operations)), ABSENT))
+        rows.append(("bytes moved a token", list(map(thousands, moved)), ABSENT))
     head = ["", *(column.title for column in columns), "sd of one run"]
     lines = [_row(head), _row(["---"] * len(head))]
     return "\n".join([*lines, *(_row([label, *cells, spread]) for label, cells, spread in rows)])
@@ -129,9 +141,9 @@ def outcome(candidate: Candidate, known: Baselines) -> str:
     """What came of a candidate, in a line."""
     if candidate.loss is None or candidate.score is None:
         return f"{candidate.state.value}, no result" if candidate.state.is_terminal else "being tried now"
-    training = candidate.evidence.training if candidate.evidence else None
-    cost = f"; {training.params:,} parameters, {training.tokens_per_second:,.0f} tokens/s" if training else ""
-    return f"loss {candidate.loss:.4f}, {verdict(candidate.loss, known)}{cost}"
+    own = measured(candidate.name, candidate.found, known)
+    work = f", {thousands(own.work.operations)} operations a token" if own.work else ""
+    return f"loss {candidate.loss:.4f}, {verdict(candidate.loss, known)}; {own.params:,} parameters{work}"
 
 
 def lesson(candidate: Candidate, *fields: str) -> str:
@@ -156,6 +168,11 @@ def change(before: Candidate, after: Candidate, context: int = 2, most: int | No
 
 def _number(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.4f}"
+
+
+def thousands(count: float | None) -> str:
+    """A count of operations or bytes in thousands."""
+    return ABSENT if count is None else f"{count / 1e3:,.0f}k"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The finished candidates by fitness, beside the references, with what luck alone would give.
+"""The finished candidates by merit, beside the references, with what luck alone would give.
 
 All figures are judged by the noise as it is known now, against the means of all runs of the references; the
 first of these is the lab's bar.
@@ -29,8 +29,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `gain` is the relative improvement in loss over the bar's mean, `gain_in_noise` the same in units of the
     sd of that difference, None for the bar itself and without noise. `beats` names the references that are
-    beaten by the one-sided t-test. `pool` is what the pool would rank it by: its fitness given the runs of
-    its relatives; None for a reference.
+    beaten by the one-sided t-test. `beyond` are points above the end of the judge's scale, which count for
+    the rank alone. `pool` is what the pool would rank it by: its merit given the runs of its relatives; None for
+    a reference.
     """
 
     rank: int | None
@@ -49,6 +50,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     commit: str | None
     beats_bar: bool = False
     pool: Belief | None = None
+    beyond: float = 0.0
 
 
 class Board(msgspec.Struct, frozen=True):
@@ -109,7 +111,7 @@ def board(baselines: Baselines, summaries: Sequence[Summary]) -> Board:
     done = [s for s in summaries if s.state is CandidateState.DONE]
     known = pool_entries(done, baselines.settings)
     worth = lineage_prior.beliefs(known, lineage_prior.fitted(known))
-    ranked = sorted((s for s in done if s.id != SEED_ID), key=lambda s: (-(s.fitness or 0.0), s.id))
+    ranked = sorted((s for s in done if s.id != SEED_ID), key=lambda s: (-(s.merit or 0.0), s.id))
     rows = tuple(_row(s, rank, baselines, worth[s.id]) for rank, s in enumerate(ranked, start=1))
     names = sorted(baselines.names, key=lambda name: name != baselines.bar)
     return Board(
@@ -148,6 +150,7 @@ def _row(summary: Summary, rank: int, baselines: Baselines, worth: Belief) -> Ro
         params=summary.params,
         commit=summary.commit,
         pool=worth,
+        beyond=summary.beyond,
     )
 
 

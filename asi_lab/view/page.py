@@ -19,10 +19,11 @@ from asi_lab.lab import Store, repeats, steering
 from asi_lab.lab.repeats import Repeat
 from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Comment, Note
-from asi_lab.records import Candidate, Check, Evaluation, Evidence, Score, TaskResult, Training
+from asi_lab.records import Candidate, Check, Evaluation, Evidence, Score, TaskResult, Training, Work
 from asi_lab.researcher import stagnation
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.scoring.lineage_prior import Belief
+from asi_lab.scoring.results import thousands
 from asi_lab.settings import Settings
 from asi_lab.view import leaderboard
 from asi_lab.view.leaderboard import Board
@@ -118,6 +119,7 @@ def _facts(known: Dossier, lineage: str) -> Table:
     updated = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.updated))
     cut_off = f"; its trial was cut off {found.cuts} times" if found.cuts else ""
     add("state", f"{found.state.value} ({updated}{cut_off})")
+    add("since", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.created)))
     if known.note.tags:
         add("tags", " ".join(known.note.tags))
     if (draw := found.draw) is not None:
@@ -183,13 +185,19 @@ def _claims(run: Training) -> str:
     return ", ".join(parts)
 
 
-def _training(run: Training) -> list[RenderableType]:
+def _training(run: Training, work: Work | None) -> list[RenderableType]:
     cpu = f", {duration(run.cpu_seconds)} of processor time" if run.cpu_seconds else ""
     measured = (
         f"{run.params:,} parameters, {run.steps:,} steps, {run.tokens:,} tokens in "
         f"{duration(run.seconds)} ({run.tokens_per_second:,.0f} tokens/s){cpu}"
     )
-    return _section("Training", Text(measured), Text(f"claimed by its code: {_claims(run)}", style="dim"))
+    counted = (
+        f"{thousands(work.operations)} operations, {thousands(work.bytes)} bytes a token" if work else ""
+    )
+    parts = [Text(f"counted by a fresh process: {counted}")] if work else []
+    return _section(
+        "Training", Text(measured), *parts, Text(f"claimed by its code: {_claims(run)}", style="dim")
+    )
 
 
 def _compared(scored: Evaluation) -> str:
@@ -214,7 +222,7 @@ def _evidence(evidence: Evidence, score: Score | None, known: Dossier) -> list[R
         curve = ", ".join(f"{h.loss:.4f} after {h.step}" for h in evidence.held_out)
         parts += _section("Held-out loss in training", Text(f"{curve} steps"))
     if evidence.training is not None:
-        parts += _training(evidence.training)
+        parts += _training(evidence.training, evidence.work)
     if (scored := evidence.evaluation) is not None:
         noise = f" ±{score.noise.loss:.4f}" if score else ""
         line = (
@@ -227,7 +235,8 @@ def _evidence(evidence: Evidence, score: Score | None, known: Dossier) -> list[R
             rubric.add_row(Text(_text(part.name)), Text(f"{part.points:+.2f}"), Text(_text(part.reason)))
         judged = score.judgement
         spread = f", median of {', '.join(f'{mark:g}' for mark in judged.marks)}" if judged.marks else ""
-        title = f"Judge: {judged.mark:.1f} of 10 ({_text(judged.judge)}{spread}; DeltaNet is 5)"
+        beyond = f", {judged.beyond:.1f} points beyond" if judged.beyond else ""
+        title = f"Judge: {judged.mark:.1f} of 10{beyond} ({_text(judged.judge)}{spread}; DeltaNet is 5)"
         parts += _section(title, rubric)
         sums = (
             f"({score.loss_part:.4f} loss + {score.benchmark_part:.4f} benchmark + "

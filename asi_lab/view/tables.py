@@ -183,7 +183,7 @@ def _cells(row: Row, room: int) -> dict[str, Text]:
         "gain": Text(f"{row.gain:+.2%}"),
         "in sd": Text(f"{units}{'*' if row.beats_bar else ' '}"),
         "benchmark": Text(f"{row.benchmark_gain:+.2%}"),
-        "judge": Text(f"{row.judge:.1f}"),
+        "judge": Text(f"{row.judge:.1f}{'+' if row.beyond else ''}"),
         "fitness": Text(f"{row.fitness:.4f}"),
         "pool": Text("" if row.pool is None else f"{row.pool.mean:.4f}"),
     }
@@ -201,17 +201,16 @@ def wins(found: Board) -> str:
 
 def _verdict(found: Board) -> Text:
     """How many beat what, and what the signs mean."""
-    noise, title = found.noise, TITLES[found.bar]
+    noise, runs = found.noise, found.baselines[0].runs
     margins = ", ".join(f"{TITLES[name]} {margin:.4f}" for name, margin in found.margins.items())
     return Text(
         f"{wins(found)}\n"
-        f"Beaten is by a loss this much (nats) under the mean of its runs: {margins}; one-sided t-test at "
+        f"One run beats a reference by a loss so far (nats) under its mean: {margins}; one-sided t-test at "
         f"{found.level:.0%}, {noise.freedom:.2g} degrees of freedom.\n"
-        f"± is the sd of one run, as expected of a candidate from the runs of all references (loss: "
-        f"{noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; judge: as far as the loss moves it). "
-        f"gain: over {title}; benchmark: over DeltaNet; ×{found.baselines[0].runs}: mean of "
-        f"{found.baselines[0].runs} runs; pool: the fitness given the runs of its relatives too, by which "
-        "parents are drawn."
+        f"±: sd of one run (loss: {noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; judge: as far as the "
+        f"loss moves it). ×{runs}: mean of {runs} runs. gain: over {TITLES[found.bar]}. benchmark: over "
+        "DeltaNet. judge +: beyond the end of its scale, where the loss still counts for the rank. pool: the "
+        "fitness given the runs of its relatives too, by which parents are drawn."
     )
 
 

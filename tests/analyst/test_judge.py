@@ -9,7 +9,7 @@ from asi_lab.analyst import judge
 from asi_lab.analyst.judge import Marks, Scale
 from asi_lab.lab.config import from_preset
 from asi_lab.llm.ask import RoleFailed
-from asi_lab.records import BaselineRun, Evaluation, Evidence, HeldOut, TaskResult, Training
+from asi_lab.records import BaselineRun, Evaluation, Evidence, HeldOut, TaskResult, Training, Work
 from asi_lab.scoring import references
 from asi_lab.scoring.baselines import Baselines
 from tests.asking import Prepared
@@ -18,14 +18,15 @@ CODE = (references.source("delta_net"), references.source("gated_delta_net"))
 FINE = Scale(5.0, 10.0)
 
 
-def run(loss: float, params: int = 1000, speed: float = 500.0) -> Evidence:
+def run(loss: float, params: int = 1000, speed: float = 500.0, cpu: float = 20.0) -> Evidence:
     task = TaskResult("recall", 0.5 + (4.0 - loss) / 10, "choice_probability", True, 0.25, 10)
     held_out = (HeldOut(20, loss + 1, 0.0, 0.1), HeldOut(50, loss + 0.2, 0.0, 0.1))
     return Evidence(
         (),
-        Training(params, 500, 100, 1000, loss, 1.0, speed, 10.0),
+        Training(params, 500, 100, 1000, loss, 1.0, speed, 10.0, cpu_seconds=cpu),
         Evaluation(loss, 10, (task,), 0.0, 1, 1.0),
         held_out=held_out,
+        work=Work(1000.0 * params, 300.0 * params),
     )
 
 
@@ -51,7 +52,7 @@ def opinions(*marks: tuple[int, int, int]):
 def judged(make_candidate, loss=4.0, scale=FINE, given=((5, 5, 5),), baselines=None, near=(), **changes):
     ask = Prepared(judge=opinions(*given))
     found = candidate(make_candidate, loss, **changes)
-    judgement = judge.judge(ask, found, near, baselines or known(), scale, len(given), timing=True)
+    judgement = judge.judge(ask, found, near, baselines or known(), scale, len(given))
     return judgement, ask
 
 
@@ -96,7 +97,7 @@ def test_a_judge_that_does_not_tell_the_references_apart_has_no_scale(make_candi
 
 def test_the_references_are_marked_as_candidates_are():
     ask = Prepared(judge=opinions((4, 4, 4), (5, 5, 5), (4, 5, 6), (8, 8, 8), (9, 9, 9), (7, 7, 7)))
-    scale = judge.scale(ask, CODE, known(), 3, timing=True)
+    scale = judge.scale(ask, CODE, known(), 3)
     assert scale == Scale(5.0, 8.0)
     first, last = ask.asked["judge"][0], ask.asked["judge"][-1]
     assert "| the candidate | DeltaNet | Gated DeltaNet | sd of one run |" in first["rubric_facts"]
@@ -118,7 +119,8 @@ def test_the_judge_is_told_figures_and_noise_and_no_prose(make_candidate):
         f"| held-out loss, 20 steps | 4.9500 | 5.0000 | 4.9000 | {noise} |",
         "| recall: choice_probability, higher is better, chance 0.25 | 0.5050 | 0.5000 | 0.5100 | ",
         "| parameters | 1,500 | 1,000 | 1,200 | - |",
-        "| tokens/s, checks and training | 400 | 500 | 500 | 0 |",
+        "| operations a token | 1,500k | 1,000k | 1,200k | - |",
+        "| bytes moved a token | 450k | 300k | 360k | - |",
         "and better than DeltaNet beyond noise.",
         "Earlier ideas that are most like its own:\n- a gate per head: loss 3.9980, ",
         "\n- a longer convolution: loss 3.9990",
@@ -133,10 +135,31 @@ def test_the_first_idea_has_nothing_to_be_like(make_candidate):
     assert "most like its own:\n- none" in ask.asked["judge"][0]["rubric_facts"]
 
 
-def test_without_timing_speed_is_not_told(make_candidate):
+def test_nothing_that_was_timed_is_told(make_candidate):
+    """The judge reads the same on a busy machine, so a stored reply fits."""
+    told = []
+    for speed, cpu in ((400.0, 20.0), (40.0, 35.0)):
+        ask = Prepared(judge=opinions((5, 5, 5)))
+        found = msgspec.structs.replace(candidate(make_candidate, 4.0), evidence=run(4.0, 1500, speed, cpu))
+        judge.judge(ask, found, (), known(), FINE, 1)
+        told.append(ask.asked["judge"])
+    assert told[0] == told[1]
+
+
+def test_a_count_that_the_processor_rules_out_is_not_told(make_candidate):
     ask = Prepared(judge=opinions((5, 5, 5)))
-    judge.judge(ask, candidate(make_candidate, 4.0), (), known(), FINE, 1, timing=False)
-    assert "tokens/s" not in ask.asked["judge"][0]["rubric_facts"]
+    found = msgspec.structs.replace(candidate(make_candidate, 4.0), evidence=run(4.0, 1500, cpu=91.0))
+    judge.judge(ask, found, (), known(), FINE, 1)
+    assert "| operations a token | - | 1,000k | 1,200k | - |" in ask.asked["judge"][0]["rubric_facts"]
+
+
+def test_beyond_ten_the_measured_quarter_goes_on(make_candidate):
+    judgement, _ = judged(make_candidate, 3.8, given=((10, 10, 10),))
+    assert judgement.mark == pytest.approx(10.0)
+    assert judgement.beyond == pytest.approx(5 / 4)
+    judgement, _ = judged(make_candidate, 3.8, given=((8, 8, 8),))
+    assert judgement.mark == pytest.approx((10 + 24) / 4)
+    assert judgement.beyond == 0.0
 
 
 def test_where_the_references_do_not_differ_performance_is_neutral(make_candidate):

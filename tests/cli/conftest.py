@@ -18,7 +18,7 @@ from tests.simulated_engine import make_lab
 
 ENGINE = Path(__file__).parent.parent / "simulated_engine.py"
 CANDIDATES = 8
-SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n[judge]\ntiming = false\n"
+SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n"
 
 Run = Callable[..., Result]
 

@@ -12,7 +12,7 @@ from asi_lab import protocol
 from asi_lab.engineer.executor import Source
 from asi_lab.lab.config import from_preset
 from asi_lab.protocol import Progress, Report, TrialJob
-from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, TaskResult, Training
+from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, TaskResult, Training, Work
 
 S = CandidateState
 MICRO = from_preset("micro", device="cpu")
@@ -52,6 +52,7 @@ CLAIMS = Training(1000, 500, STEPS, STEPS * EACH, 0.1, 1e-6, 1e9, 1.0)
 TRAINED: Line = ("trial", protocol.Trained(CLAIMS))
 LOADED: Line = ("trial", protocol.Loaded())
 ANSWERED: Line = ("scorer", protocol.Answered())
+COUNTED: Line = ("server", protocol.Counted(Work(1e6, 2e5)))
 TASK = TaskResult("task", 0.5, "choice_probability", True, 0.25, 10)
 SCORED: Line = ("scorer", protocol.Scored(Evaluation(4.0, 100, (TASK,), prefix_positions=8, seconds=0.1)))
 
@@ -79,7 +80,9 @@ def steps(after: int = 0, marks: Sequence[int] = MARKS, saves: Sequence[int] = (
 
 
 BEGUN = [READY, CHECKS, PREFLIGHTED, TRAINING]
-WHOLE = [*BEGUN, *steps(), AGAIN, TRAINED, ANSWERED, SCORED]
+TRIAL = [*BEGUN, *steps(), AGAIN, TRAINED]
+SERVED = [ANSWERED, ("server", protocol.Ready()), COUNTED, SCORED]
+WHOLE = [*TRIAL, *SERVED]
 
 
 def running(module: str) -> list[psutil.Process]:

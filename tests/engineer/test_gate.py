@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from asi_lab import protocol
 from asi_lab.engineer.gate import ALIVE_AT_ONCE, FAILURES, SAVES_AT_ONCE, Forged, Gate, Place, ServerGate
 from asi_lab.protocol import Progress, Report, TrialJob, curve_steps
-from asi_lab.records import CandidateState, Check
+from asi_lab.records import CandidateState, Check, Work
 from tests.engineer import scripts
 from tests.engineer.scripts import AGAIN, BEGUN, CHECKS, PREFLIGHTED, READY, TRAINED, TRAINING, job
 
@@ -30,7 +32,7 @@ def said(*lines: scripts.Line, to: Gate | None = None) -> Gate:
 
 
 HONEST = {
-    "a whole training": (scripts.WHOLE[:-2], job(), 0),
+    "a whole training": (scripts.TRIAL, job(), 0),
     "with checkpoints": ([*BEGUN, *scripts.steps(saves=(1, 2, 5)), AGAIN, TRAINED], job(), 0),
     "a checkpoint between two points": ([*BEGUN, *scripts.steps()[:4], scripts.saved(2)], job(), 0),
     "gone on after four steps": ([*BEGUN, *scripts.steps(after=4), AGAIN, TRAINED], job("resume"), 4),
@@ -88,7 +90,7 @@ def first(**fields: object) -> scripts.Line:
     return "trial", protocol.Checked((Check("construction", False, **fields),))
 
 
-WHOLE = scripts.WHOLE[:-2]
+WHOLE = scripts.TRIAL
 LIES = {
     "nothing but the end": [READY, TRAINED],
     "no checks": [READY, PREFLIGHTED],
@@ -234,6 +236,33 @@ def test_a_server_says_that_it_is_ready_and_how_it_failed():
     for line in (READY, CHECKS, PREFLIGHTED, scripts.progress(1), TRAINED, scripts.LOADED, scripts.SCORED):
         with pytest.raises(Forged):
             gate.admit(line[1])
+
+
+def test_a_server_counts_once_and_only_when_it_was_given_its_job():
+    gate, count = ServerGate(), scripts.COUNTED[1]
+    gate.begin()
+    with pytest.raises(Forged, match="Counted, which it cannot say"):
+        gate.admit(count)  # before it is ready
+    gate = ServerGate()
+    gate.admit(protocol.Ready())
+    with pytest.raises(Forged, match="Counted, which it cannot say"):
+        gate.admit(count)  # before candidate code is loaded
+    gate.begin()
+    assert gate.admit(count) == count
+    with pytest.raises(Forged, match="Counted, which it cannot say"):
+        gate.admit(count)
+    with pytest.raises(Forged, match="Counted, which it cannot say"):
+        said(*scripts.TRIAL).admit(count)  # a trial never
+
+
+@pytest.mark.parametrize("figure", [0.0, -1.0, math.nan, math.inf, 1e19])
+@pytest.mark.parametrize("what", ["operations", "bytes"])
+def test_a_count_that_cannot_be_is_forged(what, figure):
+    gate = ServerGate()
+    gate.admit(protocol.Ready())
+    gate.begin()
+    with pytest.raises(Forged, match=what):
+        gate.admit(protocol.Counted(msgspec.structs.replace(Work(1.0, 1.0), **{what: figure})))
 
 
 # Sequences without number: honest ones that were cut off, put in another order, doubled and forged.

@@ -28,19 +28,22 @@ from asi_lab.protocol import (
     ServeJob,
     TrialJob,
 )
-from asi_lab.records import CandidateState, Evidence, HeldOut
+from asi_lab.records import CandidateState, Evidence, HeldOut, Work
 from tests.engineer import scripts
 from tests.engineer.scripts import (
     AGAIN,
     ANSWERED,
     BEGUN,
     CHECKS,
+    COUNTED,
     LOADED,
     PREFLIGHTED,
     READY,
     SCORED,
+    SERVED,
     TRAINED,
     TRAINING,
+    TRIAL,
     WHOLE,
     job,
 )
@@ -158,8 +161,26 @@ def test_the_engine_says_what_is_next(supervise, tmp_path):
     assert supervise.trio.told == [MeasureMark(2), MeasureMark(4), checkpoint, Compare(7, 5)]
     assert supervise.trio.at_work == "server"
     assert supervise.trio.served.vocab_size == 257
-    supervise([READY, LOADED, ANSWERED, SCORED], task="serve")
+    supervise([READY, LOADED, *SERVED], task="serve")
     assert supervise.trio.told == [checkpoint, DRAWN]
+
+
+def test_a_server_is_asked_for_nothing_before_it_has_counted(supervise):
+    """So that a count can carry nothing of a held-out text."""
+    assert supervise(WHOLE).work == COUNTED[1].work
+    supervise(WHOLE[:-2], Health("server", 1, None))
+    assert DRAWN not in supervise.trio.told
+    supervise(WHOLE[:-1], Health("server", 1, None))
+    assert supervise.trio.told[-1] == DRAWN
+
+
+@pytest.mark.parametrize("lie", [Work(0.0, 1.0), Work(1.0, -1.0), Work(1e300, 1.0)])
+def test_an_absurd_count_ends_as_forged(supervise, lie):
+    evidence = supervise([*WHOLE[:-2], ("server", protocol.Counted(lie)), SCORED])
+    assert evidence.failure is S.FORGED
+    assert evidence.work is None
+    twice = supervise([*WHOLE[:-1], COUNTED, SCORED])
+    assert twice.failure is S.FORGED
 
 
 def test_figures_are_the_engines_own(supervise):
@@ -183,7 +204,7 @@ def test_time_that_the_engine_slept_through_counts_by_the_processors(supervise, 
 def test_what_a_run_that_was_cut_off_took_counts(supervise):
     cut = resume.Cut("", 4, 50.0, (HeldOut(2, 4.5), HeldOut(4, 4.5)), wall_seconds=70.0, cpu_seconds=90.0)
     training = supervise(
-        [*BEGUN, *scripts.steps(after=4), *WHOLE[-4:]], task="resume", cut=cut, cpu=3.0
+        [*BEGUN, *scripts.steps(after=4), AGAIN, TRAINED, *SERVED], task="resume", cut=cut, cpu=3.0
     ).training
     assert 70.0 < training.seconds < 130.0
     assert training.cpu_seconds == 93.0
@@ -196,7 +217,7 @@ def test_checks_that_were_passed_before_the_cut_are_kept_as_they_were(supervise)
         msgspec.structs.replace(check, detail="as measured", value=0.5) for check in CHECKS[1].checks
     )
     cut = resume.Cut("", 4, 50.0, (HeldOut(2, 4.5), HeldOut(4, 4.5)), checks=first)
-    script = [*BEGUN, *scripts.steps(after=4), *WHOLE[-4:]]
+    script = [*BEGUN, *scripts.steps(after=4), AGAIN, TRAINED, *SERVED]
     evidence = supervise(script, task="resume", cut=cut, before=Evidence(first))
     assert evidence.checks[: len(first)] == first
     assert [check.name for check in evidence.checks[len(first) :]] == [c.name for c in AGAIN[1].checks]
@@ -262,8 +283,8 @@ def test_the_words_of_a_failure_stay_in_the_directory_once_held_out_text_was_sho
         [READY, ("scorer", protocol.Answered())],
         [*BEGUN, *scripts.mark(2)[1:]],
         [*BEGUN, *scripts.steps()[:3], ("scorer", protocol.Measured(HeldOut(4, 4.5)))],
-        [*WHOLE[:-4], SCORED, *WHOLE[-4:]],
-        [*WHOLE[:-2], SCORED],
+        [*TRIAL[:-2], SCORED, AGAIN, TRAINED, *SERVED],
+        [*TRIAL, SCORED],
         [*WHOLE[:-1], ANSWERED],
     ],
     ids=[
@@ -295,7 +316,7 @@ def test_a_checkpoint_is_kept_until_training_is_over_or_fails(supervise, tmp_pat
     diverged = [*begun, ("trial", Failed(S.DIVERGED, "step 6"))]
     assert supervise(diverged).failure is S.DIVERGED
     assert list(tmp_path.glob("resume*")) == []
-    assert supervise([*BEGUN, *scripts.steps(saves=(3, 5)), *WHOLE[-4:]]).failure is None
+    assert supervise([*BEGUN, *scripts.steps(saves=(3, 5)), AGAIN, TRAINED, *SERVED]).failure is None
     assert list(tmp_path.glob("resume*")) == []
 
 
@@ -334,9 +355,7 @@ def test_a_signal_ends_the_candidate_whatever_its_number(supervise, number):
 
 
 @pytest.mark.parametrize("code", [-signal.SIGKILL, -signal.SIGTERM])
-@pytest.mark.parametrize(
-    "script", [[READY, CHECKS], [*WHOLE[:-2]], [*WHOLE[:-1], ("server", protocol.Ready())]]
-)
+@pytest.mark.parametrize("script", [[READY, CHECKS], TRIAL, WHOLE[:-1]])
 def test_a_process_that_was_killed_from_outside_is_interrupted(supervise, script, code):
     for health in (Health("trial", code, None, said_all=True), Health("trial", None, code)):
         evidence = supervise(script, health)
@@ -416,12 +435,12 @@ def test_a_scorer_that_broke_is_no_fault_of_the_candidate(supervise):
 
 
 def test_one_that_lives_and_cannot_be_scored_is_forged(supervise):
-    assert supervise(WHOLE[:-2], Health("trial", None, protocol.TRIAL_UNUSABLE)).failure is S.FORGED
-    served = [*WHOLE[:-1], ("server", protocol.Ready())]
+    assert supervise(TRIAL, Health("trial", None, protocol.TRIAL_UNUSABLE)).failure is S.FORGED
+    served = WHOLE[:-1]
     assert supervise(served, Health("server", None, protocol.SERVER_UNUSABLE)).failure is S.FORGED
-    assert supervise(WHOLE[:-2], Health("trial", 1, protocol.TRIAL_UNUSABLE)).failure is S.FORGED
+    assert supervise(TRIAL, Health("trial", 1, protocol.TRIAL_UNUSABLE)).failure is S.FORGED
     killed = Health("trial", -signal.SIGKILL, protocol.TRIAL_UNUSABLE)  # in the middle of an answer
-    assert supervise(WHOLE[:-2], killed).failure is S.INTERRUPTED
+    assert supervise(TRIAL, killed).failure is S.INTERRUPTED
 
 
 @pytest.mark.parametrize(

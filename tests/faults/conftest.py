@@ -47,8 +47,6 @@ marks = [0.5]
 seeds = 2
 max_seeds = 3
 grow_every = 2
-[judge]
-timing = false
 """
 ONCE = ("candidate_proposed", "commit", "best", "baseline_measured", "pool_updated", "note")
 """Kinds of events that come once each, however often an engine is cut off."""

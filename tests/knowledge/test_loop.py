@@ -19,7 +19,7 @@ from asi_lab.researcher.grammar.genome import Genome, canonical, is_valid, seed_
 from asi_lab.researcher.grammar.mutate import lean
 from tests import night, simulated_engine
 
-SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n[judge]\ntiming = false\n"
+SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n"
 MODELS = '[agents]\nmodels = ["openai:night"]\ncontrol = {control}\nahead = 0\n'
 BASE = load()
 

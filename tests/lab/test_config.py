@@ -57,7 +57,7 @@ def test_paper_presets_hold_the_papers_numbers():
         ("preset='micro'\n[model]\nheads=3\n", ["lab.toml:3", "model.heads", "divisor of model.width = 64"]),
         ("preset='micro'\nmodel=3\n", ["lab.toml:2", "model", "a table", "found 3"]),
         ("preset='micro'\n[colour]\na=1\n", ["lab.toml:2", "'colour'", "at the top level", "search"]),
-        ("preset='micro'\n[judge]\ntiming=1\n", ["lab.toml:3", "true | false", "found 1"]),
+        ("preset='micro'\n[supervise]\nprune=1\n", ["lab.toml:3", "true | false", "found 1"]),
         ("preset='micro'\n[evaluate]\ntasks=[]\n", ["lab.toml:3", "evaluate.tasks", "at least one"]),
         ("preset='micro'\n[data]\ntokenizer='bpe'\n", ["lab.toml:3", "byte, bpe:N or gpt2", "'bpe'"]),
         ("preset='micro'\n[data]\nsource='http:x'\n", ["lab.toml:3", "builtin, text:GLOB"]),
@@ -71,6 +71,17 @@ def test_mistakes_name_file_key_line_and_accepted_values(text, words):
     for word in words:
         assert word in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "retired",
+    ["[judge]\ntiming = false\n", "[judge]\ntiming = true\n", "[evaluate]\nprefix_tolerance = 1e-3\n"],
+)
+def test_keys_of_older_labs_that_say_nothing_any_more_are_passed_over(retired):
+    plain = config.parse('preset = "micro"\n')
+    assert config.parse(f'preset = "micro"\n{retired}') == plain
+    with pytest.raises(ConfigError, match="'timing'"):
+        config.parse('preset = "micro"\n[search]\ntiming = true\n')
 
 
 def test_removed_keys_come_from_the_preset():

@@ -18,7 +18,7 @@ from asi_lab.records import CandidateState, Draw, PoolEntry
 from asi_lab.researcher import draw
 from tests import night, simulated_engine
 
-SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n[judge]\ntiming = false\n"
+SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n"
 MODELS = '[agents]\nmodels = ["openai:night"]\ncontrol = 0.0\nahead = 0\n'
 HOSTILE = "x [/b] \x1b[31mred\x1b]0;t\x07 --force $(id) \u202e"
 

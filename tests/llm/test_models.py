@@ -39,8 +39,6 @@ from tests import night, simulated_engine
 SETTINGS = """[baselines]
 seeds = 2
 max_seeds = 2
-[judge]
-timing = false
 [agents]
 models = ["openai:night"]
 control = {control}

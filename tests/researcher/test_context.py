@@ -66,7 +66,7 @@ def test_references_come_with_ideas_and_the_best_with_its_code(archive):
     first, second = references.split("### net_3")
     assert first.startswith("### net_2 (candidate 2, from 1)")
     verdict = "not told apart from Gated DeltaNet, the bar, and better than DeltaNet beyond noise"
-    assert f"Result: loss 3.9000, {verdict}; 1,000 parameters, 100 tokens/s" in first
+    assert f"Result: loss 3.9000, {verdict}; 1,000 parameters\n" in first
     assert "-    number = 1\n+    number = 2" in first
     assert "Change: change 3\nIdea: because\n" in second
     assert "Weaknesses: weakness 3" in second

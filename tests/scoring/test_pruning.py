@@ -75,7 +75,7 @@ def test_limits_lie_a_margin_over_the_worst_good_run():
     found = calibrate(runs(60), MARKS, STEPS, 0.2)
     assert found.runs == 60
     assert found.good == 15
-    ranked = sorted(runs(60), key=lambda run: -run.fitness)[:15]
+    ranked = sorted(runs(60), key=lambda run: -run.merit)[:15]
     for step, (loss, noise) in MARKS.items():
         worst = max((run.losses[step] - loss) / noise for run in ranked)
         assert found.limits[step] == pytest.approx(worst + pruning.MARGIN)
@@ -149,7 +149,7 @@ def test_a_lab_prunes_once_its_candidates_allow_it(tmp_path, make_candidate):
         pruning = Pruning(settings, store)
         assert not pruning.calibration(baselines).in_force
         for run in runs(60):
-            done = make_candidate(run.id, fitness=run.fitness)
+            done = make_candidate(run.id, fitness=run.merit)
             curve = tuple(HeldOut(step, loss, 0.0, 0.1) for step, loss in run.losses.items())
             evidence = msgspec.structs.replace(done.evidence, held_out=curve)
             store.put(msgspec.structs.replace(done, evidence=evidence))

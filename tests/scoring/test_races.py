@@ -114,9 +114,7 @@ def test_all_references_are_known():
 
 @pytest.fixture
 def lab(tmp_path):
-    return simulated_engine.make_lab(
-        tmp_path, "[baselines]\nseeds = 2\nmax_seeds = 2\n[judge]\ntiming = false\n"
-    )
+    return simulated_engine.make_lab(tmp_path, "[baselines]\nseeds = 2\nmax_seeds = 2\n")
 
 
 def engine(lab, view=None, delay=0.0):

@@ -42,7 +42,7 @@ REST_SECONDS = 0.1
 
 ORDERS: dict[str, Callable[[Summary], float]] = {
     "id": lambda s: -s.id,
-    "fitness": lambda s: -(s.fitness if s.fitness is not None else -1.0),
+    "fitness": lambda s: -(s.merit if s.merit is not None else -1.0),
     "loss": lambda s: s.loss if s.loss is not None else float("inf"),
     "judge": lambda s: -(s.judge if s.judge is not None else -1.0),
     "name": lambda s: 0.0,

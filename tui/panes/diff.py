@@ -75,8 +75,8 @@ class Diff(Pane):
 
     def show(self, snapshot: Snapshot) -> None:
         """Remember the best."""
-        scored = [s for s in snapshot.summaries if s.fitness is not None and s.id != SEED_ID]
-        self._best = max(scored, key=lambda s: s.fitness or 0.0).id if scored else None
+        scored = [s for s in snapshot.summaries if s.merit is not None and s.id != SEED_ID]
+        self._best = max(scored, key=lambda s: s.merit or 0.0).id if scored else None
 
     def marked(self, snapshot: Snapshot) -> None:
         """There are others to compare with."""

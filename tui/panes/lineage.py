@@ -87,7 +87,7 @@ class LineagePane(ListPane):
         if where == "parent":
             found = here.parent
         elif where == "child":
-            best = sorted(children[selected], key=lambda s: -(s.fitness or 0.0))
+            best = sorted(children[selected], key=lambda s: -(s.merit or 0.0))
             found = best[0].id if best else None
         elif here.parent is not None:
             siblings = [s.id for s in children[here.parent]]
@@ -145,9 +145,9 @@ def _row(summary: Summary, line: Callable[[], str], style: str) -> TableRow:
 def tree(summaries: Sequence[Summary], folded: set[int], words: Callable[[Summary], str]) -> list[TableRow]:
     """The rows of the tree, parents before children; what is folded says how much it hides."""
     known, children = {s.id: s for s in summaries}, _children(summaries)
-    scored = [s for s in summaries if s.fitness is not None]
+    scored = [s for s in summaries if s.merit is not None]
     path: set[int] = set()
-    number = max(scored, key=lambda s: s.fitness or 0.0).id if scored else None
+    number = max(scored, key=lambda s: s.merit or 0.0).id if scored else None
     while number is not None and number in known and number not in path:
         path.add(number)
         number = known[number].parent
