@@ -30,8 +30,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     `gain` is the relative improvement in loss over the bar's mean, `gain_in_noise` the same in units of the
     sd of that difference, None for the bar itself and without noise. `beats` names the references that are
     beaten by the one-sided t-test. `beyond` are points above the end of the judge's scale, which count for
-    the rank alone. `pool` is what the pool would rank it by: its merit given the runs of its relatives; None for
-    a reference.
+    the rank alone. `pool` is what the pool would rank it by: its merit given the runs of its relatives; None
+    for a reference.
     """
 
     rank: int | None

@@ -207,8 +207,8 @@ def _verdict(found: Board) -> Text:
         f"{wins(found)}\n"
         f"One run beats a reference by a loss so far (nats) under its mean: {margins}; one-sided t-test at "
         f"{found.level:.0%}, {noise.freedom:.2g} degrees of freedom.\n"
-        f"±: sd of one run (loss: {noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; judge: as far as the "
-        f"loss moves it). ×{runs}: mean of {runs} runs. gain: over {TITLES[found.bar]}. benchmark: over "
+        f"±: sd of one run (loss: {noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; judge: as far as "
+        f"the loss moves it). ×{runs}: mean of {runs} runs. gain: over {TITLES[found.bar]}. benchmark: over "
         "DeltaNet. judge +: beyond the end of its scale, where the loss still counts for the rank. pool: the "
         "fitness given the runs of its relatives too, by which parents are drawn."
     )
