@@ -9,7 +9,7 @@ A `Candidate` is the record that collects them; `Candidate.state` says how far i
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -272,12 +272,52 @@ class Evidence(msgspec.Struct, frozen=True):
         return self.evaluation
 
 
+TUNING_SEED = 1000
+"""The first index of the seeds that learning rates are tuned with. Runs with them count nowhere else."""
+
+
+class Run(NamedTuple):
+    """A run of a reference: which architecture, the index of its seed, its learning rate over the
+    preset's."""
+
+    architecture: str
+    seed_index: int
+    rate: float = 1.0
+
+    @property
+    def words(self) -> str:
+        """For messages."""
+        rate = "" if self.rate == 1.0 else f" at {self.rate:g} times the learning rate"
+        return f"{self.architecture} seed {self.seed_index}{rate}"
+
+
 class BaselineRun(msgspec.Struct, frozen=True):
-    """One seed of a baseline architecture, measured in this lab like a candidate."""
+    """One run of a reference architecture, measured in this lab like a candidate. `rate` is its learning
+    rate over the preset's. Of a run that failed the evidence says why."""
 
     architecture: str
     seed_index: int
     evidence: Evidence
+    rate: float = 1.0
+
+    @property
+    def run(self) -> Run:
+        """Which run it is."""
+        return Run(self.architecture, self.seed_index, self.rate)
+
+    @property
+    def failure(self) -> str:
+        """Why it failed, in a line; empty where it did not."""
+        if self.evidence.failure is None:
+            return ""
+        state, lines = self.evidence.failure.value, self.evidence.error.strip().splitlines() or ["no message"]
+        return lines[-1] if lines[-1].startswith(state) else f"{state}: {lines[-1]}"
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is one of the lab's baselines: at the preset's learning rate, not of tuning's seeds, and
+        it did not fail."""
+        return self.rate == 1.0 and self.seed_index < TUNING_SEED and self.evidence.failure is None
 
 
 class Noise(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.slots import Slots
 from asi_lab.engineer.supervise import Observe
 from asi_lab.errors import TrialError
-from asi_lab.events import Watch
+from asi_lab.events import NewEvent, Watch
 from asi_lab.lab import Lab, Store, run_label, spending, trial_label
 from asi_lab.lab.states import States
 from asi_lab.protocol import (
@@ -35,7 +35,7 @@ from asi_lab.protocol import (
     ScoreJob,
     TrialJob,
 )
-from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
+from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence, Run
 from asi_lab.scoring import pruning, references
 from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
@@ -141,25 +141,41 @@ class Trials:
             candidate = self._cut_off(candidate, time.monotonic() - began, found)
         return candidate, msgspec.structs.replace(evidence, failure=found.failure, error=found.error)
 
-    def baseline(self, architecture: str, index: int) -> None:
-        """Measure one seed of a reference architecture and record it as a baseline.
+    def baseline(self, run: Run) -> None:
+        """Measure a run that the search cannot do without, and record it as a baseline.
 
         Raises:
             TrialError: it failed, which no candidate is to blame for.
         """
-        label = run_label(architecture, index)
-        directory = self._directory(label, references.source(architecture))
-        evidence = self._whole_run(directory, self._job("train", architecture, index))
-        if evidence.evaluation is None:
-            state = evidence.failure.value if evidence.failure else "no result"
+        found = self.reference(run)
+        if found.failure:
             raise TrialError(
-                f"Baseline {architecture}, seed {index}: expected a loss; found {state}: {evidence.error}\n"
-                f"The logs are in {directory}. Nothing can be scored without baselines."
+                f"Baseline {run.words}: expected a loss; found {found.failure}\n"
+                f"The logs are in {self.lab.trial(run_label(*run))}. Nothing can be scored without baselines."
             )
-        run_record = BaselineRun(architecture, index, evidence)
-        message = f"baseline {architecture} seed {index}: loss {evidence.evaluation.loss:.4f}"
-        self.store.put_baseline(run_record, ("baseline_measured", message, {"label": label}))
+
+    def reference(self, run: Run) -> BaselineRun:
+        """Measure a run of a reference and record it, also where it fails."""
+        label = run_label(*run)
+        directory = self._directory(label, references.source(run.architecture))
+        job = self._job("train", run.architecture, run.seed_index)
+        train = msgspec.structs.replace(job.train, learning_rate=run.rate * job.train.learning_rate)
+        evidence = self._whole_run(directory, msgspec.structs.replace(job, train=train))
+        if evidence.evaluation is None and evidence.failure is None:
+            evidence = msgspec.structs.replace(evidence, failure=CandidateState.BROKEN, error="no result")
+        found = BaselineRun(run.architecture, run.seed_index, evidence, run.rate)
+        event: NewEvent
+        if evidence.evaluation is None:
+            words = f"{run.words} failed: {found.failure}. The logs are in {directory}"
+            event = "warning", words, {"label": label}
+        elif found.is_baseline:
+            message = f"baseline {run.words}: loss {evidence.evaluation.loss:.4f}"
+            event = "baseline_measured", message, {"label": label}
+        else:
+            event = "note", f"{run.words}: loss {evidence.evaluation.loss:.4f}", {"label": label}
+        self.store.put_baseline(found, event)
         self._discard_weights(label)
+        return found
 
     def further_seeds(self, runs: Sequence[tuple[str, int]]) -> None:
         """Measure further seeds of the baselines (architecture, index) in the slots, and wait for them."""
@@ -171,7 +187,7 @@ class Trials:
     def further_seed(self, architecture: str, index: int) -> None:
         """As `baseline`, where the search has all it needs: a failure is told and tried again later."""
         try:
-            self.baseline(architecture, index)
+            self.reference(Run(architecture, index))
         except TrialError as error:
             self.store.append_events(("warning", f"a further seed was not measured: {error}", {}))
 

@@ -214,9 +214,10 @@ def performance_points(loss: float, lower: Anchor, upper: Anchor) -> float:
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> float:
-    """Standard deviation within groups, pooled over them."""
-    freedom = sum(len(group) - 1 for group in groups)
-    return math.sqrt(sum((len(group) - 1) * variance(group) for group in groups) / freedom)
+    """Standard deviation within groups, pooled over them; those of one value say nothing."""
+    several = [group for group in groups if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in several)
+    return math.sqrt(sum((len(group) - 1) * variance(group) for group in several) / freedom)
 
 
 def t_quantile(p: float, freedom: float) -> float:

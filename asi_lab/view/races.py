@@ -11,22 +11,34 @@ from rich.text import Text
 
 from asi_lab.common.text import plain
 from asi_lab.scoring.races import Figure, Race
+from asi_lab.view.rates import rates
 
 TASK_WIDTH = 18
 """Columns of a task's score; more tasks than fit side by side go into further tables."""
+WHY = 200
+"""Characters of the reason of a failure."""
 
 
 def race(found: Race, width: int) -> RenderableType:
     """The lanes with their differences to the first, their scores in each task, and how to read them."""
+    failed = [
+        Text(f"{run.words} failed: {plain(run.why, limit=WHY)}", style="yellow") for run in found.failed
+    ]
     if not found.lanes:
-        return Text("No run is finished yet.")
+        return Group(Text("No run is finished yet."), *failed)
     room = max(1, (width - max(len(lane.architecture) for lane in found.lanes)) // TASK_WIDTH)
     columns = [(task.task, task.score_name) for task in found.tasks]
     if found.lanes[0].average is not None:
         columns.append(("average", "higher is better"))
     scores = [_scores(found, columns[i : i + room]) for i in range(0, len(columns), room)]
-    parts = [_losses(found), *(part for table in scores for part in (Text(), table))]
-    return Group(*parts, Text(), _explained(found))
+    parts: list[RenderableType] = [_losses(found), *(part for table in scores for part in (Text(), table))]
+    parts += [Text(), _explained(found)]
+    if found.own is not None and found.own.lanes:
+        own = Text(f"At own best learning rates; differences are to {found.own.lanes[0].architecture}:")
+        parts += [Text(), own, Text(), _losses(found.own)]
+    if found.tuning is not None:
+        parts += [Text(), rates(found)]
+    return Group(*parts, *([Text(), *failed] if failed else []))
 
 
 def _explained(found: Race) -> Text:
