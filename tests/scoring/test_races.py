@@ -14,7 +14,15 @@ from asi_lab.engine import Engine
 from asi_lab.errors import LabLocked
 from asi_lab.lab import Store, fsck
 from asi_lab.lab.config import from_preset
-from asi_lab.records import BaselineRun, Evaluation, Evidence, TaskResult, Training
+from asi_lab.records import (
+    TUNING_SEED,
+    BaselineRun,
+    CandidateState,
+    Evaluation,
+    Evidence,
+    TaskResult,
+    Training,
+)
 from asi_lab.scoring import races, references
 from asi_lab.scoring.baselines import ARCHITECTURES
 from tests import simulated_engine
@@ -96,6 +104,34 @@ def test_one_run_of_each_has_no_noise_and_no_verdict(store):
     assert found.noise == {}
     assert found.lanes[1].loss == races.Figure(3.5, pytest.approx(-0.5), None)
     assert not found.lanes[1].loss.beyond_noise
+
+
+def test_a_race_that_is_not_over_has_a_noise(store):
+    store.put_baseline(a_run("gla", 0, 3.9))
+    found = races.read(store, SETTINGS, ["delta_net", "gla"], 2)
+    assert [lane.runs for lane in found.lanes] == [2, 1]
+    assert found.noise["loss"] == pytest.approx(stdev(LOSSES["delta_net"][:2]))
+
+
+def test_runs_of_tuning_and_failed_ones_are_no_baselines(store):
+    before = store.baselines()
+    store.put_baseline(msgspec.structs.replace(a_run("mamba2", 0, 3.0), rate=2.0))
+    store.put_baseline(a_run("mamba2", TUNING_SEED, 3.0))
+    store.put_baseline(BaselineRun("mamba2", 5, Evidence(failure=CandidateState.DIVERGED, error="")))
+    assert store.baselines() == before
+    assert len(store.reference_runs()) == len(before) + 3
+    found = races.read(store, SETTINGS, ["delta_net", "mamba2"], 6)
+    assert [(run.architecture, run.seed_index, run.why) for run in found.failed] == [
+        ("mamba2", 5, "diverged: no message")
+    ]
+    assert found.lanes[1].loss.mean == pytest.approx(3.6)
+    store.put_baseline(a_run("mamba2", 5, 3.6))  # tried again, it did not fail
+    assert races.read(store, SETTINGS, ["delta_net", "mamba2"], 6).is_whole
+
+
+def test_what_the_machine_may_be_to_blame_for_is_tried_again():
+    for state, again in ((CandidateState.DIVERGED, False), (CandidateState.OUT_OF_MEMORY, True)):
+        assert races.may_pass(BaselineRun("mamba2", 0, Evidence(failure=state))) is again
 
 
 def test_what_has_no_run_is_left_out(store):
