@@ -145,12 +145,20 @@ class Check(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
+CHOICE_PROBABILITY = "choice_probability"
+"""The name of the score of a choice task: the probability of the right choice among the choices."""
+
+ACCURACIES = ("acc", "acc_norm", "exact_match")
+"""lm-eval's names of the share of right answers; the first that a task has is shown."""
+
+
 class TaskResult(msgspec.Struct, frozen=True):
     """One evaluation task.
 
     `score` is the strictly positive figure that enters the fitness (`score_name`, for example
     `choice_probability` or `bits_per_byte`); `higher_is_better` gives its sign. `chance` is what
-    `score` would be for a model that knows nothing. `metrics` are lm-eval's own figures.
+    `score` would be for a model that knows nothing. `metrics` are lm-eval's own figures, of the trial's full
+    rows as they came: what they claim too much is taken out of `score` alone.
     """
 
     task: str
@@ -160,6 +168,16 @@ class TaskResult(msgspec.Struct, frozen=True):
     chance: float
     samples: int
     metrics: dict[str, float] = {}
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of right answers, as lm-eval counts them; None where a task has no such figure."""
+        return next((self.metrics[name] for name in ACCURACIES if name in self.metrics), None)
+
+    @property
+    def chance_accuracy(self) -> float | None:
+        """What `accuracy` would be for a model that knows nothing; None where that is not known."""
+        return self.chance if self.score_name == CHOICE_PROBABILITY else None
 
     @property
     def words(self) -> str:
@@ -241,7 +259,11 @@ class Evaluation(msgspec.Struct, frozen=True):
 
     def score_of(self, task: str) -> float:
         """The score of one of its tasks."""
-        return next(found.score for found in self.tasks if found.task == task)
+        return self.result_of(task).score
+
+    def result_of(self, task: str) -> TaskResult:
+        """The result of one of its tasks."""
+        return next(found for found in self.tasks if found.task == task)
 
 
 class Evidence(msgspec.Struct, frozen=True):

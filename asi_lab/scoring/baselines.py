@@ -117,14 +117,10 @@ class Baselines:
         return pooled([[t.tokens_per_second for t in group if t is not None] for group in trainings])
 
     def tasks(self, architecture: str, *, whole: bool = False) -> dict[str, TaskResult]:
-        """Tasks with the mean of their scores over the runs of record, or the `whole` of them; lm-eval's own
-        figures are left out."""
+        """Tasks with the means of their figures over the runs of record, or the `whole` of them."""
         evaluations = self._record(architecture, whole)
-        means = fitness.reference_of(evaluations, self.reference.scale).tasks
-        return {
-            task.task: msgspec.structs.replace(task, score=means[task.task], metrics={})
-            for task in evaluations[0].tasks
-        }
+        names = [task.task for task in evaluations[0].tasks]
+        return {name: _mean([evaluation.result_of(name) for evaluation in evaluations]) for name in names}
 
     def noise(self) -> Noise:
         """The noise floor, pooled over both baselines and all their runs."""
@@ -203,6 +199,13 @@ class Baselines:
         low, high = ([e.loss for e in self.evaluations(name)] for name in ARCHITECTURES)
         sd = pooled([low, high]) * math.sqrt(1 / len(low) + 1 / len(high))
         return abs(fmean(low) - fmean(high)) > t_quantile(0.975, len(low) + len(high) - 2) * sd
+
+
+def _mean(runs: Sequence[TaskResult]) -> TaskResult:
+    """One task over several runs."""
+    names = set.intersection(*({*run.metrics} for run in runs))
+    metrics = {name: fmean(run.metrics[name] for run in runs) for name in sorted(names)}
+    return msgspec.structs.replace(runs[0], score=fmean(run.score for run in runs), metrics=metrics)
 
 
 def performance_points(loss: float, lower: Anchor, upper: Anchor) -> float:

@@ -8,6 +8,7 @@ far as those say more than the others do (paper, tables 3 and 4, which show one 
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
@@ -20,6 +21,7 @@ from asi_lab.scoring import fitness, tuning
 from asi_lab.scoring.baselines import pooled, t_quantile
 from asi_lab.scoring.moderation import of_difference, prior_of
 from asi_lab.scoring.tuning import Tuning
+from asi_lab.scoring.worth import accuracies
 from asi_lab.settings import Settings
 
 
@@ -44,7 +46,7 @@ class Figure(msgspec.Struct, frozen=True):
 class Lane(msgspec.Struct, frozen=True):
     """One architecture. `loss` in nats per token; `benchmark` is the mean over tasks of the relative gain
     over the first that races; `average` is the mean score of the tasks where higher is better, None without
-    one."""
+    one. `accuracies` are those of the tasks that have one, and `average_accuracy` their mean."""
 
     architecture: str
     runs: int
@@ -54,6 +56,8 @@ class Lane(msgspec.Struct, frozen=True):
     average: Figure | None
     params: int
     tokens_per_second: float
+    accuracies: dict[str, Figure] = {}
+    average_accuracy: Figure | None = None
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -72,8 +76,8 @@ class Failure(msgspec.Struct, frozen=True):
 
 class Race(msgspec.Struct, frozen=True):
     """The lanes in the order asked for, those without a run left out. `noise` has the sd of one run in each
-    figure (`loss`, `benchmark`, `average`, tasks by name), pooled over the lanes; it is empty where no lane
-    has two runs. `tasks` tells what the scores are.
+    figure (`loss`, `benchmark`, `average`, tasks by name, and their accuracies by `accuracy_of`), pooled over
+    the lanes; it is empty where no lane has two runs. `tasks` tells what the scores are.
 
     Where learning rates were tuned, `tuning` is what came out, `own` the race at each reference's own best
     rate; this one is at the preset's.
@@ -180,6 +184,12 @@ def _compared(settings: Settings, seeds: int, groups: dict[str, list[BaselineRun
     if rising:
         kinds["average"] = lambda e: fmean(task.score for task in e.tasks if task.task in rising)
     kinds |= {task.task: operator.methodcaller("score_of", task.task) for task in first[0].tasks}
+    every = [run for group in measured.values() for run in group]
+    counted = {task.task: accuracies(every, task.task) for task in first[0].tasks}
+    known = [task for task, found in counted.items() if found]
+    if known:
+        kinds[accuracy_of("average")] = lambda e: fmean(_accuracy(task, e) for task in known)
+    kinds |= {accuracy_of(task): functools.partial(_accuracy, task) for task in known}
 
     values = {kind: [[of(e) for e in group] for group in measured.values()] for kind, of in kinds.items()}
     freedom = sum(len(group) - 1 for group in measured.values())
@@ -199,10 +209,21 @@ def _compared(settings: Settings, seeds: int, groups: dict[str, list[BaselineRun
                 average=figures["average"][lane] if rising else None,
                 params=trainings[0].params,
                 tokens_per_second=fmean(training.tokens_per_second for training in trainings),
+                accuracies={task: figures[accuracy_of(task)][lane] for task in known},
+                average_accuracy=figures[accuracy_of("average")][lane] if known else None,
             )
         )
     tasks = tuple(msgspec.structs.replace(task, metrics={}) for task in first[0].tasks)
     return Race(settings.preset, seeds, tuple(lanes), noise, tasks)
+
+
+def accuracy_of(task: str) -> str:
+    """The name of a task's accuracy among the figures of a race."""
+    return f"{task} accuracy"
+
+
+def _accuracy(task: str, run: Evaluation) -> float:
+    return accuracies([run], task)[0]
 
 
 def _figures(lists: Sequence[Sequence[float]]) -> list[Figure]:

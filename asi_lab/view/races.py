@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asi_lab.common.text import plain
-from asi_lab.scoring.races import Figure, Race
+from asi_lab.scoring.races import Figure, Race, accuracy_of
 from asi_lab.view.rates import rates
 
 TASK_WIDTH = 18
@@ -51,6 +51,8 @@ def _explained(found: Race) -> Text:
         )
     else:
         differences = f"Differences are to {first}. One run of each does not tell noise: ask for more seeds."
+    if found.lanes[0].accuracies:
+        differences += " In brackets: accuracy, which enters no score, and its sd."
     return Text(f"{differences} Speeds are those of this machine in training, at the time of each run.")
 
 
@@ -78,12 +80,20 @@ def _scores(found: Race, columns: Sequence[tuple[str, str]]) -> Table:
     shown = _table(found)
     for task, score_name in columns:
         noise = f"\n±{found.noise[task]:.4f}" if task in found.noise else ""
+        right = found.noise.get(accuracy_of(task))
+        noise += f" ({right:.3f})" if right is not None else ""
         shown.add_column(f"{plain(task)}\n{plain(score_name)}{noise}", justify="right")
     for lane in found.lanes:
         figures = {"average": lane.average, **lane.tasks}
-        cells = [figures[task] for task, _ in columns]
-        shown.add_row(lane.architecture, *("" if f is None else f"{f.mean:.4f}{_star(f)}" for f in cells))
+        accuracies = {"average": lane.average_accuracy, **lane.accuracies}
+        shown.add_row(lane.architecture, *(_cell(figures[t], accuracies.get(t)) for t, _ in columns))
     return shown
+
+
+def _cell(score: Figure | None, accuracy: Figure | None) -> str:
+    """A score, with the accuracy in brackets."""
+    right = "" if accuracy is None else f" ({accuracy.mean:.3f})"
+    return "" if score is None else f"{score.mean:.4f}{_star(score)}{right}"
 
 
 def _table(found: Race) -> Table:
