@@ -243,7 +243,7 @@ def _tasks(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:
         shown.add_row(*(Text(_text(cell)) for cell in cells))
         if task.accuracy is not None:
             right = [_score(one.accuracy if one else None) for one in row]
-            cells = ("", *right, _score(task.chance_accuracy), "", "accuracy, in no score")
+            cells = ("  accuracy", *right, _score(task.chance_accuracy), "", "in no score")
             shown.add_row(*map(Text, cells), style="dim")
     return shown
 

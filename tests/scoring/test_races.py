@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 from statistics import stdev
 
 import msgspec
 import pytest
+from rich.console import Console
 from scipy.stats import ttest_ind
 
 from asi_lab.engine import Engine
@@ -25,6 +27,7 @@ from asi_lab.records import (
 )
 from asi_lab.scoring import races, references
 from asi_lab.scoring.baselines import ARCHITECTURES
+from asi_lab.view import races as view
 from tests import simulated_engine
 
 SETTINGS = from_preset("micro")
@@ -97,6 +100,29 @@ def test_scores_their_average_and_the_gain(store):
     assert first.benchmark.mean == pytest.approx(0.0)
     gain = ((0.286 - 0.291) / 0.291 + 0.25 / 2.05) / 2
     assert second.benchmark.mean == pytest.approx(gain)
+
+
+def test_accuracies_stand_beside_the_scores(store):
+    def right(run: BaselineRun, share: float) -> BaselineRun:
+        choices, words = run.evidence.evaluation.tasks
+        choices = msgspec.structs.replace(choices, metrics={"acc": share, "acc_norm": 1.0})
+        evaluation = msgspec.structs.replace(run.evidence.evaluation, tasks=(choices, words))
+        evidence = msgspec.structs.replace(run.evidence, evaluation=evaluation)
+        return msgspec.structs.replace(run, evidence=evidence)
+
+    assert races.read(store, SETTINGS, list(LOSSES), 3).lanes[0].accuracies == {}
+    for share, run in zip((0.3, 0.4, 0.5, 0.6, 0.2, 0.3, 0.4, 0.5), store.baselines(), strict=True):
+        store.put_baseline(right(run, share))
+    found = races.read(store, SETTINGS, ["delta_net", "mamba2"], 3)
+    first, second = found.lanes
+    assert first.accuracies == {"choices": first.average_accuracy}
+    assert (first.average_accuracy.mean, second.average_accuracy.mean) == pytest.approx((0.4, 0.4))
+    assert second.accuracies["choices"].difference == pytest.approx(0.0)
+    assert found.noise["choices accuracy"] == pytest.approx(0.1)
+    assert second.average == second.tasks["choices"]  # the score itself stays as it was
+    shown = Console(width=80, file=io.StringIO())
+    shown.print(view.race(found, 80))
+    assert "0.2910  (0.400)" in shown.file.getvalue()
 
 
 def test_one_run_of_each_has_no_noise_and_no_verdict(store):
