@@ -128,6 +128,7 @@ def main() -> int:
 def show(
     names: Sequence[str], seeds: int, tuning_seeds: int, settings: Settings, runs: Sequence[BaselineRun]
 ) -> None:
+    """Print the tables for docs/benchmarks.md."""
     best = tuning.best_rates(names, tuning_seeds, runs)
     preset = _means(dict.fromkeys(names, 1.0), seeds, runs)
     own = _means(best, seeds, runs)
