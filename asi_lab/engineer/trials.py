@@ -23,7 +23,7 @@ from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.slots import Slots
 from asi_lab.engineer.supervise import Observe
 from asi_lab.errors import TrialError
-from asi_lab.events import NewEvent, Watch
+from asi_lab.events import EventKind, Watch
 from asi_lab.lab import Lab, Store, run_label, spending, trial_label
 from asi_lab.lab.states import States
 from asi_lab.protocol import (
@@ -164,16 +164,14 @@ class Trials:
         if evidence.evaluation is None and evidence.failure is None:
             evidence = msgspec.structs.replace(evidence, failure=CandidateState.BROKEN, error="no result")
         found = BaselineRun(run.architecture, run.seed_index, evidence, run.rate)
-        event: NewEvent
-        if evidence.evaluation is None:
-            words = f"{run.words} failed: {found.failure}. The logs are in {directory}"
-            event = "warning", words, {"label": label}
+        kind: EventKind
+        if found.failure:
+            kind, words = "warning", f"{run.words} failed: {found.failure}. The logs are in {directory}"
         elif found.is_baseline:
-            message = f"baseline {run.words}: loss {evidence.evaluation.loss:.4f}"
-            event = "baseline_measured", message, {"label": label}
+            kind, words = "baseline_measured", f"baseline {run.words}: loss {evidence.measured.loss:.4f}"
         else:
-            event = "note", f"{run.words}: loss {evidence.evaluation.loss:.4f}", {"label": label}
-        self.store.put_baseline(found, event)
+            kind, words = "note", f"{run.words}: loss {evidence.measured.loss:.4f}"
+        self.store.put_baseline(found, (kind, words, {"label": label}))
         self._discard_weights(label)
         return found
 

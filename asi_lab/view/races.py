@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -21,24 +21,31 @@ WHY = 200
 
 def race(found: Race, width: int) -> RenderableType:
     """The lanes with their differences to the first, their scores in each task, and how to read them."""
-    failed = [
-        Text(f"{run.words} failed: {plain(run.why, limit=WHY)}", style="yellow") for run in found.failed
-    ]
+    parts = [*_lanes(found, width)]
+    if found.own is not None and found.own.lanes:
+        own = Text(f"At own best learning rates; differences are to {found.own.lanes[0].architecture}:")
+        parts += [Text(), own, Text(), _losses(found.own)]
+    if found.tuning is not None and found.tuning.rates:
+        parts += [Text(), rates(found)]
+    if found.failed:
+        parts.append(Text())
+    for run in found.failed:
+        parts.append(Text(f"{run.words} failed: {plain(run.why, limit=WHY)}", style="yellow"))
+    return Group(*parts)
+
+
+def _lanes(found: Race, width: int) -> Iterator[RenderableType]:
     if not found.lanes:
-        return Group(Text("No run is finished yet."), *failed)
+        yield Text("No run is finished yet.")
+        return
+    yield _losses(found)
     room = max(1, (width - max(len(lane.architecture) for lane in found.lanes)) // TASK_WIDTH)
     columns = [(task.task, task.score_name) for task in found.tasks]
     if found.lanes[0].average is not None:
         columns.append(("average", "higher is better"))
-    scores = [_scores(found, columns[i : i + room]) for i in range(0, len(columns), room)]
-    parts: list[RenderableType] = [_losses(found), *(part for table in scores for part in (Text(), table))]
-    parts += [Text(), _explained(found)]
-    if found.own is not None and found.own.lanes:
-        own = Text(f"At own best learning rates; differences are to {found.own.lanes[0].architecture}:")
-        parts += [Text(), own, Text(), _losses(found.own)]
-    if found.tuning is not None:
-        parts += [Text(), rates(found)]
-    return Group(*parts, *([Text(), *failed] if failed else []))
+    for first in range(0, len(columns), room):
+        yield from (Text(), _scores(found, columns[first : first + room]))
+    yield from (Text(), _explained(found))
 
 
 def _explained(found: Race) -> Text:
