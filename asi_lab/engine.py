@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,9 +37,9 @@ from asi_lab.llm.model import Model
 from asi_lab.llm.models import Models
 from asi_lab.loop import Loop
 from asi_lab.protocol import CHECKPOINT_FILE
-from asi_lab.records import RULES, SEED_ID
+from asi_lab.records import RULES, SEED_ID, Run
 from asi_lab.researcher import Researcher
-from asi_lab.scoring import baselines, references
+from asi_lab.scoring import baselines, races, references
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE
 from asi_lab.settings import Settings, Train
 
@@ -86,12 +86,12 @@ class Engine:
         """
         return self._alone(hours, lambda held: self._search(held, experiments))
 
-    def race(self, runs: Sequence[tuple[str, int]]) -> int:
-        """Measure reference architectures, each run by its name and the index of its seed, and record them as
-        baselines; those that are there already are left out. Returns and raises as `search`, and raises
-        `TrialError` where a run failed.
+    def race(self, plan: races.Plan) -> int:
+        """Measure and record the runs of reference architectures that a plan asks for; those that are there
+        already are left out. One that fails is recorded as failed, and the others go on. Returns and raises
+        as `search`.
         """
-        return self._alone(None, lambda held: self._race(held, runs))
+        return self._alone(None, lambda held: self._race(held, plan))
 
     def _alone(self, hours: float | None, work: Callable[[_Held], None]) -> int:
         """Do `work` as the one engine of the lab, with its data prepared and its store open."""
@@ -148,7 +148,7 @@ class Engine:
             loop = Loop(settings, config_text, store, lineage, watch, models, plans, *roles)
             loop.run(experiments, lambda: _may_go_on(control, watch, models))
 
-    def _race(self, held: _Held, runs: Sequence[tuple[str, int]]) -> None:
+    def _race(self, held: _Held, plan: races.Plan) -> None:
         store, control, settings, executors, news, lock = held
         config_text, thorough = self._config_text(store), not _ended_well(store)
         watch = Pacemaker(store, control, self.view, LiveAnswers(), len(executors), None)
@@ -158,8 +158,10 @@ class Engine:
             if store.get(SEED_ID) is not None:
                 self._lineage(store, config_text, lock, thorough=thorough)
             trials = Trials(self.lab, settings, store, slots, watch)
-            missing = baselines.missing(runs, store.baselines())
-            _measure(trials, missing, lambda: control.may_go_on(watch.tick))
+            begun: set[Run] = set()
+            while due := _due(plan, store, begun):
+                _measure(trials, due, trials.reference, lambda: control.may_go_on(watch.tick))
+                begun.update(due)
 
     @contextlib.contextmanager
     def _beating(self, watch: Pacemaker, slots: Slots, news: News) -> Iterator[None]:
@@ -252,7 +254,8 @@ class Engine:
         return text
 
     def _measure_baselines(self, store: Store, trials: Trials, may_go_on: Callable[[], bool]) -> None:
-        _measure(trials, baselines.due(self.settings.baselines, 0, store.baselines()), may_go_on)
+        due = [Run(*run) for run in baselines.due(self.settings.baselines, 0, store.baselines())]
+        _measure(trials, due, trials.baseline, may_go_on)
         if store.get(SEED_ID) is None:
             seed = references.seed_candidate(self.settings, store.baselines())
             store.put(seed, ("note", f"seed architecture: {SEED_ARCHITECTURE}", {}))
@@ -308,19 +311,27 @@ def _told(allocation: Allocation) -> News:
     return [("warning" if allocation.crowded else "note", allocation.words, {})] if allocation.words else []
 
 
-def _measure(trials: Trials, runs: Sequence[tuple[str, int]], may_go_on: Callable[[], bool]) -> None:
-    """Run baselines, each by its name and the index of its seed, wherever a slot is free.
+def _due(plan: races.Plan, store: Store, begun: Set[Run]) -> list[Run]:
+    """The runs of a plan that have neither ended nor been begun by this engine."""
+    ended = [run for run in store.reference_runs() if run.run in begun or not races.may_pass(run)]
+    return [run for run in races.due(plan, ended) if run not in begun]
+
+
+def _measure(
+    trials: Trials, runs: Sequence[Run], work: Callable[[Run], object], may_go_on: Callable[[], bool]
+) -> None:
+    """Do the `work` of measuring each of these runs of references, wherever a slot is free.
 
     Raises:
         StopNow: the search is to end.
     """
     slots = trials.slots
-    for architecture, index in runs:
+    for run in runs:
         slots.wait_for_room()
         if not may_go_on():
             slots.wait()
             raise StopNow
-        slots.begin(run_label(architecture, index), functools.partial(trials.baseline, architecture, index))
+        slots.begin(run_label(*run), functools.partial(work, run))
     slots.wait()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -146,12 +146,20 @@ class Check(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
+CHOICE_PROBABILITY = "choice_probability"
+"""The name of the score of a choice task: the probability of the right choice among the choices."""
+
+ACCURACIES = ("acc", "acc_norm", "exact_match")
+"""lm-eval's names of the share of right answers; the first that a task has is shown."""
+
+
 class TaskResult(msgspec.Struct, frozen=True):
     """One evaluation task.
 
     `score` is the strictly positive figure that enters the fitness (`score_name`, for example
     `choice_probability` or `bits_per_byte`); `higher_is_better` gives its sign. `chance` is what
-    `score` would be for a model that knows nothing. `metrics` are lm-eval's own figures.
+    `score` would be for a model that knows nothing. `metrics` are lm-eval's own figures, of the trial's full
+    rows as they came: what they claim too much is taken out of `score` alone.
     """
 
     task: str
@@ -161,6 +169,16 @@ class TaskResult(msgspec.Struct, frozen=True):
     chance: float
     samples: int
     metrics: dict[str, float] = {}
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of right answers, as lm-eval counts them; None where a task has no such figure."""
+        return next((self.metrics[name] for name in ACCURACIES if name in self.metrics), None)
+
+    @property
+    def chance_accuracy(self) -> float | None:
+        """What `accuracy` would be for a model that knows nothing; None where that is not known."""
+        return self.chance if self.score_name == CHOICE_PROBABILITY else None
 
     @property
     def words(self) -> str:
@@ -255,7 +273,11 @@ class Evaluation(msgspec.Struct, frozen=True):
 
     def score_of(self, task: str) -> float:
         """The score of one of its tasks."""
-        return next(found.score for found in self.tasks if found.task == task)
+        return self.result_of(task).score
+
+    def result_of(self, task: str) -> TaskResult:
+        """The result of one of its tasks."""
+        return next(found for found in self.tasks if found.task == task)
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -288,12 +310,52 @@ class Evidence(msgspec.Struct, frozen=True):
         return self.evaluation
 
 
+TUNING_SEED = 1000
+"""The first index of the seeds that learning rates are tuned with. Runs with them count nowhere else."""
+
+
+class Run(NamedTuple):
+    """A run of a reference: which architecture, the index of its seed, its learning rate over the
+    preset's."""
+
+    architecture: str
+    seed_index: int
+    rate: float = 1.0
+
+    @property
+    def words(self) -> str:
+        """For messages."""
+        rate = "" if self.rate == 1.0 else f" at {self.rate:g} times the learning rate"
+        return f"{self.architecture} seed {self.seed_index}{rate}"
+
+
 class BaselineRun(msgspec.Struct, frozen=True):
-    """One seed of a baseline architecture, measured in this lab like a candidate."""
+    """One run of a reference architecture, measured in this lab like a candidate. `rate` is its learning
+    rate over the preset's. Of a run that failed the evidence says why."""
 
     architecture: str
     seed_index: int
     evidence: Evidence
+    rate: float = 1.0
+
+    @property
+    def run(self) -> Run:
+        """Which run it is."""
+        return Run(self.architecture, self.seed_index, self.rate)
+
+    @property
+    def failure(self) -> str:
+        """Why it failed, in a line; empty where it did not."""
+        if self.evidence.failure is None:
+            return ""
+        state, lines = self.evidence.failure.value, self.evidence.error.strip().splitlines() or ["no message"]
+        return lines[-1] if lines[-1].startswith(state) else f"{state}: {lines[-1]}"
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is one of the lab's baselines: at the preset's learning rate, and not of tuning's
+        seeds."""
+        return self.rate == 1.0 and self.seed_index < TUNING_SEED
 
 
 class Noise(msgspec.Struct, frozen=True):

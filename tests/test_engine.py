@@ -17,7 +17,7 @@ from asi_lab.data.manifest import load_manifest
 from asi_lab.engine import _repetition
 from asi_lab.errors import StoreError
 from asi_lab.lab import Lab, Lineage, Store, commands, fsck
-from asi_lab.records import CandidateState
+from asi_lab.records import CandidateState, Run
 from asi_lab.researcher.pool import boundary, generation_of
 from asi_lab.scoring import references
 from tests import simulated_engine
@@ -360,3 +360,19 @@ def test_missing_text_is_told_before_anything_runs(tmp_path):
     assert code == 1
     assert "text.txt" in err
     assert "Traceback" not in err
+
+
+def test_a_baseline_that_fails_ends_the_search_and_is_tried_again(tmp_path, monkeypatch):
+    lab = make_lab(tmp_path)
+    monkeypatch.setenv("SIMULATED_FAILING", "gated_delta_net-seed1")
+    code, err = finish(start(lab, 1))
+    assert code == 1
+    assert "Baseline gated_delta_net seed 1: expected a loss; found" in err
+    assert "after 3 steps" in err
+    with Store.open_readonly(lab.store) as store:
+        assert len(store.baselines()) == 3
+        assert [run.run for run in store.reference_runs() if run.failure] == [Run("gated_delta_net", 1)]
+    monkeypatch.delenv("SIMULATED_FAILING")
+    run(lab, 1)
+    with Store.open_readonly(lab.store) as store:
+        assert len(store.baselines()) == len(store.reference_runs()) == 4

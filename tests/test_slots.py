@@ -19,7 +19,7 @@ from asi_lab.errors import StoreError, TrialError
 from asi_lab.lab import Lab, Store, commands, fsck, repeats, steering
 from asi_lab.protocol import Progress, ScoreJob, TrialJob
 from asi_lab.records import CandidateState
-from asi_lab.scoring import references
+from asi_lab.scoring import races, references
 from asi_lab.view import status
 from tests import simulated_engine
 
@@ -295,7 +295,7 @@ def test_runs_that_are_asked_for_take_slots(tmp_path):
 
 def test_a_race_uses_the_slots(tmp_path):
     lab, executor = make(tmp_path), Executor(lambda label: 0.02)
-    Engine(lab, View(), executor).race([("delta_net", 0), ("mamba2", 0), ("delta_net", 1), ("mamba2", 1)])
+    Engine(lab, View(), executor).race(races.plan(["delta_net", "mamba2"], 2))
     assert max(len(labels) for labels in executor.together) == 2
     with Store.open_readonly(lab.store) as store:
         assert len(store.baselines()) == 4

@@ -72,7 +72,7 @@ def _worth(found: Sequence[Worth], race: str) -> RenderableType:
     from rich.text import Text
 
     from asi_lab.common.text import plain
-    from asi_lab.scoring.worth import LEAST_RATIO
+    from asi_lab.scoring.worth import ACCURACY, LEAST_RATIO
 
     if not found:
         return Text(f"Two references with two runs each are needed. Measure them: {race}")
@@ -84,13 +84,16 @@ def _worth(found: Sequence[Worth], race: str) -> RenderableType:
         ratio = "" if one.ratio is None else f"{one.ratio:.1f}{'!' if one.tells_little else ' '}"
         chance = "" if one.chance is None else f"{one.chance:.3f}"
         cells = f"{one.between_seeds:.4f}", f"{one.between:.4f}", ratio, f"{one.decided:.0%}", chance
-        shown.add_row(plain(one.task), *cells, style="dim" if one.tells_little else "")
+        accuracy = one.score_name == ACCURACY
+        name = f"  {ACCURACY}" if accuracy else plain(one.task)
+        shown.add_row(name, *cells, style="dim" if accuracy or one.tells_little else "")
     first = found[0]
     words = (
         f"{first.architectures} references, {first.runs} runs. The sd between architectures is that of "
         "their means, without what seeds alone make of it. Decided: pairs that one seed orders as the mean "
         f"of the others does; 50% is chance. ! marks what differs by less than {LEAST_RATIO:g} sd of a run: "
-        f"it tells seeds, rather than architectures.\nMore references and seeds: {race}"
+        f"it tells seeds, rather than architectures. Below each task stands its accuracy, which enters no "
+        f"score.\nMore references and seeds: {race}"
     )
     return Group(shown, Text(), Text(words))
 

@@ -51,8 +51,8 @@ def for_whoever_is_there(console: Console, tell: Callable[[str], None] = lambda 
 
 
 class ConsoleView:
-    """Shows a running search; use it with `with`. `experiments` is how many candidates it is to hold; in a
-    race `runs` are the baselines that it measures.
+    """Shows a running search; use it with `with`. `experiments` is how many candidates it is to hold; `plan`
+    is that of a race.
 
     Everything is drawn by the caller's thread, and nothing is printed while something else is: `say`
     may be called from a signal handler.
@@ -63,9 +63,9 @@ class ConsoleView:
         console: Console,
         settings: Settings,
         experiments: int | None,
-        runs: Sequence[tuple[str, int]] = (),
+        plan: races.Plan | None = None,
     ) -> None:
-        self.console, self.settings, self.experiments, self.runs = console, settings, experiments, runs
+        self.console, self.settings, self.experiments, self.plan = console, settings, experiments, plan
         self._live = console.is_terminal and not console.is_dumb_terminal
         self._bars = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
@@ -172,10 +172,14 @@ class ConsoleView:
     def _count(self, store: Store) -> None:
         """How far the search is, for the bar and the lines."""
         summaries = store.summaries()
-        if self.runs or not summaries:
-            wanted = self.runs or due(self.settings.baselines, 0, ())
-            total = len(wanted)
-            runs = total - len(missing(wanted, store.baselines()))
+        if self.plan is not None or not summaries:
+            if self.plan is not None:
+                ended = store.reference_runs()
+                total, left_over = len(self.plan(ended)), len(races.due(self.plan, ended))
+            else:
+                wanted = due(self.settings.baselines, 0, ())
+                total, left_over = len(wanted), len(missing(wanted, store.baselines()))
+            runs = total - left_over
             self._bars.update(
                 self._whole, description="baselines", completed=runs, total=total, detail=f"{runs}/{total}"
             )
@@ -254,27 +258,27 @@ def search(lab: Lab, experiments: int | None, hours: float | None) -> int:
     return outcome
 
 
-def race(lab: Lab, architectures: Sequence[str], seeds: int, as_json: bool) -> int:
-    """Measure reference architectures with `seeds` seeds each, and print how they compare; returns the exit
-    status.
+def race(lab: Lab, architectures: Sequence[str], seeds: int, tuning_seeds: int, as_json: bool) -> int:
+    """Measure reference architectures with `seeds` seeds each, with `tuning_seeds` also at their own best
+    learning rates, and print how they compare; returns the exit status, 1 where a run failed that counts.
 
     Raises `LabError` as `Engine.race` does.
     """
     settings, narration = lab.settings(), tables.console(stderr=True)
-    runs = races.runs(architectures, seeds)
-    with ConsoleView(narration, settings, None, runs) as view:
-        outcome = Engine(lab, view).race(runs)
+    plan = races.plan(architectures, seeds, tuning_seeds)
+    with ConsoleView(narration, settings, None, plan) as view:
+        outcome = Engine(lab, view).race(plan)
     if not lab.has_results():  # cut off before the first run
         return outcome
     with Store.open_readonly(lab.store) as store:
-        found = races.read(store, settings, architectures, seeds)
+        found = races.read(store, settings, architectures, seeds, tuning_seeds)
     results = tables.console()
     with for_whoever_is_there(results):
         if as_json:
             print(tables.to_json(found), file=results.file)
         else:
             results.print(racing.race(found, results.width))
-    return outcome
+    return outcome or (0 if found.is_whole else 1)
 
 
 def _holds(lab: Lab, experiments: int) -> bool:

@@ -23,7 +23,7 @@ from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.slots import Slots
 from asi_lab.engineer.supervise import Observe
 from asi_lab.errors import TrialError
-from asi_lab.events import Watch
+from asi_lab.events import EventKind, Watch
 from asi_lab.lab import Lab, Store, run_label, spending, trial_label
 from asi_lab.lab.states import States
 from asi_lab.protocol import (
@@ -35,9 +35,9 @@ from asi_lab.protocol import (
     ScoreJob,
     TrialJob,
 )
-from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence
+from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence, Run
 from asi_lab.scoring import pruning, references
-from asi_lab.scoring.baselines import ARCHITECTURES, Baselines
+from asi_lab.scoring.baselines import Baselines, leaves_out
 from asi_lab.settings import Settings
 
 SUSPECT_NOISE = 2.0
@@ -141,34 +141,44 @@ class Trials:
             candidate = self._cut_off(candidate, time.monotonic() - began, found)
         return candidate, msgspec.structs.replace(evidence, failure=found.failure, error=found.error)
 
-    def baseline(self, architecture: str, index: int) -> None:
-        """Measure one seed of a reference architecture and record it as a baseline, also where it failed.
+    def baseline(self, run: Run) -> None:
+        """Measure a run that a search begins with, and record it as a baseline, also where it failed.
 
         Raises:
             TrialError: nothing can be scored without it, or it was cut off from outside.
         """
-        label = run_label(architecture, index)
-        directory = self._directory(label, references.source(architecture))
-        evidence = self._whole_run(directory, self._job("train", architecture, index))
-        if evidence.evaluation is None:
-            self._failed(BaselineRun(architecture, index, evidence), directory)
+        found = self.reference(run)
+        if not found.failure:
             return
-        run_record = BaselineRun(architecture, index, evidence)
-        message = f"baseline {architecture} seed {index}: loss {evidence.evaluation.loss:.4f}"
-        self.store.put_baseline(run_record, ("baseline_measured", message, {"label": label}))
-        self._discard_weights(label)
-
-    def _failed(self, run: BaselineRun, directory: Path) -> None:
-        """A reference that the lab can do without is left out of it from now on."""
-        failure, error = run.evidence.failure, run.evidence.error
-        state = failure.value if failure else "no result"
-        words = f"baseline {run.architecture}, seed {run.seed_index}: expected a loss; found {state}: {error}"
-        if run.architecture in ARCHITECTURES or failure in (None, CandidateState.INTERRUPTED):
+        words = f"Baseline {run.words}: expected a loss; found {found.failure}"
+        if not leaves_out(found):
             raise TrialError(
-                f"{words}\nThe logs are in {directory}. Nothing can be scored without baselines."
+                f"{words}\nThe logs are in {self.lab.trial(run_label(*run))}. Nothing can be scored without "
+                "baselines."
             )
         message = f"{words}. {run.architecture} is left out of this lab's references"
-        self.store.put_baseline(run, ("warning", message, {"label": directory.name}))
+        self.store.append_events(("warning", message, {}))
+
+    def reference(self, run: Run) -> BaselineRun:
+        """Measure a run of a reference and record it, also where it fails."""
+        label = run_label(*run)
+        directory = self._directory(label, references.source(run.architecture))
+        job = self._job("train", run.architecture, run.seed_index)
+        train = msgspec.structs.replace(job.train, learning_rate=run.rate * job.train.learning_rate)
+        evidence = self._whole_run(directory, msgspec.structs.replace(job, train=train))
+        if evidence.evaluation is None and evidence.failure is None:
+            evidence = msgspec.structs.replace(evidence, failure=CandidateState.BROKEN, error="no result")
+        found = BaselineRun(run.architecture, run.seed_index, evidence, run.rate)
+        kind: EventKind
+        if found.failure:
+            kind, words = "warning", f"{run.words} failed: {found.failure}. The logs are in {directory}"
+        elif found.is_baseline:
+            kind, words = "baseline_measured", f"baseline {run.words}: loss {evidence.measured.loss:.4f}"
+        else:
+            kind, words = "note", f"{run.words}: loss {evidence.measured.loss:.4f}"
+        self.store.put_baseline(found, (kind, words, {"label": label}))
+        self._discard_weights(label)
+        return found
 
     def further_seeds(self, runs: Sequence[tuple[str, int]]) -> None:
         """Measure further seeds of the baselines (architecture, index) in the slots, and wait for them."""
@@ -180,7 +190,7 @@ class Trials:
     def further_seed(self, architecture: str, index: int) -> None:
         """As `baseline`, where the search has all it needs: a failure is told and tried again later."""
         try:
-            self.baseline(architecture, index)
+            self.reference(Run(architecture, index))
         except TrialError as error:
             self.store.append_events(("warning", f"a further seed was not measured: {error}", {}))
 

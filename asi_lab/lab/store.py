@@ -12,6 +12,7 @@ has lost or changed is an error, never another result.
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -221,14 +222,20 @@ class Store:
     # Baselines and loss curves
 
     def put_baseline(self, run: BaselineRun, *events: NewEvent) -> list[Event]:
-        """Record one seed of a baseline with its events."""
-        key = run.architecture.encode() + b"\0" + number_key(run.seed_index)
+        """Record one run of a reference with its events, in the place of an earlier record of it."""
+        rate = b"" if run.rate == 1.0 else struct.pack(">d", run.rate)
+        key = run.architecture.encode() + b"\0" + number_key(run.seed_index) + rate
         return self._write("baselines", key, pack(run), *events)
 
     def baselines(self) -> list[BaselineRun]:
         """Return all sound baseline runs, and those that failed, by architecture and seed index."""
+        return [run for run in self.reference_runs() if run.is_baseline]
+
+    def reference_runs(self) -> list[BaselineRun]:
+        """Return all runs of references, by architecture, seed index and learning rate: beside the baselines
+        those at other learning rates or of tuning's seeds."""
         runs = [unpack(_baselines, raw, f"baseline {key!r}") for key, raw in self._rows("baselines")]
-        return [run for run in runs if run.evidence.failure or not faults_of(run.evidence)]
+        return [run for run in runs if run.evidence.failure is not None or not faults_of(run.evidence)]
 
     def append_series(self, run: str, rows: NDArray[np.float32]) -> None:
         """Append points `[n, 7]` to a run's loss curve; columns are `SERIES_COLUMNS`.

@@ -18,7 +18,7 @@ from lm_eval.api.task import Task
 from numpy.typing import NDArray
 
 from asi_lab.errors import DataError
-from asi_lab.records import CandidateState, TaskResult
+from asi_lab.records import CHOICE_PROBABILITY, CandidateState, TaskResult
 from asi_lab.scorer.fault import CandidateFault
 
 Sample = dict[str, Any]
@@ -107,7 +107,7 @@ class _ChoiceProbability:
     and the figure stays smooth where sums would make it all or nothing.
     """
 
-    name, higher_is_better = "choice_probability", True
+    name, higher_is_better = CHOICE_PROBABILITY, True
 
     def __init__(self, task: Task, samples: Sequence[Sample], encode: Encode) -> None:
         self._questions: dict[int, tuple[NDArray[np.float64], NDArray[np.float64], list[int]]] = {}

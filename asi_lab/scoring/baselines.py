@@ -17,7 +17,16 @@ from statistics import fmean
 import msgspec
 
 from asi_lab.errors import UsageError
-from asi_lab.records import Against, BaselineRun, Evaluation, Noise, TaskResult, Training, Work
+from asi_lab.records import (
+    Against,
+    BaselineRun,
+    CandidateState,
+    Evaluation,
+    Noise,
+    TaskResult,
+    Training,
+    Work,
+)
 from asi_lab.scoring import fitness
 from asi_lab.scoring.fitness import Reference, composite, judged
 from asi_lab.scoring.statistics import (
@@ -73,9 +82,17 @@ def due(settings: BaselineSettings, candidates: int, runs: Sequence[BaselineRun]
     failed is left out.
     """
     wanted = min(settings.max_seeds, settings.seeds + candidates // settings.grow_every)
-    failed = {run.architecture for run in runs if run.evidence.evaluation is None}
-    names = [name for name in settings.references if name not in failed]
-    return missing([(name, i) for i in range(wanted) for name in names], runs)
+    out = {run.architecture for run in runs if leaves_out(run)}
+    names = [name for name in settings.references if name not in out]
+    ended = [run for run in runs if not run.failure]
+    return missing([(name, i) for i in range(wanted) for name in names], ended)
+
+
+def leaves_out(run: BaselineRun) -> bool:
+    """Whether a run failed in a way that leaves its reference out of the lab: not those that the judge's
+    scale hangs on, nor one that was cut off from outside."""
+    may_go = run.architecture not in ARCHITECTURES
+    return may_go and run.evidence.failure not in (None, CandidateState.INTERRUPTED)
 
 
 def missing(wanted: Sequence[tuple[str, int]], runs: Sequence[BaselineRun]) -> list[tuple[str, int]]:
@@ -87,9 +104,9 @@ def missing(wanted: Sequence[tuple[str, int]], runs: Sequence[BaselineRun]) -> l
 def complete(settings: BaselineSettings, runs: Sequence[BaselineRun]) -> list[str]:
     """The references of a lab that have as many runs as a search begins with, none of them failed; in their
     order."""
-    count = Counter(run.architecture for run in runs)
-    failed = {run.architecture for run in runs if run.evidence.evaluation is None}
-    return [name for name in settings.references if count[name] >= settings.seeds and name not in failed]
+    count = Counter(run.architecture for run in runs if not run.failure)
+    out = {run.architecture for run in runs if leaves_out(run)}
+    return [name for name in settings.references if count[name] >= settings.seeds and name not in out]
 
 
 class Baselines:
@@ -100,7 +117,10 @@ class Baselines:
         self.settings = settings.baselines
         self.names = complete(self.settings, runs)
         self.runs = {
-            name: sorted((r for r in runs if r.architecture == name), key=lambda r: r.seed_index)
+            name: sorted(
+                (run for run in runs if run.architecture == name and not run.failure),
+                key=lambda run: run.seed_index,
+            )
             for name in self.names
         }
         missing = [name for name in ARCHITECTURES if name not in self.names]
@@ -165,14 +185,10 @@ class Baselines:
         return {step: fmean(curve[step] for curve in curves) for step in sorted(common)}
 
     def tasks(self, architecture: str, *, whole: bool = False) -> dict[str, TaskResult]:
-        """Tasks with the mean of their scores over the runs of record, or the `whole` of them; lm-eval's own
-        figures are left out."""
+        """Tasks with the means of their figures over the runs of record, or the `whole` of them."""
         evaluations = self._record(architecture, whole)
-        means = fitness.reference_of(evaluations, self.reference.scale).tasks
-        return {
-            task.task: msgspec.structs.replace(task, score=means[task.task], metrics={})
-            for task in evaluations[0].tasks
-        }
+        names = [task.task for task in evaluations[0].tasks]
+        return {name: _mean([evaluation.result_of(name) for evaluation in evaluations]) for name in names}
 
     def noise(self) -> Noise:
         """How much one run varies of an architecture about as good as the bar that was run but once."""
@@ -322,6 +338,13 @@ class Baselines:
         low, high = (self._losses[name] for name in ARCHITECTURES)
         spread = self._difference(self._prior([*self._losses.values()]), low, high)
         return abs(fmean(low) - fmean(high)) > spread.margin(0.025)
+
+
+def _mean(runs: Sequence[TaskResult]) -> TaskResult:
+    """One task over several runs."""
+    names = set.intersection(*({*run.metrics} for run in runs))
+    metrics = {name: fmean(run.metrics[name] for run in runs) for name in sorted(names)}
+    return msgspec.structs.replace(runs[0], score=fmean(run.score for run in runs), metrics=metrics)
 
 
 def performance_points(loss: float, lower: Anchor, upper: Anchor) -> float:

@@ -25,6 +25,18 @@ from asi_lab.scoring import fitness
 from asi_lab.scoring.baselines import ARCHITECTURES, SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.settings import Settings
 
+EIGHT = (
+    *ARCHITECTURES,
+    "ada_multi_path_gate_net",
+    "content_sharp_router",
+    "fusion_gated_fir_net",
+    "hier_gate_net",
+    "mamba2",
+    "path_gate_fusion_net",
+)
+"""Those that race unless others are named: DeltaNet, Gated DeltaNet, Mamba-2 and the five discoveries of the
+ASI-ARCH paper (arXiv 2507.18074)."""
+
 
 def names() -> list[str]:
     """All of them, the two baselines of every lab first."""

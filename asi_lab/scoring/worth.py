@@ -17,12 +17,14 @@ from asi_lab.records import BaselineRun, Evaluation
 from asi_lab.scoring.statistics import pooled
 
 LOSS = "held-out loss"
+ACCURACY = "accuracy"
 LEAST_RATIO = 2.0
 """A task under this ratio tells seeds, rather than architectures."""
 
 
 class Worth(msgspec.Struct, frozen=True):
-    """One task, or the held-out loss (nats per token), over `architectures` with `runs` in all.
+    """One task in one form, or the held-out loss (nats per token), over `architectures` with `runs` in all.
+    `score_name` is that of the score that enters the fitness, or accuracy.
 
     `between_seeds` is the sd of one run, pooled; `between` the sd of the architectures' true means, the
     seeds' variance over n taken out, 0 where that leaves nothing; `ratio` the second over the first, None
@@ -49,8 +51,8 @@ class Worth(msgspec.Struct, frozen=True):
 
 
 def of_tasks(runs: Sequence[BaselineRun]) -> list[Worth]:
-    """The loss and every task of the finished runs, best first; empty with fewer than two architectures that
-    have two runs each."""
+    """The loss and every task of the finished runs, best first, each task that has one followed by its
+    accuracy; empty with fewer than two architectures that have two runs each."""
     groups: dict[str, list[Evaluation]] = {}
     for run in sorted(runs, key=lambda run: run.seed_index):
         if run.evidence.evaluation is not None:
@@ -58,12 +60,25 @@ def of_tasks(runs: Sequence[BaselineRun]) -> list[Worth]:
     several = {name: group for name, group in groups.items() if len(group) > 1}
     if len(several) < 2:
         return []
-    found = [worth(LOSS, "nats", {name: [one.loss for one in group] for name, group in several.items()})]
+    found = [[worth(LOSS, "nats", {name: [one.loss for one in group] for name, group in several.items()})]]
     for task in next(iter(several.values()))[0].tasks:
         scores = {name: [one.score_of(task.task) for one in group] for name, group in several.items()}
         plain = worth(task.task, task.score_name, scores)
-        found.append(msgspec.structs.replace(plain, chance=task.chance, samples=task.samples))
-    return sorted(found, key=lambda one: -(one.ratio if one.ratio is not None else math.inf))
+        forms = [msgspec.structs.replace(plain, chance=task.chance, samples=task.samples)]
+        right = {name: accuracies(group, task.task) for name, group in several.items()}
+        if all(right.values()):
+            counted = worth(task.task, ACCURACY, right)
+            chance = task.chance_accuracy
+            forms.append(msgspec.structs.replace(counted, chance=chance, samples=task.samples))
+        found.append(forms)
+    found.sort(key=lambda forms: -(forms[0].ratio if forms[0].ratio is not None else math.inf))
+    return [form for forms in found for form in forms]
+
+
+def accuracies(runs: Sequence[Evaluation], task: str) -> list[float]:
+    """A task's accuracy in each run; empty where not all have one."""
+    found = [run.result_of(task).accuracy for run in runs]
+    return [] if None in found else [value for value in found if value is not None]
 
 
 def worth(task: str, score_name: str, scores: Mapping[str, Sequence[float]]) -> Worth:

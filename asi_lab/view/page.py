@@ -247,19 +247,21 @@ def _evidence(evidence: Evidence, score: Score | None, known: Dossier) -> list[R
 
 
 def _tasks(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:
-    """Scores beside those of DeltaNet (the mean of its runs) and of the parent."""
+    """Scores beside those of DeltaNet (the mean of its runs) and of the parent; below each its accuracy."""
     evidence = known.parent.evidence if known.parent else None
-    of_parent = (
-        {t.task: t.score for t in evidence.evaluation.tasks} if evidence and evidence.evaluation else {}
-    )
+    parent = {t.task: t for t in evidence.evaluation.tasks} if evidence and evidence.evaluation else {}
     base = known.baselines.tasks(SEED_ARCHITECTURE, whole=True) if known.baselines else {}
-    of_base = {name: task.score for name, task in base.items()}
     shown = _table("task", "score", "DeltaNet", "parent", "chance", "samples", "figure", wide="figure")
     for task in tasks:
+        row = [task, base.get(task.task), parent.get(task.task)]
         figure = f"{task.score_name}, {'higher' if task.higher_is_better else 'lower'} is better"
-        beside = [_score(of_base.get(task.task)), _score(of_parent.get(task.task)), _score(task.chance)]
-        cells = (task.task, _score(task.score), *beside, str(task.samples), figure)
+        scores = [_score(one.score if one else None) for one in row]
+        cells = (task.task, *scores, _score(task.chance), str(task.samples), figure)
         shown.add_row(*(Text(_text(cell)) for cell in cells))
+        if task.accuracy is not None:
+            right = [_score(one.accuracy if one else None) for one in row]
+            cells = ("  accuracy", *right, _score(task.chance_accuracy), "", "in no score")
+            shown.add_row(*map(Text, cells), style="dim")
     return shown
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -10,23 +10,42 @@ from rich.table import Table
 from rich.text import Text
 
 from asi_lab.common.text import plain
-from asi_lab.scoring.races import Figure, Race
+from asi_lab.scoring.races import Figure, Race, accuracy_of
+from asi_lab.view.rates import rates
 
 TASK_WIDTH = 18
 """Columns of a task's score; more tasks than fit side by side go into further tables."""
+WHY = 200
+"""Characters of the reason of a failure."""
 
 
 def race(found: Race, width: int) -> RenderableType:
     """The lanes with their differences to the first, their scores in each task, and how to read them."""
+    parts = [*_lanes(found, width)]
+    if found.own is not None and found.own.lanes:
+        own = Text(f"At own best learning rates; differences are to {found.own.lanes[0].architecture}:")
+        parts += [Text(), own, Text(), _losses(found.own)]
+    if found.tuning is not None and found.tuning.rates:
+        parts += [Text(), rates(found)]
+    if found.failed:
+        parts.append(Text())
+    for run in found.failed:
+        parts.append(Text(f"{run.words} failed: {plain(run.why, limit=WHY)}", style="yellow"))
+    return Group(*parts)
+
+
+def _lanes(found: Race, width: int) -> Iterator[RenderableType]:
     if not found.lanes:
-        return Text("No run is finished yet.")
+        yield Text("No run is finished yet.")
+        return
+    yield _losses(found)
     room = max(1, (width - max(len(lane.architecture) for lane in found.lanes)) // TASK_WIDTH)
     columns = [(task.task, task.score_name) for task in found.tasks]
     if found.lanes[0].average is not None:
         columns.append(("average", "higher is better"))
-    scores = [_scores(found, columns[i : i + room]) for i in range(0, len(columns), room)]
-    parts = [_losses(found), *(part for table in scores for part in (Text(), table))]
-    return Group(*parts, Text(), _explained(found))
+    for first in range(0, len(columns), room):
+        yield from (Text(), _scores(found, columns[first : first + room]))
+    yield from (Text(), _explained(found))
 
 
 def _explained(found: Race) -> Text:
@@ -39,6 +58,8 @@ def _explained(found: Race) -> Text:
         )
     else:
         differences = f"Differences are to {first}. One run of each does not tell noise: ask for more seeds."
+    if found.lanes[0].accuracies:
+        differences += " In brackets: accuracy, which enters no score, and its sd."
     return Text(f"{differences} Speeds are those of this machine in training, at the time of each run.")
 
 
@@ -66,12 +87,20 @@ def _scores(found: Race, columns: Sequence[tuple[str, str]]) -> Table:
     shown = _table(found)
     for task, score_name in columns:
         noise = f"\n±{found.noise[task]:.4f}" if task in found.noise else ""
+        right = found.noise.get(accuracy_of(task))
+        noise += f" ({right:.3f})" if right is not None else ""
         shown.add_column(f"{plain(task)}\n{plain(score_name)}{noise}", justify="right")
     for lane in found.lanes:
         figures = {"average": lane.average, **lane.tasks}
-        cells = [figures[task] for task, _ in columns]
-        shown.add_row(lane.architecture, *("" if f is None else f"{f.mean:.4f}{_star(f)}" for f in cells))
+        accuracies = {"average": lane.average_accuracy, **lane.accuracies}
+        shown.add_row(lane.architecture, *(_cell(figures[t], accuracies.get(t)) for t, _ in columns))
     return shown
+
+
+def _cell(score: Figure | None, accuracy: Figure | None) -> str:
+    """A score, with the accuracy in brackets."""
+    right = "" if accuracy is None else f" ({accuracy.mean:.3f})"
+    return "" if score is None else f"{score.mean:.4f}{_star(score)}{right}"
 
 
 def _table(found: Race) -> Table:

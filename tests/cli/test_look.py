@@ -132,6 +132,20 @@ def test_show_prints_a_scored_candidate_whole(run, searched, candidates):
     assert best.proposal.code.rstrip() in run("--lab", searched.path, "show", best.id, "--code").stdout
 
 
+def test_show_has_the_accuracy_below_the_score(run, copied, candidates):
+    done = next(candidate for candidate in candidates(copied) if candidate.id and candidate.score)
+    first, *others = done.evidence.evaluation.tasks
+    first = msgspec.structs.replace(first, metrics={"acc": 0.4375, "acc_norm": 0.25})
+    evaluation = msgspec.structs.replace(done.evidence.evaluation, tasks=(first, *others))
+    evidence = msgspec.structs.replace(done.evidence, evaluation=evaluation)
+    with Store.open(copied.store) as store:
+        store.put(msgspec.structs.replace(done, evidence=evidence))
+    lines = [line.split() for line in run("--lab", copied.path, "show", done.id).stdout.splitlines()]
+    (place,) = (at for at, words in enumerate(lines) if words[:1] == ["accuracy"])
+    assert lines[place][1:] == ["0.4375", "-", "-", "0.2500", "in", "no", "score"]
+    assert first.task in [words[0] for words in lines[:place] if words]
+
+
 def test_show_prints_why_a_candidate_failed(run, searched, candidates):
     failed = next(c for c in candidates(searched) if c.state.is_failure)
     shown = run("--lab", searched.path, "show", failed.id).stdout

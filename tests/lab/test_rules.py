@@ -12,7 +12,7 @@ from asi_lab.errors import ConfigError, UsageError
 from asi_lab.lab import Lab, Store, config, fsck, imports
 from asi_lab.lab.directory import check_rules
 from asi_lab.records import RULES, SEED_ID, CandidateState, Proposal
-from asi_lab.scoring import references
+from asi_lab.scoring import races, references
 from tests import simulated_engine
 from tests.lab import old_lab
 
@@ -81,7 +81,11 @@ def test_it_can_be_looked_at(old, look):
 
 def test_it_is_not_searched_on_and_the_way_on_is_named(old):
     before = (old.store / "data.mdb").read_bytes()
-    for go in (lambda engine: engine.search(9, None), lambda engine: engine.race([("delta_net", 0)])):
+    plan = races.plan(["delta_net"], 1)
+    for go in (
+        lambda engine: engine.search(9, None),
+        lambda engine: engine.race(plan),
+    ):
         with pytest.raises(UsageError, match=r"made under rules 1.*asi-lab --lab NEW init --from") as refusal:
             go(Engine(old, simulated_engine.Silent(), simulated_engine.SimulatedExecutor(0.0)))
         assert refusal.value.exit_code == 2

@@ -114,7 +114,8 @@ def test_a_model_that_knows_the_answers_is_near_one(
     lm = make_lm(hidden, 20 * head, max_length=256, batch=32)
     for result in evaluate(lm, harness.load(CHOICE_TASKS, tasks_dir), 30, 0):
         assert result.score > 0.95
-        assert result.metrics["acc"] == 1
+        assert result.accuracy == result.metrics["acc"] == 1
+    assert result.chance_accuracy == 0.5
     lm = make_lm(hidden, head, max_length=256, batch=32)
     for result in evaluate(lm, harness.load(["asi_perplexity", "asi_last_word"], tasks_dir), 30, 0):
         assert 0 < result.score < 0.1 * result.chance  # two texts may begin alike
@@ -183,7 +184,8 @@ def test_piqa(make_lm: MakeLM, model, tokenizer: Tokenizer, tmp_path: Path) -> N
     lm = make_lm(hidden, 20 * head, max_length=2000, batch=8)
     (result,) = evaluate(lm, harness.load([str(folder)], tmp_path), 40, 0)
     assert result.score > 0.95
-    assert result.metrics["acc"] == 1
+    assert result.accuracy == result.metrics["acc"] == 1
+    assert result.chance_accuracy == 0.5
 
 
 def test_several_right_choices_and_several_inputs(make_lm: MakeLM, model, tmp_path: Path) -> None:

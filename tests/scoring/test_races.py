@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 from statistics import stdev
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from asi_lab.engine import Engine
 from asi_lab.errors import LabLocked
 from asi_lab.lab import Store, fsck
 from asi_lab.lab.config import from_preset
-from asi_lab.records import BaselineRun, Evaluation, Evidence, TaskResult, Training
+from asi_lab.records import (
+    TUNING_SEED,
+    BaselineRun,
+    CandidateState,
+    Evaluation,
+    Evidence,
+    TaskResult,
+    Training,
+)
 from asi_lab.scoring import races, references
 from asi_lab.scoring.baselines import ARCHITECTURES
 from asi_lab.scoring.statistics import of_difference, prior_of
+from asi_lab.view import races as view
 from tests import simulated_engine
 
 SETTINGS = from_preset("micro")
@@ -85,11 +96,62 @@ def test_scores_their_average_and_the_gain(store):
     assert second.benchmark.mean == pytest.approx(gain)
 
 
+def test_accuracies_stand_beside_the_scores(store):
+    def right(run: BaselineRun, share: float) -> BaselineRun:
+        choices, words = run.evidence.evaluation.tasks
+        choices = msgspec.structs.replace(choices, metrics={"acc": share, "acc_norm": 1.0})
+        evaluation = msgspec.structs.replace(run.evidence.evaluation, tasks=(choices, words))
+        evidence = msgspec.structs.replace(run.evidence, evaluation=evaluation)
+        return msgspec.structs.replace(run, evidence=evidence)
+
+    assert races.read(store, SETTINGS, list(LOSSES), 3).lanes[0].accuracies == {}
+    for share, run in zip((0.3, 0.4, 0.5, 0.6, 0.2, 0.3, 0.4, 0.5), store.baselines(), strict=True):
+        store.put_baseline(right(run, share))
+    found = races.read(store, SETTINGS, ["delta_net", "mamba2"], 3)
+    first, second = found.lanes
+    assert first.accuracies == {"choices": first.average_accuracy}
+    assert (first.average_accuracy.mean, second.average_accuracy.mean) == pytest.approx((0.4, 0.4))
+    assert second.accuracies["choices"].difference == pytest.approx(0.0)
+    assert found.noise["choices accuracy"] == pytest.approx(0.1)
+    assert second.average == second.tasks["choices"]  # the score itself stays as it was
+    shown = Console(width=80, file=io.StringIO())
+    shown.print(view.race(found, 80))
+    assert "0.2910  (0.400)" in shown.file.getvalue()
+
+
 def test_one_run_of_each_has_no_noise_and_no_verdict(store):
     found = races.read(store, SETTINGS, ["delta_net", "mamba2"], 1)
     assert found.noise == {}
     assert found.lanes[1].loss == races.Figure(3.5, pytest.approx(-0.5), None)
     assert not found.lanes[1].loss.beyond_noise
+
+
+def test_a_race_that_is_not_over_has_a_noise(store):
+    store.put_baseline(a_run("gla", 0, 3.9))
+    found = races.read(store, SETTINGS, ["delta_net", "gla"], 2)
+    assert [lane.runs for lane in found.lanes] == [2, 1]
+    assert found.noise["loss"] == pytest.approx(stdev(LOSSES["delta_net"][:2]))
+
+
+def test_runs_of_tuning_and_failed_ones_are_no_baselines(store):
+    before = store.baselines()
+    store.put_baseline(msgspec.structs.replace(a_run("mamba2", 0, 3.0), rate=2.0))
+    store.put_baseline(a_run("mamba2", TUNING_SEED, 3.0))
+    store.put_baseline(BaselineRun("mamba2", 5, Evidence(failure=CandidateState.DIVERGED, error="")))
+    assert store.baselines() == before
+    assert len(store.reference_runs()) == len(before) + 3
+    found = races.read(store, SETTINGS, ["delta_net", "mamba2"], 6)
+    assert [(run.architecture, run.seed_index, run.why) for run in found.failed] == [
+        ("mamba2", 5, "diverged: no message")
+    ]
+    assert found.lanes[1].loss.mean == pytest.approx(3.6)
+    store.put_baseline(a_run("mamba2", 5, 3.6))  # tried again, it did not fail
+    assert races.read(store, SETTINGS, ["delta_net", "mamba2"], 6).is_whole
+
+
+def test_what_the_machine_may_be_to_blame_for_is_tried_again():
+    for state, again in ((CandidateState.DIVERGED, False), (CandidateState.OUT_OF_MEMORY, True)):
+        assert races.may_pass(BaselineRun("mamba2", 0, Evidence(failure=state))) is again
 
 
 def test_what_has_no_run_is_left_out(store):
@@ -98,7 +160,9 @@ def test_what_has_no_run_is_left_out(store):
 
 
 def test_runs_go_seed_by_seed():
-    assert races.runs(["a", "b", "a"], 2) == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    assert [tuple(run) for run in races.runs(["a", "b", "a"], 2)] == [
+        *(("a", 0, 1.0), ("b", 0, 1.0), ("a", 1, 1.0), ("b", 1, 1.0))
+    ]
 
 
 def test_all_references_are_known():
@@ -135,18 +199,18 @@ def results(lab):
 
 
 def test_a_race_that_is_cut_off_goes_on_where_it_was(lab):
-    wanted = races.runs(["delta_net", "mamba2"], 2)
-    assert engine(lab, AsksToStop()).race(wanted) == 130
+    plan = races.plan(["delta_net", "mamba2"], 2)
+    assert engine(lab, AsksToStop()).race(plan) == 130
     before = results(lab)
     assert list(before) == [("delta_net", 0), ("mamba2", 0)]
-    assert engine(lab).race(wanted) == 0
+    assert engine(lab).race(plan) == 0
     after = results(lab)
-    assert set(after) == set(wanted)
+    assert len(after) == 4
     assert before.items() < after.items()  # and what was there is not measured again
 
 
 def test_a_search_takes_the_runs_of_its_baselines_over(lab):
-    engine(lab).race(races.runs(["delta_net", "mamba2"], 1))
+    engine(lab).race(races.plan(["delta_net", "mamba2"], 1))
     raced = results(lab)
     engine(lab).search(3, None)
     losses = results(lab)
@@ -161,7 +225,7 @@ def test_a_race_leaves_a_finished_search_as_it_is(lab):
     engine(lab).search(3, None)
     with Store.open_readonly(lab.store) as store:
         before = [msgspec.to_builtins(candidate) for candidate in store.candidates()]
-    engine(lab).race(races.runs(references.names(), 3))
+    engine(lab).race(races.plan(references.names(), 3))
     with Store.open_readonly(lab.store) as store:
         assert [msgspec.to_builtins(candidate) for candidate in store.candidates()] == before
         assert not fsck.check(store, lab.lineage, lab.config.read_text())
@@ -170,4 +234,4 @@ def test_a_race_leaves_a_finished_search_as_it_is(lab):
 
 def test_a_race_needs_the_lab_for_itself(lab):
     with lab.locked(), pytest.raises(LabLocked):
-        engine(lab).race(races.runs(["delta_net"], 1))
+        engine(lab).race(races.plan(["delta_net"], 1))

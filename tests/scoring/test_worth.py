@@ -42,8 +42,9 @@ def test_without_noise_there_is_no_ratio():
     assert (found.between_seeds, found.ratio, found.tells_little) == (0.0, None, False)
 
 
-def a_run(name: str, index: int, loss: float, score: float) -> BaselineRun:
-    tasks = (TaskResult("choices", score, "choice_probability", True, 0.25, 40),)
+def a_run(name: str, index: int, loss: float, score: float, right: float | None = None) -> BaselineRun:
+    metrics = {} if right is None else {"acc": right, "acc_norm": 0.0}
+    tasks = (TaskResult("choices", score, "choice_probability", True, 0.25, 40, metrics),)
     return BaselineRun(name, index, Evidence(evaluation=Evaluation(loss, 100, tasks)))
 
 
@@ -55,6 +56,18 @@ def test_tasks_stand_in_the_order_of_their_worth():
     assert (choices.task, choices.chance, choices.samples) == ("choices", 0.25, 40)
     assert loss.ratio > 50
     assert choices.tells_little
+
+
+def test_below_a_task_stands_its_accuracy_which_may_be_a_coin_flip():
+    runs = [a_run("x", 0, 4.0, 0.30, 0.50), a_run("x", 1, 4.1, 0.31, 0.55)]
+    runs += [a_run("y", 0, 3.0, 0.60, 0.52), a_run("y", 1, 3.0, 0.61, 0.53)]
+    found = [(one.task, one.score_name, one.tells_little, one.chance) for one in of_tasks(runs)]
+    assert [one for one in found if one[0] == "choices"] == [
+        ("choices", "choice_probability", False, 0.25),
+        ("choices", "accuracy", True, 0.25),
+    ]
+    without = of_tasks([*runs, a_run("z", 0, 3.0, 0.5), a_run("z", 1, 3.0, 0.5)])
+    assert {one.score_name for one in without} == {"nats", "choice_probability"}  # not all have one
 
 
 def test_two_architectures_with_two_runs_are_needed():
