@@ -117,12 +117,17 @@ class Baselines:
         return pooled([[t.tokens_per_second for t in group if t is not None] for group in trainings])
 
     def tasks(self, architecture: str, *, whole: bool = False) -> dict[str, TaskResult]:
-        """Tasks with the mean of their scores over the runs of record, or the `whole` of them; lm-eval's own
-        figures are left out."""
+        """Tasks with the mean of their scores, and of the curves of probes, over the runs of record, or the
+        `whole` of them; lm-eval's own figures are left out."""
         evaluations = self._record(architecture, whole)
         means = fitness.reference_of(evaluations, self.reference.scale).tasks
         return {
-            task.task: msgspec.structs.replace(task, score=means[task.task], metrics={})
+            task.task: msgspec.structs.replace(
+                task,
+                score=means[task.task],
+                metrics={},
+                curve=fitness.mean_curve([e.result_of(task.task) for e in evaluations]),
+            )
             for task in evaluations[0].tasks
         }
 

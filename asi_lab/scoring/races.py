@@ -117,7 +117,7 @@ def _compared(settings: Settings, seeds: int, groups: dict[str, list[BaselineRun
                 tokens_per_second=fmean(training.tokens_per_second for training in trainings),
             )
         )
-    tasks = tuple(msgspec.structs.replace(task, metrics={}) for task in first[0].tasks)
+    tasks = tuple(msgspec.structs.replace(task, metrics={}, curve=(), seconds=0.0) for task in first[0].tasks)
     return Race(settings.preset, seeds, tuple(lanes), noise, tasks)
 
 
