@@ -65,7 +65,7 @@ def make_lab(folder: Path, settings: str, seed: int = 0, prepared: bool = True) 
         "seed": seed,
         "data": {"source": f"text:{_shared() / 'text.txt'}", "tokenizer": "byte"},
         "train": {"steps": 3, "warmup_steps": 1},
-        "evaluate": {"tasks": ["asi_recall", "asi_copy"], "limit": 4, "marks": [0.5]},
+        "evaluate": {"tasks": ["asi_recall", "asi_copy"], "probes": [], "limit": 4, "marks": [0.5]},
     }
     for name, section in tomlkit.parse(settings).unwrap().items():
         table[name] = table.get(name, {}) | section
@@ -163,13 +163,16 @@ class SimulatedTrio:
             tokens = job.train.steps * job.train.batch * job.train.context
             claims = Training(1000, 500, job.train.steps, tokens, loss, 1.0, 100.0, 10.0)
             yield "trial", protocol.Trained(claims)
+        for probe in job.probes:
+            assert not isinstance(self.order, protocol.ScoreWhole)
+            yield "trial", protocol.Probed(probe)
         assert isinstance(self.order, protocol.ScoreWhole)
         yield "scorer", protocol.Answered()
         assert isinstance(self.order, protocol.Compare)
         assert self.at_work == "server"
         tasks = tuple(
             TaskResult(name, 0.3 + digest[4 + i] / 2560, "choice_probability", True, 0.25, 10)
-            for i, name in enumerate(score.evaluate.tasks)
+            for i, name in enumerate((*score.evaluate.tasks, *score.evaluate.probes))
         )
         yield "scorer", protocol.Scored(Evaluation(loss, 100, tasks, prefix_positions=4, seconds=0.1))
 

@@ -31,6 +31,8 @@ max_seeds = 3
 grow_every = 5
 [judge]
 timing = false
+[evaluate]
+probes = ["probe_mqar", "probe_s3"]
 """
 
 
