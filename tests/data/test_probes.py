@@ -130,7 +130,7 @@ def test_tokens_answers_and_lengths_are_those_of_the_definition(name):
     probe = PROBES[name]
     batches, tests = probe.training(1), probe.tests(1)
     assert len(batches) == probe.steps
-    assert probe.marks == (20, 40, 60, 80)
+    assert probe.marks == (30, 60, 90, 120)
     assert sum(len(part.ids) for part in tests) == 256
     assert probe.vocabulary <= 64
     wanted = np.concatenate([part.wanted for part in [*batches, *tests]])
@@ -165,4 +165,4 @@ def test_probes_have_titles_and_the_model_is_tiny():
     assert all(title_of(name) == PROBES[name].title for name in NAMES)
     assert title_of("asi_recall") is None
     assert (MODEL.layers, MODEL.width) == (2, 64)
-    assert msgspec.structs.replace(PROBES["probe_s3"].train).steps == 80
+    assert msgspec.structs.replace(PROBES["probe_s3"].train).steps == 120

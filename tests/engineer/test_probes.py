@@ -107,7 +107,7 @@ def test_what_is_trained_is_only_tested_again_with_the_same_figures(trial, hones
 
 
 def test_a_probe_that_was_cut_off_is_trained_anew_with_the_same_figures(trial, honest, directory):
-    (directory / probe_file(NAME, 100)).unlink()
+    (directory / probe_file(NAME, PROBES[NAME].marks[-1])).unlink()
     evidence, reports = trial(GOOD, "serve", directory)
     assert [report for report in reports if isinstance(report, protocol.Probed)] == [protocol.Probed(NAME)]
     assert evidence.evaluation.tasks[1].curve == honest[0].evaluation.tasks[1].curve

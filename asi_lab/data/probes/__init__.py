@@ -45,9 +45,9 @@ class Probe(msgspec.Struct, frozen=True):
     generate: Generate
     vocabulary: int
     choices: int
-    steps: int = 80
-    batch: int = 48
-    learning_rate: float = 1.2e-2
+    steps: int = 120
+    batch: int = 40
+    learning_rate: float = 1e-2
     trained_on: int | None = None
     lengths: tuple[int, ...] = ()
 
@@ -98,7 +98,7 @@ _TABLE = (
     Probe(
         "probe_mqar",
         "multi-query recall",
-        "recall of values by their keys, associative memory",
+        "associative recall of many values by their keys, capacity of the state for associations",
         functools.partial(recall.multi_query, pairs=4, keys=12, values=8),
         vocabulary=20,
         choices=8,
@@ -106,7 +106,7 @@ _TABLE = (
     Probe(
         "probe_reassigned",
         "recall with reassigned keys",
-        "a memory that replaces an old value by the new one of its key, forgetting, overwriting",
+        "a stale old value that is erased and overwritten by the latest value of its key, the delta rule",
         functools.partial(recall.reassigned, pairs=4, writes=8, keys=12, values=8),
         vocabulary=20,
         choices=8,
