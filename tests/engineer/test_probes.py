@@ -37,10 +37,10 @@ def trial(executor, settings, data, tmp_path_factory):  # noqa: F811
         directory = directory or tmp_path_factory.mktemp("candidate")
         (directory / "architecture.py").write_text(code)
         vocab_size = load_manifest(data).vocab_size
+        limits = msgspec.structs.replace(settings.limits, trial_seconds=1500.0, stall_seconds=600.0)
         job = TrialJob(
-            task, str(data), vocab_size, 1, 0, "cpu", settings.model, settings.train, settings.limits,
-            probes=probes,
-        )  # fmt: skip
+            task, str(data), vocab_size, 1, 0, "cpu", settings.model, settings.train, limits, probes=probes
+        )
         evaluate = msgspec.structs.replace(settings.evaluate, probes=(NAME,), tasks=("asi_copy",))
         score = ScoreJob(str(data), 0, "cpu", settings.train.context, settings.model, evaluate, threads=1)
         reports: list[protocol.Report] = []
