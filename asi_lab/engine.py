@@ -36,7 +36,7 @@ from asi_lab.llm.live import LiveAnswers
 from asi_lab.llm.model import Model
 from asi_lab.llm.models import Models
 from asi_lab.loop import Loop
-from asi_lab.protocol import CHECKPOINT_FILE
+from asi_lab.protocol import CHECKPOINT_FILE, PROBE_FILES
 from asi_lab.records import RULES, SEED_ID, Run
 from asi_lab.researcher import Researcher
 from asi_lab.scoring import baselines, races, references
@@ -286,9 +286,10 @@ class Engine:
         if self.settings.limits.checkpoints == "best":
             numbers = [store.best_id() or SEED_ID, *(candidate.id for candidate in store.unfinished())]
             wanted = {trial_label(number) for number in numbers}
-            for file in self.lab.trials.glob(f"*/*{Path(CHECKPOINT_FILE).stem}.*"):
-                if file.parent.name not in wanted:
-                    file.unlink()
+            for pattern in (f"*{Path(CHECKPOINT_FILE).stem}.*", f"*{PROBE_FILES}"):
+                for file in self.lab.trials.glob(f"*/{pattern}"):
+                    if file.parent.name not in wanted:
+                        file.unlink()
 
 
 def _ended_well(store: Store) -> bool:

@@ -5,7 +5,7 @@ standard input, and writes JSON lines, its reports, to the file descriptor it wa
 Standard output and error go to a capped log: candidate code may print. Trial and server talk to the scorer
 over pairs of pipes with the frames of `asi_lab.common.wire`.
 
-    engine --TrialJob---> trial   --Ready, Checked, Stage, Progress, Standing, ..., Trained, Failed--> engine
+    engine --TrialJob---> trial   --Ready, Checked, Stage, Progress, Standing, ..., Trained, Probed--> engine
     engine --ServeJob---> server  --Ready, Alive, Counted, Failed------------------------------------> engine
     engine --ScoreJob, Measure, Score, Compare--> scorer  --Ready, Measured, Answered, Scored, Failed-> engine
     trial  <--frames: token ids / residual stream-- scorer     full rows, at every mark and in the end
@@ -46,7 +46,8 @@ class TrialJob(msgspec.Struct, frozen=True):
     `data` is an absolute path; `seed` is that of the layers' initialisation, `shared_seed` that of what is
     around them, `data_seed` the lab's. After each number
     of steps in `marks` training is paused while the scorer measures the held-out loss. `reach` is that of the
-    evaluation that follows, for checks to look as far.
+    evaluation that follows, for checks to look as far. `probes` are to be trained after that, in their order;
+    those whose weights lie there already are not among them.
     """
 
     task: Literal["check", "train", "resume", "serve"]
@@ -61,6 +62,7 @@ class TrialJob(msgspec.Struct, frozen=True):
     marks: tuple[int, ...] = ()
     reach: Reach = Reach()
     shared_seed: int = 0
+    probes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -88,6 +90,7 @@ class TrialJob(msgspec.Struct, frozen=True):
             marks=marks,
             reach=Reach.of(settings.evaluate),
             shared_seed=shared_seed,
+            probes=settings.evaluate.probes if task == "train" else (),
         )
 
 
@@ -128,8 +131,8 @@ class MeasureMark(msgspec.Struct, frozen=True, tag="measure"):
 
 
 class ScoreWhole(msgspec.Struct, frozen=True, tag="score"):
-    """To the scorer: training is over, and this is the copy of its checkpoint; ask the trial for full
-    rows."""
+    """To the scorer: training is over, and this is the copy of its checkpoint, beside which those of the
+    probes lie; ask the trial for full rows."""
 
     checkpoint: str
 
@@ -137,11 +140,12 @@ class ScoreWhole(msgspec.Struct, frozen=True, tag="score"):
 class Compare(msgspec.Struct, frozen=True, tag="compare"):
     """To the scorer: the trial is dead; compare its rows with bare prefixes that the server answers.
 
-    So many positions of the loss and of the tasks are drawn; 0 stands for all.
+    So many positions of the loss, of the tasks, and of all probes together are drawn.
     """
 
     loss_positions: int
     task_positions: int
+    probe_positions: int = 0
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -197,14 +201,20 @@ class AtMark(msgspec.Struct, frozen=True, tag="standing"):
 
 
 class Trained(msgspec.Struct, frozen=True, tag="trained"):
-    """Training is over, the checkpoint is on disk, the trial now answers the scorer. `claims` are what it
-    says of its training."""
+    """Training is over, the checkpoint is on disk; the trial trains the probes of its job, then answers the
+    scorer. `claims` are what it says of its training."""
 
     claims: Training
 
 
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
-    """The checkpoint that lay there is loaded; the trial now answers the scorer."""
+    """The checkpoint that lay there is loaded; the trial goes on as after training."""
+
+
+class Probed(msgspec.Struct, frozen=True, tag="probed"):
+    """A probe is trained, and its weights at all of its marks are on disk."""
+
+    probe: str
 
 
 class Counted(msgspec.Struct, frozen=True, tag="counted"):
@@ -251,6 +261,20 @@ training that was cut off goes on from."""
 COMPARED_FILE = "compared.jsonl"
 """What the scorer writes down, in its own working directory, of the positions that it compared."""
 
+PROBE_FILES = "probe_*.safetensors"
+"""What matches the names of all files of `probe_file`."""
+
+
+def probe_file(probe: str, step: int) -> str:
+    """The name of the file with a probe's weights after `step` steps."""
+    return f"{snapshot_name(probe, step)}.safetensors"
+
+
+def snapshot_name(probe: str, step: int) -> str:
+    """What the scorer calls a probe's model after `step` steps."""
+    return f"{probe}-{step}"
+
+
 LEAK_CHECKS = ("batch", "causality", "statistics")
 """Checks that look for leaks. They are repeated on the trained model, and where a loss is implausibly low."""
 
@@ -284,7 +308,8 @@ TRIAL_UNUSABLE, SERVER_UNUSABLE = 3, 4
 """Exit statuses of a scorer whose trial, or whose server, went away."""
 
 Report = (
-    Ready | Alive | Stage | Checked | Compiled | Progress | Saved | AtMark | Trained | Loaded | Counted
+    Ready | Alive | Stage | Checked | Compiled | Progress | Saved | AtMark | Trained | Loaded | Probed
+    | Counted
     | Measured | Answered | Scored | Failed
 )  # fmt: skip
 Command = MeasureMark | ScoreWhole | Compare

@@ -159,7 +159,9 @@ class TaskResult(msgspec.Struct, frozen=True):
     `score` is the strictly positive figure that enters the fitness (`score_name`, for example
     `choice_probability` or `bits_per_byte`); `higher_is_better` gives its sign. `chance` is what
     `score` would be for a model that knows nothing. `metrics` are lm-eval's own figures, of the trial's full
-    rows as they came: what they claim too much is taken out of `score` alone.
+    rows as they came: what they claim too much is taken out of `score` alone. The `curve` of a probe is the
+    mean log probability of an answer (nats) after so many steps of its training. `seconds` is what the task
+    took, training included; it enters nothing.
     """
 
     task: str
@@ -169,6 +171,8 @@ class TaskResult(msgspec.Struct, frozen=True):
     chance: float
     samples: int
     metrics: dict[str, float] = {}
+    curve: tuple[tuple[int, float], ...] = ()
+    seconds: float = 0.0
 
     @property
     def accuracy(self) -> float | None:
@@ -271,13 +275,13 @@ class Evaluation(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     correction: float = 0.0
 
-    def score_of(self, task: str) -> float:
-        """The score of one of its tasks."""
-        return self.result_of(task).score
-
     def result_of(self, task: str) -> TaskResult:
         """The result of one of its tasks."""
         return next(found for found in self.tasks if found.task == task)
+
+    def score_of(self, task: str) -> float:
+        """The score of one of its tasks."""
+        return self.result_of(task).score
 
 
 class Evidence(msgspec.Struct, frozen=True):

@@ -150,6 +150,10 @@ class Evaluate(Section, frozen=True, kw_only=True):
         tuple[str, ...],
         about("Offline tasks (`asi_*`), any lm-eval task name, or a folder of task YAML (with a slash)."),
     ]
+    probes: Annotated[
+        tuple[str, ...],
+        about("Probes (`probe_*`): what a layer learns in seconds on synthetic streams; each is a task."),
+    ] = ()
     limit: Annotated[Positive, about("Most samples of a task.")] = 500
     batch: Annotated[Positive, about("Sequences in one forward pass.")] = 64
     loss_tokens: Annotated[Positive, about("Held-out tokens for the loss.")] = 65_536

@@ -49,7 +49,9 @@ def settings_of(steps: int) -> Settings:
     return msgspec.structs.replace(
         micro,
         train=msgspec.structs.replace(micro.train, steps=steps, warmup_steps=1),
-        evaluate=msgspec.structs.replace(micro.evaluate, tasks=(), loss_tokens=2048, prefix_checks=8),
+        evaluate=msgspec.structs.replace(
+            micro.evaluate, tasks=(), probes=(), loss_tokens=2048, prefix_checks=8
+        ),
     )
 
 

@@ -65,7 +65,7 @@ def make_lab(folder: Path, settings: str, seed: int = 0, prepared: bool = True) 
         "seed": seed,
         "data": {"source": f"text:{_shared() / 'text.txt'}", "tokenizer": "byte"},
         "train": {"steps": 3, "warmup_steps": 1},
-        "evaluate": {"tasks": ["asi_recall", "asi_copy"], "limit": 4, "marks": [0.5]},
+        "evaluate": {"tasks": ["asi_recall", "asi_copy"], "probes": [], "limit": 4, "marks": [0.5]},
     }
     for name, section in tomlkit.parse(settings).unwrap().items():
         table[name] = table.get(name, {}) | section
@@ -168,6 +168,9 @@ class SimulatedTrio:
             tokens = job.train.steps * job.train.batch * job.train.context
             figures = weather(), 100.0 * weather(), 10.0 * weather()
             yield "trial", protocol.Trained(Training(1000, 500, job.train.steps, tokens, loss, *figures))
+        for probe in job.probes:
+            assert not isinstance(self.order, protocol.ScoreWhole)
+            yield "trial", protocol.Probed(probe)
         assert isinstance(self.order, protocol.ScoreWhole)
         yield "scorer", protocol.Answered()
         assert self.at_work == "server"
@@ -176,7 +179,7 @@ class SimulatedTrio:
         assert isinstance(self.order, protocol.Compare)
         tasks = tuple(
             TaskResult(name, 0.3 + digest[4 + i] / 2560, "choice_probability", True, 0.25, 10)
-            for i, name in enumerate(score.evaluate.tasks)
+            for i, name in enumerate((*score.evaluate.tasks, *score.evaluate.probes))
         )
         yield "scorer", protocol.Scored(Evaluation(loss, 100, tasks, prefix_positions=4, seconds=weather()))
 

@@ -29,6 +29,8 @@ max_starts = 1000
 seeds = 2
 max_seeds = 3
 grow_every = 5
+[evaluate]
+probes = ["probe_mqar", "probe_s3"]
 """
 
 
@@ -203,6 +205,7 @@ def test_only_the_best_candidates_weights_stay(undisturbed):
     with Store.open_readonly(undisturbed.store) as store:
         best = store.best_id()
     kept = {path.parent.name for path in undisturbed.trials.glob("*/checkpoint.safetensors")}
+    assert {path.parent.name for path in undisturbed.trials.glob("*/probe_*.safetensors")} == kept
     assert kept == {f"{best:04d}"}
 
 
@@ -321,6 +324,23 @@ def test_an_engine_that_dies_counts_for_no_candidate(tmp_path):
     assert second.state.is_terminal
     assert second.state is not CandidateState.INTERRUPTED
     assert (second.starts, second.cuts) == (0, 0)
+
+
+def test_one_that_is_killed_in_its_probes_goes_on_with_them(tmp_path):
+    lab = make_lab(tmp_path)
+    run(lab, 0)
+    engine = start(lab, 1, delay=0.5)
+    wait_for(lambda: _state(lab, 1) is CandidateState.TRAINED)
+    engine.kill()
+    finish(engine)
+    files = lab.trials / "0001"
+    assert (files / "checkpoint.safetensors").exists()
+    assert len([*files.glob("probe_s3-*.safetensors")]) == 0
+    run(lab, 1)
+    with Store.open_readonly(lab.store) as store:
+        tasks = store.get(1).measured.tasks
+    assert [task.task for task in tasks[-2:]] == ["probe_mqar", "probe_s3"]
+    assert len([*files.glob("probe_s3-*.safetensors")]) == 4
 
 
 def test_a_trial_that_is_cut_off_too_often_is_given_up(tmp_path, monkeypatch):

@@ -36,6 +36,7 @@ micro_batch = 4
 context = 64
 warmup_steps = 1
 [evaluate]
+probes = []
 tasks = ["asi_recall", "asi_last_word"]
 limit = 8
 batch = 8

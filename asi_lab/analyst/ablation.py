@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from asi_lab.data.probes import title_of
 from asi_lab.records import SEED_ID, Analysis, Candidate, Difference, Noise
 from asi_lab.scoring import fitness
 from asi_lab.scoring.baselines import (
     ARCHITECTURES,
+    SEED_ARCHITECTURE,
+    UPPER_REFERENCE,
     Baselines,
     telling,
 )
-from asi_lab.scoring.results import in_noise, verdict
+from asi_lab.scoring.results import behind, in_noise, verdict, weakness
 
 NAME = "ablation table"
 
@@ -82,13 +85,16 @@ def _against_reference(candidate: Candidate, architecture: str, baselines: Basel
 
 
 def _tasks(candidate: Candidate, baselines: Baselines) -> tuple[list[str], list[str]]:
-    """Tasks on which the candidate is worse and better than the baseline beyond noise."""
+    """Tasks on which the candidate is worse and better than the baseline beyond noise, and probes in which it
+    stays behind Gated DeltaNet."""
     spread, beyond = baselines.task_noise(), telling(baselines.noise(), against_mean=False)
-    weak, strong = [], []
+    probes = [task for task in candidate.measured.tasks if title_of(task.task) is not None]
+    weak, strong = behind(probes, baselines, UPPER_REFERENCE), []
+    means = baselines.tasks(SEED_ARCHITECTURE, whole=True)
     for task in candidate.measured.tasks:
         gain = fitness.task_gain(task, baselines.mean)
         units = in_noise(gain, spread[task.task])
-        line = f"{task.task}: {gain:+.1%} against the baseline ({units:+.1f} noise floors)"
+        line = weakness(task, means[task.task], gain, "the baseline", units)
         if units <= -beyond:
             weak.append(line)
         elif units >= beyond:

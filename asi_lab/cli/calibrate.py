@@ -78,12 +78,20 @@ def _worth(found: Sequence[Worth], race: str) -> RenderableType:
         return Text(f"Two references with two runs each are needed. Measure them: {race}")
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     shown.add_column("task", no_wrap=True, overflow="ellipsis")
-    for heading in ("sd of\none run", "sd between\narchitectures", "ratio", "decided\nby a seed", "chance"):
+    for heading in (
+        "sd of\none run",
+        "sd between\narchitectures",
+        "ratio",
+        "decided\nby a seed",
+        "chance",
+        "s",
+    ):
         shown.add_column(heading, justify="right", no_wrap=True)
     for one in found:
         ratio = "" if one.ratio is None else f"{one.ratio:.1f}{'!' if one.tells_little else ' '}"
         chance = "" if one.chance is None else f"{one.chance:.3f}"
-        cells = f"{one.between_seeds:.4f}", f"{one.between:.4f}", ratio, f"{one.decided:.0%}", chance
+        seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
+        cells = f"{one.between_seeds:.4f}", f"{one.between:.4f}", ratio, f"{one.decided:.0%}", chance, seconds
         accuracy = one.score_name == ACCURACY
         name = f"  {ACCURACY}" if accuracy else plain(one.task)
         shown.add_row(name, *cells, style="dim" if accuracy or one.tells_little else "")
@@ -92,8 +100,9 @@ def _worth(found: Sequence[Worth], race: str) -> RenderableType:
         f"{first.architectures} references, {first.runs} runs. The sd between architectures is that of "
         "their means, without what seeds alone make of it. Decided: pairs that one seed orders as the mean "
         f"of the others does; 50% is chance. ! marks what differs by less than {LEAST_RATIO:g} sd of a run: "
-        f"it tells seeds, rather than architectures. Below each task stands its accuracy, which enters no "
-        f"score.\nMore references and seeds: {race}"
+        "it tells seeds, rather than architectures. Below each task stands its accuracy, which enters no "
+        "score. s: seconds of one run, a probe's training included.\n"
+        f"More references and seeds: {race}"
     )
     return Group(shown, Text(), Text(words))
 

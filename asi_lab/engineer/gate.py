@@ -2,10 +2,11 @@
 
     Ready | Checked: every check once, all passed | PREFLIGHTED | TRAINING
           | Compiled, at most once | Progress at each point of the curve, Standing at each mark, Saved between
-          | Checked: every check on the trained model | Trained | nothing more
+          | Checked: every check on the trained model | Trained | Probed for each probe | nothing more
 
 Alive may come at any time, Failed after Ready; a check that failed is followed by Failed alone. A trial that
-only loads a checkpoint says Ready and Loaded. A server says Ready, and Counted before it is asked anything.
+only loads a checkpoint says Ready and Loaded, and Probed for each probe that it was to train. A server says
+Ready, and Counted before it is asked anything.
 
 Both run candidate code, so every report is a claim. What cannot be true in its place is not put right or left
 out: the candidate ends as forged. Whoever keeps to the order may still lie in what no order shows, so nothing
@@ -33,6 +34,7 @@ from asi_lab.protocol import (
     Counted,
     Failed,
     Loaded,
+    Probed,
     Progress,
     Ready,
     Report,
@@ -75,7 +77,8 @@ class Place(IntEnum):
     PREFLIGHTED = 3
     TRAINING = 4
     CHECKED_AGAIN = 5
-    ANSWERING = 6
+    PROBING = 6
+    ANSWERING = 7
 
     @property
     def words(self) -> str:
@@ -97,6 +100,7 @@ class Gate:
         self._stops = sorted([*points, *marks], key=lambda stop: (stop[0], stop[1] is AtMark))
         self._step = self._saved = after
         self._begun = False
+        self._probes = [*job.probes]
         saves_a_second = 2 / (60 * job.train.save_minutes) if job.train.save_minutes else 0.0
         self._saves = _Limit("it saved {} times in {:.0f} seconds", SAVES_AT_ONCE, saves_a_second)
         self._alive = _still_alive()
@@ -136,7 +140,9 @@ class Gate:
             case Trained():
                 self._trained(report)
             case Loaded() if self.job.task == "serve":
-                self._move(report, Place.CHECKING, Place.ANSWERING)
+                self._move(report, Place.CHECKING, self._next_place())
+            case Probed():
+                self._probed(report)
             case _:
                 raise Forged(f"it said {_name(report)}, which it cannot say")
         return report
@@ -164,7 +170,13 @@ class Gate:
     def _own_words(self, report: Failed) -> str:
         """What is left of an error: our words, and the last line of the candidate's own file that it
         names."""
-        when = "when it was scored" if self.place is Place.ANSWERING else f"after {self._step} steps"
+        match self.place:
+            case Place.ANSWERING:
+                when = "when it was scored"
+            case Place.PROBING:
+                when = f"in {self._probes[0]}"
+            case _:
+                when = f"after {self._step} steps"
         return f"{report.state.value} {when}{_own_line(report.error)}"
 
     def _checked(self, report: Checked) -> Checked:
@@ -228,12 +240,22 @@ class Gate:
         self._saves.see()
 
     def _trained(self, report: Trained) -> None:
-        self._move(report, Place.CHECKED_AGAIN, Place.ANSWERING)
+        self._move(report, Place.CHECKED_AGAIN, self._next_place())
         train, claims, self.shown = self.job.train, report.claims, True
         tokens = train.steps * train.batch * train.context
         if (claims.steps, claims.tokens) != (train.steps, tokens):
             raise Forged(f"it claims {_shown(claims.tokens)} tokens in {_shown(claims.steps)} steps")
         _training_figures(claims)
+
+    def _probed(self, report: Probed) -> None:
+        if self.place is not Place.PROBING or report.probe != self._probes[0]:
+            raise Forged(f"it said {_name(report)} when it was {self.place.words}, or another probe was next")
+        self._probes.pop(0)
+        self.place = self._next_place()
+
+    def _next_place(self) -> Place:
+        """Where it stands once its model is there, and after each probe."""
+        return Place.PROBING if self._probes else Place.ANSWERING
 
 
 class ServerGate:

@@ -1,6 +1,7 @@
 """One trial from its job to its evidence.
 
-the trial checks and trains -> its checkpoint is copied -> it answers full rows, and is ended
+the trial checks and trains -> its checkpoint is copied -> it trains the probes, which are copied likewise
+-> it answers full rows, and is ended
 -> a server that never held a target counts the model's work, and answers bare prefixes -> evidence
 """
 
@@ -15,6 +16,7 @@ from asi_lab import protocol
 from asi_lab.common.clock import Clock
 from asi_lab.common.process import physical_cores
 from asi_lab.common.weights import BadWeights, Weights
+from asi_lab.data import probes
 from asi_lab.engineer import resume
 from asi_lab.engineer.child import MalformedReport
 from asi_lab.engineer.executor import Source, Trio
@@ -26,6 +28,7 @@ from asi_lab.errors import TrialError
 from asi_lab.protocol import (
     ARCHITECTURE_FILE,
     CHECKPOINT_FILE,
+    PROBE_FILES,
     RESUME_FILE,
     Compare,
     MeasureMark,
@@ -34,17 +37,18 @@ from asi_lab.protocol import (
     ScoreWhole,
     ServeJob,
     TrialJob,
+    probe_file,
 )
-from asi_lab.records import CandidateState, Check, Evidence, HeldOut, Training
+from asi_lab.records import CandidateState, Check, Evaluation, Evidence, HeldOut, Training
 from asi_lab.settings import Supervise
 
 S = CandidateState
 Observe = Callable[[Report, Evidence], None]
 """Sees a report and what is known after it."""
 
-DRAWN = Compare(loss_positions=1024, task_positions=512)
+DRAWN = Compare(loss_positions=1024, task_positions=512, probe_positions=2048)
 """At how many positions a trial's answers are compared with a server's. A gain that hides in one of 200
-positions is missed in 0.6 % of all cases."""
+positions of the loss is missed in 0.6 % of all cases."""
 
 LEAST_SECONDS = 1e-3
 
@@ -141,10 +145,15 @@ def _files(directory: Path, trial: TrialJob, cut: resume.Cut | None) -> dict[str
     """What the trial finds in its working directory."""
     files = {ARCHITECTURE_FILE: directory / ARCHITECTURE_FILE}
     if trial.task == "serve":
-        files[CHECKPOINT_FILE] = directory / CHECKPOINT_FILE
+        files |= _weights(directory)
     elif cut is not None:
         files[RESUME_FILE] = directory / cut.file
     return files
+
+
+def _weights(directory: Path) -> dict[str, Path]:
+    """All trained weights that lie there, by name: of the model and of the probes."""
+    return {path.name: path for path in (directory / CHECKPOINT_FILE, *directory.glob(PROBE_FILES))}
 
 
 class _Followed:
@@ -172,6 +181,8 @@ class _Followed:
         self.is_done = False
         self._awaited: type[Report] | None = None
         self._mark = 0
+        self._probe_began = 0.0
+        self._probe_seconds: dict[str, float] = {}
 
     @property
     def is_ready(self) -> bool:
@@ -223,9 +234,12 @@ class _Followed:
                 self._saved(step)
             case protocol.Trained(claims):
                 self._trained(claims)
-                self._score()
+                self._probe_or_score()
             case protocol.Loaded():
-                self._score()
+                self._probe_or_score()
+            case protocol.Probed(probe):
+                self._probed(probe)
+                self._probe_or_score()
         return report
 
     def _of_server(self, report: Report) -> Report:
@@ -254,7 +268,7 @@ class _Followed:
             case protocol.Answered():
                 self._serve()
             case protocol.Scored(evaluation):
-                self._know(evaluation=evaluation)
+                self._know(evaluation=self._with_training(evaluation))
                 self.is_done = True
 
     def _measured(self, held_out: HeldOut) -> None:
@@ -280,6 +294,8 @@ class _Followed:
 
     def _trained(self, claims: Training) -> None:
         """The checkpoint is copied; counts and times are the engine's own."""
+        for left_over in self.directory.glob(PROBE_FILES):  # of an earlier training
+            left_over.unlink()
         self._take(CHECKPOINT_FILE)
         seconds, train = self._wall_seconds(), self.job.train
         tokens = train.steps * train.batch * train.context
@@ -301,15 +317,33 @@ class _Followed:
             check = Check("trained parameters", False, params, most, words)
             raise Ended(S.REJECTED, f"trained parameters: {words}", check)
 
-    def _score(self) -> None:
-        """The checkpoint is ours: whatever the trial answers from now on, it cannot change it."""
+    def _probed(self, name: str) -> None:
+        """The weights at all marks of a probe are copied, before any of its tests is there."""
+        for step in probes.PROBES[name].marks:
+            self._take(probe_file(name, step))
+            Weights(self.directory / probe_file(name, step), probes.MODEL)
+        self._probe_seconds[name] = self.clock.now() - self._probe_began
+
+    def _with_training(self, evaluation: Evaluation) -> Evaluation:
+        """What each task took, with the training of probes, which the scorer does not see."""
+        tasks = (
+            msgspec.structs.replace(task, seconds=task.seconds + self._probe_seconds.get(task.task, 0.0))
+            for task in evaluation.tasks
+        )
+        return msgspec.structs.replace(evaluation, tasks=tuple(tasks))
+
+    def _probe_or_score(self) -> None:
+        """The checkpoints are ours: whatever the trial answers from now on, it cannot change them."""
+        self._probe_began = self.clock.now()
+        if self.gate.place is not Place.ANSWERING:
+            return
         self._tell(ScoreWhole(str(self.directory / CHECKPOINT_FILE)), protocol.Answered)
 
     def _serve(self) -> None:
         """The trial has answered everything and is ended, before anybody knows what will be compared. The
         server is asked for nothing until it has counted, so no count can carry held-out text."""
         job, train = self.job, self.job.train
-        files = {name: self.directory / name for name in (ARCHITECTURE_FILE, CHECKPOINT_FILE)}
+        files = {ARCHITECTURE_FILE: self.directory / ARCHITECTURE_FILE, **_weights(self.directory)}
         self.trio.serve(ServeJob(job.vocab_size, job.device, job.model, train.context, train.threads), files)
         self.server_gate.begin()
 

@@ -15,7 +15,7 @@ import numpy as np
 from asi_lab import protocol
 from asi_lab.common import trust
 from asi_lab.common.randomness import keyed_seed
-from asi_lab.data import taskcode
+from asi_lab.data import probes, taskcode
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engineer import resume, supervise
 from asi_lab.engineer.contract import check_source
@@ -29,11 +29,13 @@ from asi_lab.lab.states import States
 from asi_lab.protocol import (
     ARCHITECTURE_FILE,
     CHECKPOINT_FILE,
+    PROBE_FILES,
     Compare,
     Progress,
     Report,
     ScoreJob,
     TrialJob,
+    probe_file,
 )
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence, Run
 from asi_lab.scoring import pruning, references
@@ -87,7 +89,7 @@ class Trials:
             elif isinstance(report, protocol.Trained):
                 standing = self.states.advance(standing, CandidateState.TRAINED, evidence=evidence)
 
-        job = self._job("serve" if trained else "train", candidate.id)
+        job = self._serve_job(directory, candidate.id) if trained else self._job("train", candidate.id)
         expected = self._expectations(baselines, prune_above)
         began = time.monotonic()
         evidence = self._run(directory, job, observe, before, expected, candidate.id)
@@ -127,8 +129,8 @@ class Trials:
         positions = evaluate.loss_tokens // train.context * train.context
         prefix_tokens = positions * (train.context + 1) / 2
         cheap = prefix_tokens < PASSES * train.steps * train.batch * train.context
-        compare = Compare(loss_positions=positions if cheap else MANY, task_positions=MANY)
-        job = self._job("serve", candidate.id)
+        compare = Compare(positions if cheap else MANY, task_positions=MANY, probe_positions=MANY)
+        job = self._serve_job(directory, candidate.id)
         lost = not (directory / CHECKPOINT_FILE).exists()
         found = Evidence(failure=CandidateState.INTERRUPTED, error="its weights are lost" if lost else "")
         while not lost and self.may_begin(candidate):
@@ -218,7 +220,8 @@ class Trials:
 
     def _discard_weights(self, label: str) -> None:
         if self.settings.limits.checkpoints == "best":
-            (self.lab.trial(label) / CHECKPOINT_FILE).unlink(missing_ok=True)
+            for path in (self.lab.trial(label) / CHECKPOINT_FILE, *self.lab.trial(label).glob(PROBE_FILES)):
+                path.unlink(missing_ok=True)
 
     def _directory(self, label: str, code: str) -> Path:
         directory = self.lab.trial(label)
@@ -239,6 +242,16 @@ class Trials:
             shared_seed=keyed_seed(settings.seed, index, "shared"),
             marks=mark_steps(settings),
         )
+
+    def _serve_job(self, directory: Path, candidate_id: int) -> TrialJob:
+        """The job to evaluate what is trained, and to train the probes that were cut off before they were."""
+        names = self.settings.evaluate.probes
+        cut_off = tuple(
+            name
+            for name in names
+            if not all((directory / probe_file(name, step)).exists() for step in probes.PROBES[name].marks)
+        )
+        return msgspec.structs.replace(self._job("serve", candidate_id), probes=cut_off)
 
     def _vocab_size(self) -> int:
         return load_manifest(self.lab.data).vocab_size
@@ -323,6 +336,8 @@ class Trials:
                 executor.prepare()
             elif isinstance(report, protocol.Trained | protocol.Loaded):
                 curve.flush()
+                self.watch.working(label, "probes" if job.probes else "evaluation", None)
+            elif isinstance(report, protocol.Probed) and report.probe == job.probes[-1]:
                 self.watch.working(label, "evaluation", None)
             observe(report, evidence)
 

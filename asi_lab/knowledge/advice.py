@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from asi_lab.data.probes import PROBES
 from asi_lab.errors import KnowledgeError
 from asi_lab.knowledge.base import Base
 from asi_lab.knowledge.entry import Entry, Insight, Value
@@ -25,8 +26,9 @@ MEANING = {
     "swde": "extraction from long pages, recall",
     "fda": "extraction from long documents, recall",
     "held-out loss": "ordinary text",
+    **{probe.name: probe.asks for probe in PROBES.values()},
 }
-"""What tasks ask for, in the words of the field: an analyst's table names tasks alone."""
+"""What tasks and probes ask for, in the words of the field: an analyst's table names tasks alone."""
 
 Search = Callable[[str, int], Sequence[Found]]
 """Entries for a text, best first, at most the given number. Raises `LabError` where an embedding model is

@@ -188,6 +188,9 @@ def _message(proposal: Proposal, trailers: list[tuple[str, str]]) -> str:
 LATER = {"training": ("step_seconds", "cpu_seconds"), "evaluation": ("correction",)}
 """Figures that records of the first rules do not have, nor their commits."""
 
+PROBED_RULES = 3
+"""The first rules under which tasks have curves."""
+
 EARLIER = "prefix_error"
 """What only records of the first rules have."""
 
@@ -200,6 +203,10 @@ def _evidence(candidate: Candidate) -> dict[str, Any] | None:
     if candidate.evidence is None:
         return None
     told: dict[str, Any] = msgspec.to_builtins(candidate.evidence)
+    for task in (told["evaluation"] or {}).get("tasks", ()):
+        del task["seconds"]
+        if candidate.rules < PROBED_RULES:
+            del task["curve"]
     if candidate.rules == 1:
         for part, names in LATER.items():
             told[part] = told[part] and {key: value for key, value in told[part].items() if key not in names}

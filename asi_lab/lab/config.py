@@ -16,6 +16,7 @@ import msgspec
 import tomlkit
 from msgspec import Meta
 
+from asi_lab.data import probes
 from asi_lab.errors import ConfigError
 from asi_lab.settings import Section, Settings
 
@@ -275,6 +276,16 @@ def _check_together(settings: Settings, where: str, text: str) -> None:
             len(settings.evaluate.tasks) > 0,
             ["evaluate", "tasks"],
             "expected at least one task; found an empty list",
+        ),
+        (
+            set(settings.evaluate.probes) <= {*probes.NAMES},
+            ["evaluate", "probes"],
+            f"expected some of {', '.join(probes.NAMES)}; found {', '.join(settings.evaluate.probes)}",
+        ),
+        (
+            len(settings.evaluate.probes) == len({*settings.evaluate.probes}),
+            ["evaluate", "probes"],
+            f"expected each once; found {', '.join(settings.evaluate.probes)}",
         ),
     ]
     for holds, path, message in rules:

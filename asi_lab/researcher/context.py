@@ -7,6 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
+from asi_lab.data.probes import MODEL as PROBE_MODEL
 from asi_lab.records import SEED_ID, Candidate, Draw
 from asi_lab.researcher.stagnation import PARADIGM
 from asi_lab.scoring import results
@@ -159,6 +160,13 @@ def budget(settings: Settings, known: Baselines, most_parameters: int) -> str:
     mlp = f"x = x + mlp(norm(x)), {model.mlp} x {model.mlp_ratio:.3g}" if model.mlp_ratio else "no mlp"
     tied = "tied embeddings" if model.tie_embeddings else "embeddings and output apart"
     schedule = f"{train.schedule}, {train.warmup_steps:,} steps of warm-up"
+    tiny = PROBE_MODEL
+    probed = (
+        f" The layer is also trained in tiny models of {tiny.layers} blocks, width {tiny.width} and "
+        f"{tiny.heads} heads, on short synthetic streams: it must work there too."
+        if settings.evaluate.probes
+        else ""
+    )
     return (
         f"{model.layers} blocks: x = x + layer(norm(x)); {mlp}. Width D = {model.width}, "
         f"{model.heads} heads, {tied}, {settings.data.vocabulary:,} tokens in the vocabulary. Training: "
@@ -167,5 +175,5 @@ def budget(settings: Settings, known: Baselines, most_parameters: int) -> str:
         f"what is learned slowly does not pay. With DeltaNet the whole model has {params:,} parameters, at "
         f"most {most_parameters:,} are allowed: each layer may have up to {spare:,} more than DeltaNet's. A "
         f"training step of the layer may take at most {limits.time_ratio:g} times as long, and "
-        f"{limits.memory_ratio:g} times the memory, as DeltaNet's."
+        f"{limits.memory_ratio:g} times the memory, as DeltaNet's.{probed}"
     )

@@ -27,10 +27,21 @@ class Remote:
     """
 
     def __init__(
-        self, reader: IO[bytes], writer: IO[bytes], model: ModelSettings, device: torch.device | str = "cpu"
+        self,
+        reader: IO[bytes],
+        writer: IO[bytes],
+        model: ModelSettings,
+        device: torch.device | str = "cpu",
+        of: str | None = None,
     ) -> None:
+        """`of` names the model where it is another than the one that was trained first."""
         self._reader, self._writer = reader, writer
         self._model, self._device = model, torch.device(device)
+        self._rows = {"op": "rows"} | ({} if of is None else {"of": of})
+
+    def of(self, name: str, model: ModelSettings) -> Remote:
+        """Another model in the same process."""
+        return Remote(self._reader, self._writer, model, self._device, name)
 
     def residual(self, ids: Ints, lengths: Ints, starts: Ints) -> Tensor:
         """The residual stream behind the last block at the wanted positions, row after row, float32 [N, D].
@@ -44,8 +55,8 @@ class Remote:
             CandidateFault: a value is not finite.
         """
         shape = int((lengths - starts).sum()), self._model.width
-        send(self._writer, {"op": "rows"}, *(a.astype(np.int32) for a in (ids, lengths, starts)))
-        (states,) = self._answer("rows", [shape])
+        send(self._writer, self._rows, *(a.astype(np.int32) for a in (ids, lengths, starts)))
+        (states,) = self._answer(self._rows, [shape])
         if not np.isfinite(states).all():
             raise CandidateFault(
                 CandidateState.DIVERGED, "the residual stream has values that are not finite"
@@ -59,8 +70,8 @@ class Remote:
             CandidateFault: a value is not finite.
         """
         width, norms = self._model.width, 1 if self._model.norm == "rms" else 2
-        send(self._writer, {"op": "around"})
-        head, *norm = self._answer("around", [(vocab_size, width), *[(width,)] * norms])
+        send(self._writer, asked := {"op": "around"})
+        head, *norm = self._answer(asked, [(vocab_size, width), *[(width,)] * norms])
         return Output(head, norm, self._model, self._device)
 
     def recheck(self) -> list[str]:
@@ -76,11 +87,11 @@ class Remote:
         """Let the training go on."""
         send(self._writer, {"op": "go_on"})
 
-    def _answer(self, op: str, shapes: list[tuple[int, ...]]) -> list[NDArray[np.float32]]:
+    def _answer(self, asked: dict[str, str], shapes: list[tuple[int, ...]]) -> list[NDArray[np.float32]]:
         header, arrays = receive(self._reader, 4 * sum(int(np.prod(shape)) for shape in shapes))
         kinds = [(array.shape, array.dtype) for array in arrays]
-        if header != {"op": op} or kinds != [(shape, np.dtype(np.float32)) for shape in shapes]:
-            raise WireError(f"expected float32 arrays of shapes {shapes} for {op!r}, found something else")
+        if header != asked or kinds != [(shape, np.dtype(np.float32)) for shape in shapes]:
+            raise WireError(f"expected float32 arrays of shapes {shapes} for {asked}, found something else")
         return arrays
 
 

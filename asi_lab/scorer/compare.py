@@ -87,9 +87,9 @@ def differences(
     return found
 
 
-def is_rounding(found: NDArray[np.float64]) -> bool:
+def is_rounding(found: NDArray[np.float64], most: float = ROUNDING_NATS) -> bool:
     """Whether differences (nats) are those of honest layers."""
-    return not len(found) or float(np.abs(found).mean()) <= ROUNDING_NATS
+    return not len(found) or float(np.abs(found).mean()) <= most
 
 
 def _batches(positions: Sequence[Position], batch: int, batch_tokens: int) -> Iterator[list[int]]:

@@ -84,9 +84,9 @@ def follow(
                 with _asking("trial", TRIAL_UNUSABLE):
                     scoring.score(trial, Path(checkpoint))
                 report(Answered())
-            case Compare(loss_positions, task_positions):
+            case Compare() as wanted:
                 with _asking("server", SERVER_UNUSABLE):
-                    report(Scored(scoring.compare(server, loss_positions, task_positions)))
+                    report(Scored(scoring.compare(server, wanted)))
                 return
 
 

@@ -38,7 +38,7 @@ class TaskMeasure(Protocol):
 
 
 class TaskScore:
-    """The score of one task, and what it would be if log probabilities were others."""
+    """The score of one task, and what it would be if log probabilities were others. `seconds` it took."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class TaskScore:
         Raises:
             DataError: the task has no samples, or none that can be scored.
         """
-        self.name, self._figures = task.task_name, figures
+        self.name, self._figures, self.seconds = task.task_name, figures, 0.0
         first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
         if not first:
             raise DataError(f"expected samples of task {self.name!r}, found none; look at its data files")
@@ -97,6 +97,7 @@ class TaskScore:
             found.chance,
             self._samples,
             _metrics(self._figures),
+            seconds=self.seconds,
         )
 
 

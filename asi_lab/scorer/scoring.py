@@ -15,7 +15,7 @@ from asi_lab.common.device import pick_device
 from asi_lab.data.manifest import MARKS_FILE, VALIDATION_FILE
 from asi_lab.data.shards import held_out_windows
 from asi_lab.data.tokenizer import Tokenizer
-from asi_lab.protocol import COMPARED_FILE, ScoreJob
+from asi_lab.protocol import COMPARED_FILE, Compare, ScoreJob
 from asi_lab.records import CandidateState, Evaluation, HeldOut, TaskResult
 from asi_lab.scorer import harness
 from asi_lab.scorer.client import Remote
@@ -24,6 +24,7 @@ from asi_lab.scorer.fault import CandidateFault
 from asi_lab.scorer.lm import RemoteLM, ScoredPiece
 from asi_lab.scorer.loss import mean_loss, target_log_probs
 from asi_lab.scorer.output import Output
+from asi_lab.scorer.probes import ProbeTest
 from asi_lab.scorer.scores import TaskScore
 
 SUSPECT_CHECKS = 256
@@ -73,7 +74,7 @@ class Scoring:
         return HeldOut(step=step, loss=loss, seconds=time.perf_counter() - began, suspect=suspect)
 
     def score(self, trial: Remote, checkpoint: Path) -> None:
-        """Take in what the trial says of all full rows, those of the loss first.
+        """Take in what the trial says of all full rows, those of the loss first, those of probes last.
 
         Raises:
             CandidateFault, WireError: as `measure`.
@@ -86,11 +87,17 @@ class Scoring:
         lm = self._lm(trial)
         self.tasks = self._run(lm, self._scored_tasks)
         self.pieces = lm.scored
+        self.probes = [
+            ProbeTest(name, checkpoint.parent, self.job.data_seed, self.device, self.settings.batch)
+            for name in self.settings.probes
+        ]
+        for probe in self.probes:
+            probe.ask(trial)
         self._seconds = time.perf_counter() - began
 
-    def compare(self, server: Remote, loss_positions: int, task_positions: int) -> Evaluation:
-        """Compare answers at `loss_positions` and `task_positions` positions with those of the server to bare
-        prefixes, have it generate what is to be generated, and sum up.
+    def compare(self, server: Remote, wanted: Compare) -> Evaluation:
+        """Compare answers at so many positions with those of the server to bare prefixes, have it generate
+        what is to be generated, and sum up.
 
         Raises:
             CandidateFault: an answer differs; a task gives no finite score.
@@ -99,17 +106,19 @@ class Scoring:
         """
         began = time.perf_counter()
         found = self._compare_windows(
-            server, self.output, self.windows, self.log_probs, loss_positions, "a held-out row"
+            server, self.output, self.windows, self.log_probs, wanted.loss_positions, "a held-out row"
         )
         correction = 0.0 if is_rounding(found) else -float(found.mean())
-        results, compared = self._compare_tasks(server, task_positions)
+        results, compared = self._compare_tasks(server, wanted.task_positions)
         for score in self._run(self._lm(server), self._generated_tasks):
             results[score.name] = score.result()
+        of_each = wanted.probe_positions // max(1, len(self.probes))
+        of_probes = [probe.compare(server, of_each, _write_down) for probe in self.probes]
         return Evaluation(
             loss=self.loss + correction,
             loss_tokens=self.log_probs.size,
-            tasks=tuple(results[name] for name in self._order),
-            prefix_positions=len(found) + compared,
+            tasks=(*(results[name] for name in self._order), *(result for result, _ in of_probes)),
+            prefix_positions=len(found) + compared + sum(count for _, count in of_probes),
             seconds=self._seconds + time.perf_counter() - began,
             correction=correction,
         )
@@ -176,7 +185,13 @@ class Scoring:
         )
 
     def _run(self, lm: RemoteLM, tasks: Sequence[Task]) -> list[TaskScore]:
-        return harness.evaluate(lm, tasks, self.settings.limit, self.job.data_seed)
+        """The scores of tasks, which run one after the other, so that the time of each is known."""
+        scores = []
+        for task in tasks:
+            began = time.perf_counter()
+            scores += harness.evaluate(lm, [task], self.settings.limit, self.job.data_seed)
+            scores[-1].seconds = time.perf_counter() - began
+        return scores
 
 
 def _position(piece: ScoredPiece, at: int) -> Position:

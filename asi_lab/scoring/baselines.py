@@ -185,7 +185,8 @@ class Baselines:
         return {step: fmean(curve[step] for curve in curves) for step in sorted(common)}
 
     def tasks(self, architecture: str, *, whole: bool = False) -> dict[str, TaskResult]:
-        """Tasks with the means of their figures over the runs of record, or the `whole` of them."""
+        """Tasks with the means of their figures and curves, over the runs of record or the `whole` of
+        them."""
         evaluations = self._record(architecture, whole)
         names = [task.task for task in evaluations[0].tasks]
         return {name: _mean([evaluation.result_of(name) for evaluation in evaluations]) for name in names}
@@ -344,7 +345,8 @@ def _mean(runs: Sequence[TaskResult]) -> TaskResult:
     """One task over several runs."""
     names = set.intersection(*({*run.metrics} for run in runs))
     metrics = {name: fmean(run.metrics[name] for run in runs) for name in sorted(names)}
-    return msgspec.structs.replace(runs[0], score=fmean(run.score for run in runs), metrics=metrics)
+    score, curve = fmean(run.score for run in runs), fitness.mean_curve(runs)
+    return msgspec.structs.replace(runs[0], score=score, metrics=metrics, curve=curve)
 
 
 def performance_points(loss: float, lower: Anchor, upper: Anchor) -> float:

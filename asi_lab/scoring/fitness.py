@@ -38,6 +38,12 @@ def reference_of(evaluations: Sequence[Evaluation], scale: float) -> Reference:
     return Reference(fmean(e.loss for e in evaluations), scores, scale)
 
 
+def mean_curve(results: Sequence[TaskResult]) -> tuple[tuple[int, float], ...]:
+    """The mean curve of a probe over several runs; empty for a task that has none."""
+    marks = zip(*(result.curve for result in results), strict=True)
+    return tuple((points[0][0], fmean(value for _, value in points)) for points in marks)
+
+
 def _by_name(evaluation: Evaluation) -> dict[str, TaskResult]:
     return {task.task: task for task in evaluation.tasks}
 

@@ -212,7 +212,7 @@ def _compared(settings: Settings, seeds: int, groups: dict[str, list[BaselineRun
                 average_accuracy=figures[accuracy_of("average")][lane] if known else None,
             )
         )
-    tasks = tuple(msgspec.structs.replace(task, metrics={}) for task in first[0].tasks)
+    tasks = tuple(msgspec.structs.replace(task, metrics={}, curve=(), seconds=0.0) for task in first[0].tasks)
     return Race(settings.preset, seeds, tuple(lanes), noise, tasks)
 
 

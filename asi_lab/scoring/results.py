@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from asi_lab.common.text import CUT
+from asi_lab.data.probes import title_of
 from asi_lab.records import Candidate, Evidence, TaskResult, Work
 from asi_lab.scoring import fitness
 from asi_lab.scoring.baselines import (
@@ -96,7 +97,7 @@ def table(columns: Sequence[Column], known: Baselines) -> str:
     for name, task in columns[0].tasks.items():
         found = [column.tasks.get(name) for column in columns]
         better = "higher" if task.higher_is_better else "lower"
-        label = f"{name}: {task.score_name}, {better} is better, chance {task.chance:.3g}"
+        label = f"{_named(name)}: {task.score_name}, {better} is better, chance {task.chance:.3g}"
         spread = of_tasks.get(name, 0.0) * known.reference.tasks.get(name, 0.0)
         rows.append((label, [_number(one.score if one else None) for one in found], _number(spread)))
     rows.append(("parameters", [f"{column.params:,}" for column in columns], ABSENT))
@@ -166,6 +167,22 @@ def change(before: Candidate, after: Candidate, context: int = 2, most: int | No
     return "\n".join(lines if most is None or len(lines) <= most else [*lines[:most], CUT])
 
 
+def _named(task: str) -> str:
+    """A task by its name, a probe also by what it asks for."""
+    title = title_of(task)
+    return task if title is None else f"{title} ({task})"
+
+
+def weakness(task: TaskResult, theirs: TaskResult, gain: float, whose: str, units: float) -> str:
+    """How far a task stays behind somebody's mean, in words: a probe by its share of their probability, any
+    other task by its relative `gain`. `units` are noise floors."""
+    if title_of(task.task) is not None:
+        return (
+            f"{_named(task.task)} at {task.score / theirs.score:.2f} of {whose}'s ({units:+.1f} noise floors)"
+        )
+    return f"{task.task}: {gain:+.1%} against {whose} ({units:+.1f} noise floors)"
+
+
 def _number(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.4f}"
 
@@ -188,21 +205,24 @@ def shortfalls(candidate: Candidate, baselines: Baselines) -> list[str]:
     """Where a candidate stays behind Gated DeltaNet beyond noise: what the seed, and those whose analysis
     names no weakness, may still lack."""
     mine, title = candidate.measured, TITLES[UPPER_REFERENCE]
-    upper = baselines.against([mine.loss], UPPER_REFERENCE)
-    beyond = telling(baselines.noise(), against_mean=True)
-    found = []
+    upper, found = baselines.against([mine.loss], UPPER_REFERENCE), []
     if upper.difference >= upper.margin:
-        units = in_noise(upper.difference, upper.sd)
-        found.append(
-            f"held-out loss {upper.difference:+.4f} nats against {title} ({units:+.1f} noise floors)"
-        )
-    theirs, spread = baselines.tasks(UPPER_REFERENCE, whole=True), baselines.task_noise()
-    for task in mine.tasks:
+        units = f"{in_noise(upper.difference, upper.sd):+.1f} noise floors"
+        found.append(f"held-out loss {upper.difference:+.4f} nats against {title} ({units})")
+    return found + behind(mine.tasks, baselines, UPPER_REFERENCE)
+
+
+def behind(tasks: Sequence[TaskResult], baselines: Baselines, architecture: str) -> list[str]:
+    """The tasks of a candidate that stay behind the mean of a reference beyond noise, in words."""
+    beyond, runs = telling(baselines.noise(), against_mean=True), len(baselines.evaluations(architecture))
+    theirs, spread = baselines.tasks(architecture, whole=True), baselines.task_noise()
+    found = []
+    for task in tasks:
         if task.task in theirs:
             gain = fitness.task_gain(task, baselines.mean) - fitness.task_gain(
                 theirs[task.task], baselines.mean
             )
-            units = in_noise(gain, spread[task.task] * (1 + 1 / upper.runs) ** 0.5)
+            units = in_noise(gain, spread[task.task] * (1 + 1 / runs) ** 0.5)
             if units <= -beyond:
-                found.append(f"{task.task}: {gain:+.1%} against {title} ({units:+.1f} noise floors)")
+                found.append(weakness(task, theirs[task.task], gain, TITLES[architecture], units))
     return found

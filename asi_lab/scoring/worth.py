@@ -30,7 +30,7 @@ class Worth(msgspec.Struct, frozen=True):
     seeds' variance over n taken out, 0 where that leaves nothing; `ratio` the second over the first, None
     without noise. `decided` is the share of pairs of architectures that one seed orders as the mean of the
     others does (a half by chance). `chance` is the score of knowing nothing, `samples` how many questions
-    were asked; both None for the loss.
+    were asked; both None for the loss. `seconds` is what one run took, None where that was not recorded.
     """
 
     task: str
@@ -43,6 +43,7 @@ class Worth(msgspec.Struct, frozen=True):
     decided: float
     chance: float | None = None
     samples: int | None = None
+    seconds: float | None = None
 
     @property
     def tells_little(self) -> bool:
@@ -64,7 +65,9 @@ def of_tasks(runs: Sequence[BaselineRun]) -> list[Worth]:
     for task in next(iter(several.values()))[0].tasks:
         scores = {name: [one.score_of(task.task) for one in group] for name, group in several.items()}
         plain = worth(task.task, task.score_name, scores)
-        forms = [msgspec.structs.replace(plain, chance=task.chance, samples=task.samples)]
+        seconds = fmean(one.result_of(task.task).seconds for group in several.values() for one in group)
+        asked = {"chance": task.chance, "samples": task.samples, "seconds": seconds or None}
+        forms = [msgspec.structs.replace(plain, **asked)]
         right = {name: accuracies(group, task.task) for name, group in several.items()}
         if all(right.values()):
             counted = worth(task.task, ACCURACY, right)

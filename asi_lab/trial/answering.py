@@ -11,32 +11,38 @@ from torch import Tensor
 
 from asi_lab.common.wire import WireError, receive, send
 
+Residual = Callable[[Tensor], Tensor]
+"""Maps ids, int64 [B, L] on the CPU, to the residual stream [B, L, D] behind the last block."""
+
 Fault = tuple[int, int]
 """A check for leaks that failed, by its place among them, and the line of the source, 0 where none is
 known."""
 
 
 def serve(
-    residual: Callable[[Tensor], Tensor],
+    residual: Residual,
     reader: IO[bytes],
     writer: IO[bytes],
     *,
     around: Sequence[Tensor] = (),
     recheck: Callable[[], Sequence[Fault]] = lambda: (),
+    snapshot: Callable[[str], Residual] | None = None,
 ) -> int:
     """Answer the scorer until it lets the training go on, without gradients.
 
     Known requests: `rows` with ids [B, L] padded on the right, lengths [B] and starts [B] (the residual
-    stream at the positions starts <= t < lengths of each row, one after the other, [N, D]); `around` (the
-    output head [V, D], then the weights [D] of the final norm, as they are now); `recheck` (the faults that
-    the checks for leaks find now); `go_on`. Whoever calls puts the model into eval mode.
+    stream at the positions starts <= t < lengths of each row, one after the other, [N, D]), with `of` that of
+    another model; `around` (the output head [V, D], then the weights [D] of the final norm, as they are now);
+    `recheck` (the faults that the checks for leaks find now); `go_on`. Whoever calls puts the model into eval
+    mode.
 
     Args:
-        residual: maps ids, int64 [B, L] on the CPU, to the residual stream [B, L, D] behind the last block.
+        residual: of the model.
         reader: where requests come from.
         writer: where answers go.
         around: what `around` is answered with.
         recheck: repeats the checks for leaks.
+        snapshot: gives that of another model by its name.
 
     Returns:
         The number of batches answered.
@@ -49,8 +55,10 @@ def serve(
         header, arrays = receive(reader)
         match header.get("op"), arrays:
             case "rows", [ids, lengths, starts]:
+                name = header.get("of")
+                asked = snapshot(name) if snapshot is not None and name else residual
                 with torch.no_grad():
-                    states = residual(torch.from_numpy(ids.astype(np.int64)))
+                    states = asked(torch.from_numpy(ids.astype(np.int64)))
                 position = np.arange(ids.shape[1])
                 wanted = (position >= starts[:, None]) & (position < lengths[:, None])
                 send(writer, header, _float32(states[torch.from_numpy(wanted).to(states.device)]))

@@ -1,4 +1,4 @@
-"""The trial process: checks a candidate, trains it, then answers the scorer. Single use.
+"""The trial process: checks a candidate, trains it and its probes, then answers the scorer. Single use.
 
     python -m asi_lab.trial --report-fd N --in-fd N --out-fd N
 
@@ -9,6 +9,7 @@ directory, where the candidate's code lies.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -20,12 +21,14 @@ from torch import nn
 from asi_lab import protocol
 from asi_lab.common import process
 from asi_lab.common.device import pick_device
+from asi_lab.data.probes import PROBES
 from asi_lab.protocol import CHECKPOINT_FILE, TrialJob
 from asi_lab.records import CandidateState, Training
 from asi_lab.trial.answering import Fault, serve
 from asi_lab.trial.life import CandidateFailed, Ends, Reporter, live, residual_of
 from asi_lab.trial.model import load_architecture
 from asi_lab.trial.preflight import Exam, Verdict, examine, recheck
+from asi_lab.trial.probes import Seeds, Snapshots, train
 from asi_lab.trial.train import checkpoint
 from asi_lab.trial.train.job import build_model, prepare_fit, seed_everything
 from asi_lab.trial.train.ranks import Alone, Group, Ranks, rank_count, start_others
@@ -89,9 +92,11 @@ class _Run:
         self.incoming, self.outgoing = incoming, outgoing
         self.device = pick_device(job.device)
         self.model = build_model(layer, job, self.device)
+        self.snapshots = Snapshots(layer, self.device)
+        self._told = time.monotonic()
 
     def go(self) -> None:
-        """Train, or take up the checkpoint, check again for leaks, and answer full rows."""
+        """Train, or take up the checkpoint, check again for leaks, train the probes, and answer full rows."""
         if self.job.task == "serve":
             checkpoint.load_trained(self.model, Path(CHECKPOINT_FILE))
             self.report(protocol.Loaded())
@@ -101,8 +106,10 @@ class _Run:
             _judge(self._recheck(), self.report, protocol.TRAINED)
             checkpoint.save_trained(self.model, Path(CHECKPOINT_FILE))
             self.report(protocol.Trained(training))
+        self._probe()
         self.model.eval()
-        serve(residual_of(self.model, self.device), self.incoming, self.outgoing)
+        residual = residual_of(self.model, self.device)
+        serve(residual, self.incoming, self.outgoing, snapshot=self.snapshots.residual)
 
     def _train(self) -> Training:
         job, size = self.job, rank_count(self.job, self.device)
@@ -122,6 +129,22 @@ class _Run:
             around=[self.model.head.weight, *self.model.norm.parameters()],
             recheck=self._faults,
         )
+
+    def _probe(self) -> None:
+        """Train the probes of the job, and keep their weights at every mark."""
+        job = self.job
+        for name in job.probes:
+            probe, seeds = PROBES[name], Seeds(job.seed, job.shared_seed, job.data_seed)
+            models = train(self.snapshots.layer, probe, self.device, seeds, self._pulse)
+            for step, model in zip(probe.marks, models, strict=True):
+                self.snapshots.keep(probe, step, model)
+            self.report(protocol.Probed(name))
+            self._told = time.monotonic()
+
+    def _pulse(self) -> None:
+        if time.monotonic() - self._told > protocol.PULSE_SECONDS:
+            self._told = time.monotonic()
+            self.report(protocol.Alive())
 
     def _recheck(self) -> list[Verdict]:
         path = str(Path(protocol.ARCHITECTURE_FILE).absolute())

@@ -20,12 +20,14 @@ from asi_lab.protocol import ARCHITECTURE_FILE, CHECKPOINT_FILE, Counted, ServeJ
 from asi_lab.trial.answering import serve
 from asi_lab.trial.life import Ends, Reporter, live, residual_of
 from asi_lab.trial.model import LanguageModel, load_architecture
+from asi_lab.trial.probes import Snapshots
 from asi_lab.trial.train import checkpoint
 from asi_lab.trial.work import per_token
 
 
 def run(job: ServeJob, report: Reporter, ends: Ends) -> None:
-    """Load the checkpoint, count, and answer the scorer until the engine ends the process."""
+    """Load the checkpoint, count, and answer the scorer until the engine ends the process; checkpoints of
+    probes are loaded as they are asked for."""
     torch.set_num_threads(job.threads or process.physical_cores())
     layer = load_architecture(Path(ARCHITECTURE_FILE).absolute())
     device = pick_device(job.device)
@@ -35,7 +37,8 @@ def run(job: ServeJob, report: Reporter, ends: Ends) -> None:
     checkpoint.load_trained(model, Path(CHECKPOINT_FILE))  # counting may have moved buffers
     model.eval()
     with os.fdopen(ends.reader, "rb") as incoming, os.fdopen(ends.writer, "wb", buffering=0) as outgoing:
-        serve(residual_of(model, device), incoming, outgoing)
+        residual, snapshots = residual_of(model, device), Snapshots(layer, device)
+        serve(residual, incoming, outgoing, snapshot=snapshots.residual)
 
 
 if __name__ == "__main__":

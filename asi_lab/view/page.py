@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from statistics import fmean
@@ -15,19 +16,23 @@ from rich.table import Table
 from rich.text import Text
 
 from asi_lab.common.text import plain
+from asi_lab.data.probes import title_of
 from asi_lab.lab import Store, repeats, steering
 from asi_lab.lab.repeats import Repeat
 from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Comment, Note
 from asi_lab.records import Candidate, Check, Evaluation, Evidence, Score, TaskResult, Training, Work
 from asi_lab.researcher import stagnation
-from asi_lab.scoring.baselines import SEED_ARCHITECTURE, Baselines
+from asi_lab.scoring.baselines import SEED_ARCHITECTURE, TITLES, Baselines
 from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.scoring.results import thousands
 from asi_lab.settings import Settings
 from asi_lab.view import leaderboard
 from asi_lab.view.leaderboard import Board
 from asi_lab.view.tables import LINE, NAME, costs, duration, grid, result_lines, standing_words, to_json
+
+BARS = "▁▂▃▄▅▆▇█"
+"""Signs for probabilities from 0 to 1."""
 
 LONGEST = 20_000
 """Characters of a text that a page shows."""
@@ -229,6 +234,8 @@ def _evidence(evidence: Evidence, score: Score | None, known: Dossier) -> list[R
             f"held-out loss {scored.loss:.4f}{noise} over {scored.loss_tokens:,} tokens; {_compared(scored)}"
         )
         parts += _section("Evaluation", Text(line), _tasks(scored.tasks, known))
+        if probes := [task for task in scored.tasks if task.curve]:
+            parts += _section("Probes in training", _probes(probes, known))
     if score is not None:
         rubric = _table("part", "points", "reason", wide="reason")
         for part in score.judgement.parts:
@@ -262,6 +269,25 @@ def _tasks(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:
             right = [_score(one.accuracy if one else None) for one in row]
             cells = ("  accuracy", *right, _score(task.chance_accuracy), "", "in no score")
             shown.add_row(*map(Text, cells), style="dim")
+    return shown
+
+
+def _probes(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:
+    """The curves of probes: an answer's mean probability after so many steps, below it those of both
+    baselines, the means of their runs."""
+    beside = []
+    if known.baselines is not None:
+        beside = [(title, known.baselines.tasks(name, whole=True)) for name, title in TITLES.items()]
+    shown = Table.grid(padding=(0, 2, 0, 0))
+    for task in tasks:
+        others = [(f"  {title}", found[task.task]) for title, found in beside if task.task in found]
+        for name, result in [(title_of(task.task) or task.task, task), *others]:
+            values = [math.exp(value) for _, value in result.curve]
+            bars = "".join(BARS[round(value * (len(BARS) - 1))] for value in values)
+            told = ", ".join(f"{value:.3f}" for value in values)
+            shown.add_row(Text(_text(name)), Text(bars), Text(told))
+        steps = ", ".join(str(step) for step, _ in task.curve)
+        shown.add_row(Text(), Text(), Text(f"after {steps} steps", style="dim"))
     return shown
 
 

@@ -64,6 +64,42 @@ def test_what_an_honest_trial_says_passes(name):
     assert gate.place > Place.STARTING
 
 
+def probing(task: str = "train") -> TrialJob:
+    """A job with two probes."""
+    return msgspec.structs.replace(job(task), probes=("probe_mqar", "probe_s3"))
+
+
+ONE, TWO = (("trial", protocol.Probed(name)) for name in probing().probes)
+
+
+@pytest.mark.parametrize(
+    ("task", "before"), [("train", scripts.WHOLE[:-2]), ("serve", [READY, scripts.LOADED])]
+)
+def test_probes_come_in_their_order_once_the_model_is_there(task, before):
+    gate = said(*before, to=Gate(probing(task)))
+    assert gate.place is Place.PROBING
+    assert said(ONE, to=gate).place is Place.PROBING
+    assert said(TWO, to=gate).place is Place.ANSWERING
+    for lines in ([TWO], [ONE, ONE], [ONE, TWO, TWO], [ONE, TRAINED]):
+        with pytest.raises(Forged, match="it said"):
+            said(*before, *lines, to=Gate(probing(task)))
+
+
+def test_a_probe_before_the_end_of_training_or_of_another_job_is_forged():
+    for lines in ([READY, ONE], [*BEGUN, ONE], [*scripts.WHOLE[:-3], ONE]):
+        with pytest.raises(Forged, match="it said Probed"):
+            said(*lines, to=Gate(probing()))
+    with pytest.raises(Forged, match="it said Probed when it was answering"):
+        said(*scripts.WHOLE[:-2], ONE)
+
+
+def test_a_failure_in_a_probe_is_a_state_the_probe_and_a_line():
+    gate = said(*scripts.WHOLE[:-2], ONE, to=Gate(probing()))
+    words = 'File "architecture.py", line 7\nthe text is secret'
+    found = gate.admit(protocol.Failed(S.BROKEN, words))
+    assert found == protocol.Failed(S.BROKEN, 'broken in probe_s3, at File "architecture.py", line 7')
+
+
 def test_points_that_are_not_every_step_and_marks_between_them():
     long = job(steps=1000, marks=(333, 500))
     assert curve_steps(1000)[:3] == [1, 5, 10]

@@ -49,6 +49,7 @@ micro_batch = 4
 context = 56
 warmup_steps = 2
 [evaluate]
+probes = []
 tasks = ["asi_recall", "asi_copy"]
 limit = 8
 batch = 8

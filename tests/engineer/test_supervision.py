@@ -12,12 +12,14 @@ import pytest
 
 from asi_lab import protocol
 from asi_lab.common import cgroup, clock
+from asi_lab.data.probes import PROBES
 from asi_lab.engineer import resume, supervisor
 from asi_lab.engineer.executor import Health, Source, Worker
 from asi_lab.engineer.monitor import Expectations, Expected
 from asi_lab.engineer.supervise import DRAWN, WORDS_FILE, Supervision, run
 from asi_lab.errors import TrialError
 from asi_lab.protocol import (
+    PROBE_FILES,
     Command,
     Compare,
     Failed,
@@ -27,6 +29,7 @@ from asi_lab.protocol import (
     ScoreWhole,
     ServeJob,
     TrialJob,
+    probe_file,
 )
 from asi_lab.records import CandidateState, Evidence, HeldOut, Work
 from tests.engineer import scripts
@@ -117,6 +120,7 @@ def supervise(tmp_path, monkeypatch):
         cpu=0.0,
         weigh=None,
         before=None,
+        probes=(),
         **limits,
     ):
         trio = go.trio = Trio(script, health, cpu)
@@ -127,7 +131,7 @@ def supervise(tmp_path, monkeypatch):
         try:
             return run(
                 trio,
-                job(task, **limits),
+                msgspec.structs.replace(job(task, **limits), probes=probes),
                 None,
                 tmp_path,
                 watch,
@@ -152,6 +156,20 @@ def test_a_whole_trial(supervise, tmp_path):
     assert [held_out.step for held_out in evidence.held_out] == [*scripts.MARKS]
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == weights(b"weights", PARAMS)
     assert (evidence.training.steps, evidence.training.tokens) == (6, 126)
+
+
+def test_full_rows_are_asked_for_once_all_probes_are_copied(supervise, tmp_path):
+    (tmp_path / "probe_s3-7.safetensors").write_text("of an earlier training")
+    probed = [("trial", protocol.Probed(name)) for name in ("probe_mqar", "probe_s3")]
+    at = WHOLE.index(TRAINED) + 1
+    evidence = supervise([*WHOLE[:at], *probed, *WHOLE[at:]], probes=("probe_mqar", "probe_s3"))
+    assert evidence.failure is None, evidence.error
+    assert isinstance(supervise.trio.told[2], ScoreWhole)
+    files = {probe_file(p.name, s) for p in map(PROBES.get, ("probe_mqar", "probe_s3")) for s in p.marks}
+    assert {path.name for path in tmp_path.glob(PROBE_FILES)} == files
+    with pytest.raises(TrialError, match="not asked for"):
+        supervise([*WHOLE[:at], *probed[:1], *WHOLE[at:]], probes=("probe_mqar", "probe_s3"))
+    assert supervise.trio.told == [MeasureMark(2), MeasureMark(4)]
 
 
 def test_the_engine_says_what_is_next(supervise, tmp_path):

@@ -40,6 +40,7 @@ tokenizer = "bpe:300"
 steps = 3
 warmup_steps = 1
 [evaluate]
+probes = []
 tasks = ["asi_recall", "asi_copy"]
 limit = 4
 marks = [0.5]

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from asi_lab.common.embedding import embed
+from asi_lab.data.probes import PROBES
 from asi_lab.errors import ConfigError, DiskError
 from asi_lab.knowledge import rank
 from asi_lab.knowledge.advice import COUNT, Adviser
@@ -149,6 +150,19 @@ def test_advice_says_which_weakness_called_for_it():
     assert {cognition.weakness for cognition in found} <= set(weak)
     assert list(found) == sorted(found, key=lambda one: -one.score)
     assert advised([]) == ()
+
+
+@pytest.mark.parametrize(
+    ("probe", "accepted"),
+    [
+        ("probe_reassigned", {"deltanet", "gated-deltanet", "gated-deltanet-2", "rwkv-7", "longhorn"}),
+        ("probe_parity", {"negative-eigenvalues", "deltaproduct", "illusion-of-state", "mamba-3"}),
+        ("probe_mqar", {"zoology", "based", "deltanet", "mad"}),
+    ],
+)
+def test_a_probe_finds_what_the_field_does_about_it(probe, accepted):
+    weakness = f"{PROBES[probe].title} ({probe}) at 0.31 of Gated DeltaNet's (-6.0 noise floors)"
+    assert accepted & {cognition.key for cognition in advised([weakness])}
 
 
 def test_what_is_told_is_what_the_entry_says():

@@ -59,6 +59,14 @@ def test_paper_presets_hold_the_papers_numbers():
         ("preset='micro'\n[colour]\na=1\n", ["lab.toml:2", "'colour'", "at the top level", "search"]),
         ("preset='micro'\n[supervise]\nprune=1\n", ["lab.toml:3", "true | false", "found 1"]),
         ("preset='micro'\n[evaluate]\ntasks=[]\n", ["lab.toml:3", "evaluate.tasks", "at least one"]),
+        (
+            "preset='micro'\n[evaluate]\nprobes=['probe_x']\n",
+            ["lab.toml:3", "evaluate.probes", "probe_mqar, probe_reassigned", "found probe_x"],
+        ),
+        (
+            "preset='micro'\n[evaluate]\nprobes=['probe_s3', 'probe_s3']\n",
+            ["lab.toml:3", "evaluate.probes", "each once"],
+        ),
         ("preset='micro'\n[data]\ntokenizer='bpe'\n", ["lab.toml:3", "byte, bpe:N or gpt2", "'bpe'"]),
         ("preset='micro'\n[data]\nsource='http:x'\n", ["lab.toml:3", "builtin, text:GLOB"]),
         ("preset=\n", ["lab.toml", "not valid TOML"]),

@@ -73,3 +73,17 @@ def test_below_a_task_stands_its_accuracy_which_may_be_a_coin_flip():
 def test_two_architectures_with_two_runs_are_needed():
     assert of_tasks([]) == []
     assert of_tasks([a_run("x", 0, 4.0, 0.3), a_run("x", 1, 4.0, 0.3), a_run("y", 0, 3.0, 0.3)]) == []
+
+
+def test_what_a_task_costs_is_the_mean_of_its_runs():
+    def run(name: str, index: int, seconds: float) -> BaselineRun:
+        tasks = (
+            TaskResult("t", 0.5 + index / 10, "s", True, 0.25, 10, seconds=seconds),
+            TaskResult("old", 0.5 + index / 10, "s", True, 0.25, 10),
+        )
+        return BaselineRun(name, index, Evidence(evaluation=Evaluation(4.0 + index, 10, tasks)))
+
+    found = {one.task: one for one in of_tasks([run(n, i, 1.0 + i) for n in "ab" for i in range(2)])}
+    assert found["t"].seconds == 1.5
+    assert found["old"].seconds is None
+    assert found[LOSS].seconds is None
