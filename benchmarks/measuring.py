@@ -122,10 +122,14 @@ def digest(settings: Settings) -> str:
 
 
 def finished() -> list[Run]:
-    """All runs whose code and settings are those of today."""
+    """All runs whose code and settings are those of today, each once."""
     lines = RESULTS.read_bytes().splitlines() if RESULTS.exists() else []
-    runs = [msgspec.json.decode(line, type=Run) for line in lines]
-    return [run for run in runs if (run.code, run.settings) == _key(run.wanted)]
+    runs = {msgspec.json.encode(run.wanted): run for run in map(_decoded, lines)}
+    return [run for run in runs.values() if (run.code, run.settings) == _key(run.wanted)]
+
+
+def _decoded(line: bytes) -> Run:
+    return msgspec.json.decode(line, type=Run)
 
 
 @functools.cache

@@ -273,11 +273,12 @@ def _tasks(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:
 
 
 def _probes(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:
-    """The curves of probes: an answer's mean probability after so many steps, below it those of both
-    baselines, the means of their runs."""
+    """The curves of probes: an answer's mean probability after so many steps, below it those of the
+    references, the means of their runs."""
     beside = []
     if known.baselines is not None:
-        beside = [(title, known.baselines.tasks(name, whole=True)) for name, title in TITLES.items()]
+        measured = known.baselines
+        beside = [(TITLES[name], measured.tasks(name, whole=True)) for name in measured.names]
     shown = Table.grid(padding=(0, 2, 0, 0))
     for task in tasks:
         others = [(f"  {title}", found[task.task]) for title, found in beside if task.task in found]
