@@ -3,8 +3,8 @@
 A candidate's own code runs in the process that counts, so it may hide what it does. Processor seconds are
 the engine's figure, but they rise beside a busy neighbour. So they only say whether a count can be true:
 where the processor finds a candidate more than `CONTRADICTED` times as dear, over DeltaNet, as its count
-does, the count is not used. Honest candidates lie between 0.9 and 1.3 (docs/benchmarks.md), and a busy
-neighbour has not made twice of it.
+does, the count is not used. Honest candidates lie between 0.9 and 1.3, and busy neighbours made at most 1.4
+times of it (docs/benchmarks.md).
 """
 
 from __future__ import annotations

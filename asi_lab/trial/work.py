@@ -16,7 +16,8 @@ def per_token(model: LanguageModel, context: int) -> Work:
 
     Operations are the floating-point operations of products and convolutions; bytes are those that every
     operation reads and writes, views left out (`asi_lab.trial.preflight.counting`). Embedding, final norm,
-    head and loss are the same for all models of a lab and left out.
+    head and loss are the same for all models of a lab and left out. Where there is no product at all, one
+    operation is told, so that there are ratios.
     """
     model.train()
     torch.manual_seed(SEED)
@@ -28,4 +29,4 @@ def per_token(model: LanguageModel, context: int) -> Work:
         torch.autograd.backward(residual.float().square().mean() + aux)
     model.zero_grad(set_to_none=True)
     found = {kind: sum(places.values()) / context for kind, places in counter.counts.items()}
-    return Work(operations=found["FLOPs"], bytes=found["bytes touched"])
+    return Work(operations=max(1.0, found["FLOPs"]), bytes=found["bytes touched"])

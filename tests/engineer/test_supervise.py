@@ -194,6 +194,8 @@ def test_a_sound_candidate_is_measured_and_again_the_same(trial, honest, directo
     assert third.evaluation.loss == honest.evaluation.loss
     assert third.training == second.training
     assert third.checks == second.checks
+    assert honest.work is not None
+    assert second.work == third.work == honest.work  # counted by three servers
 
 
 def test_an_exception_is_broken_with_its_line(trial):

@@ -21,6 +21,7 @@ from asi_lab.records import (
     Score,
     TaskResult,
     Training,
+    Work,
 )
 
 S = CandidateState
@@ -93,6 +94,19 @@ BROKEN = {
     "a fitness that is none": (
         msgspec.structs.replace(WHOLE, score=msgspec.structs.replace(SCORE, fitness=NAN)),
         S.EVALUATED,
+    ),
+    "a mark beyond all": (
+        msgspec.structs.replace(
+            WHOLE,
+            score=msgspec.structs.replace(
+                SCORE, judgement=msgspec.structs.replace(SCORE.judgement, beyond=INF)
+            ),
+        ),
+        S.EVALUATED,
+    ),
+    "work that is none": (
+        msgspec.structs.replace(WHOLE, evidence=msgspec.structs.replace(EVIDENCE, work=Work(0.0, 1.0))),
+        S.TRAINED,
     ),
     "no analysis": (msgspec.structs.replace(WHOLE, analysis=None), S.JUDGED),
     "leaking without evidence": (msgspec.structs.replace(WHOLE, state=S.LEAKING, evidence=None), S.PROPOSED),
