@@ -99,6 +99,7 @@ class Snapshots:
     def __init__(self, layer: type[nn.Module], device: torch.device) -> None:
         self.layer, self.device = layer, device
         self._kept: dict[str, dict[str, Tensor]] = {}
+        self._latest: tuple[str, Residual] | None = None
 
     def keep(self, probe: Probe, step: int, model: LanguageModel) -> None:
         """Keep the weights of now, here and in a file."""
@@ -107,7 +108,12 @@ class Snapshots:
         self._kept[snapshot_name(probe.name, step)] = weights
 
     def residual(self, name: str) -> Residual:
-        """Answers for one of them, by its `snapshot_name`."""
+        """Answers for one of them, by its `snapshot_name`; the latest stays as it is."""
+        if self._latest is None or self._latest[0] != name:
+            self._latest = name, self._built(name)
+        return self._latest[1]
+
+    def _built(self, name: str) -> Residual:
         probe, _, step = name.rpartition("-")
         model = build(self.layer, PROBES[probe], self.device)
         if name in self._kept:

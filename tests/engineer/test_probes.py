@@ -11,7 +11,7 @@ import pytest
 
 from asi_lab import protocol
 from asi_lab.data.manifest import load_manifest
-from asi_lab.data.probes import PROBES
+from asi_lab.data.probes import MODEL, PROBES
 from asi_lab.engineer.supervise import Supervision, run
 from asi_lab.protocol import ScoreJob, TrialJob, probe_file
 from asi_lab.records import CandidateState, Evidence
@@ -126,7 +126,10 @@ def test_rows_that_the_weights_do_not_give_are_a_leak(trial):
 
 
 def test_a_layer_that_looks_ahead_in_streams_of_a_probe_alone_is_caught(trial):
-    code = changed(f"if y.shape[1] == {LENGTH} and y.shape[0] >= 8: y = y + 0.1 * hidden_states.roll(-1, 1)")
+    code = changed(
+        f"if y.shape[0] >= 8 and y.shape[1:] == ({LENGTH}, {MODEL.width}):\n"
+        "            y = y + 0.1 * hidden_states.roll(-1, 1)"
+    )
     evidence, _ = trial(code)
     assert evidence.failure is S.LEAKING
     assert f"of a test stream of {NAME}" in evidence.error

@@ -35,8 +35,8 @@ class Probe(msgspec.Struct, frozen=True):
     """One probe: its streams and how it is trained.
 
     `title` is what it is called in sentences, `asks` what it asks for in the words of the field.
-    `vocabulary` counts all tokens, `choices` the possible answers. `lengths` are those of the test streams
-    and of those trained on, where a stream can have any length; else all have one.
+    `vocabulary` counts all tokens, `choices` the possible answers. Where a stream can have any length, those
+    of `trained_on` tokens are learnt and those of `lengths` tested; else all have one.
     """
 
     name: str
