@@ -6,7 +6,9 @@ import click
 
 from asi_lab.cli.shared import current_lab, json_option, lab_option, prepare, preset_option, seed_option
 from asi_lab.errors import UsageError
-from asi_lab.records import TUNING_SEED
+
+MOST_SEEDS = 1000
+"""From this index on seeds are those that learning rates are tuned with (`records.TUNING_SEED`)."""
 
 
 @click.command()
@@ -16,7 +18,7 @@ from asi_lab.records import TUNING_SEED
 @seed_option
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1, max=TUNING_SEED),
+    type=click.IntRange(min=1, max=MOST_SEEDS),
     default=5,
     show_default=True,
     help="Runs of each architecture.",

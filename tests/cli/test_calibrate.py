@@ -69,6 +69,6 @@ def test_what_tasks_are_worth(run, searched, fresh):
     assert max(map(len, shown.splitlines())) <= 80
     report = json.loads(run("--lab", searched.path, "calibrate", "--tasks", "--json").stdout)
     assert {one["task"] for one in report} == {"held-out loss", "asi_recall", "asi_copy"}
-    assert all(one["architectures"] == 2 and one["runs"] >= 4 for one in report)
+    assert all(one["architectures"] == 3 and one["runs"] >= 6 for one in report)
     empty = run("--lab", fresh.path, "calibrate", "--tasks")
     assert (empty.exit_code, "No results yet" in empty.stderr) == (0, True)

@@ -153,7 +153,7 @@ def test_a_full_lab_shows_what_came_out_and_how_to_go_on(run, searched):
     assert result.exit_code == 0
     assert "holds 8 candidates already" in result.stderr
     assert "--experiments 16" in result.stderr
-    assert "would by luck" in result.stdout
+    assert "by luck alone" in result.stdout
     assert "diff --git a/architecture.py" in result.stdout
     assert "git -C" in result.stdout
 

@@ -21,19 +21,22 @@ ESCAPE = re.compile(r"\x1b|\x9b|\x07")
 def test_top_ranks_by_fitness_beside_the_baselines(run, searched, candidates):
     found = json.loads(run("--lab", searched.path, "top", "-n", "100", "--json").stdout)
     done = [c for c in candidates(searched) if c.state is CandidateState.DONE and c.id > 0]
-    expected = sorted(done, key=lambda c: -c.score.fitness)
+    expected = sorted(done, key=lambda c: -c.score.merit)
     assert [row["id"] for row in found["candidates"]] == [c.id for c in expected]
     assert [row["rank"] for row in found["candidates"]] == list(range(1, len(done) + 1))
-    assert [row["name"] for row in found["baselines"]] == ["delta_net", "gated_delta_net"]
+    names = ["fusion_gated_fir_net", "delta_net", "gated_delta_net"]
+    assert [row["name"] for row in found["baselines"]] == names == [found["bar"], *names[1:]]
     assert found["baselines"][0]["runs"] == 2
     assert found["scored"] == len(done)
     assert found["expected_by_luck"] == pytest.approx(0.05 * len(done))
     for row in found["candidates"]:
         mean = found["baselines"][0]["loss"]
         assert row["gain"] == pytest.approx((mean - row["loss"]) / mean)
-        assert row["beats_baseline"] == (mean - row["loss"] > found["margin"])
-        spread = found["noise"]["loss"] * 1.5**0.5  # sqrt(1 + 1/2): one run against the mean of two
-        assert row["gain_in_noise"] == pytest.approx((mean - row["loss"]) / spread)
+        assert row["beats_bar"] == (mean - row["loss"] > found["margins"][found["bar"]])
+        assert row["gain_in_noise"] * row["gain"] >= 0
+        assert set(row["beats"]) <= set(names)
+    for name in names:
+        assert found["beating"][name] == sum(name in row["beats"] for row in found["candidates"])
 
 
 def test_top_shows_as_many_rows_as_asked_for(run, searched):

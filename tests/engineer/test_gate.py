@@ -72,9 +72,7 @@ def probing(task: str = "train") -> TrialJob:
 ONE, TWO = (("trial", protocol.Probed(name)) for name in probing().probes)
 
 
-@pytest.mark.parametrize(
-    ("task", "before"), [("train", scripts.WHOLE[:-2]), ("serve", [READY, scripts.LOADED])]
-)
+@pytest.mark.parametrize(("task", "before"), [("train", scripts.TRIAL), ("serve", [READY, scripts.LOADED])])
 def test_probes_come_in_their_order_once_the_model_is_there(task, before):
     gate = said(*before, to=Gate(probing(task)))
     assert gate.place is Place.PROBING
@@ -86,15 +84,15 @@ def test_probes_come_in_their_order_once_the_model_is_there(task, before):
 
 
 def test_a_probe_before_the_end_of_training_or_of_another_job_is_forged():
-    for lines in ([READY, ONE], [*BEGUN, ONE], [*scripts.WHOLE[:-3], ONE]):
+    for lines in ([READY, ONE], [*BEGUN, ONE], [*scripts.TRIAL[:-1], ONE]):
         with pytest.raises(Forged, match="it said Probed"):
             said(*lines, to=Gate(probing()))
     with pytest.raises(Forged, match="it said Probed when it was answering"):
-        said(*scripts.WHOLE[:-2], ONE)
+        said(*scripts.TRIAL, ONE)
 
 
 def test_a_failure_in_a_probe_is_a_state_the_probe_and_a_line():
-    gate = said(*scripts.WHOLE[:-2], ONE, to=Gate(probing()))
+    gate = said(*scripts.TRIAL, ONE, to=Gate(probing()))
     words = 'File "architecture.py", line 7\nthe text is secret'
     found = gate.admit(protocol.Failed(S.BROKEN, words))
     assert found == protocol.Failed(S.BROKEN, 'broken in probe_s3, at File "architecture.py", line 7')
