@@ -63,6 +63,7 @@ def make_lab(folder: Path, settings: str, seed: int = 0, prepared: bool = True) 
     table = {
         "preset": "micro",
         "seed": seed,
+        "search": {"slots": 1},
         "data": {"source": f"text:{_shared() / 'text.txt'}", "tokenizer": "byte"},
         "train": {"steps": 3, "warmup_steps": 1},
         "evaluate": {"tasks": ["asi_recall", "asi_copy"], "probes": [], "limit": 4, "marks": [0.5]},

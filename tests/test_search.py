@@ -23,6 +23,7 @@ from asi_lab.scoring import references
 EXPERIMENTS = 3
 LAB = """preset = "micro"
 [search]
+slots = 1
 max_starts = 1000
 [data]
 source = "text:{text}"
@@ -45,6 +46,8 @@ loss_tokens = 1024
 max_length = 256
 prefix_checks = 4
 [baselines]
+references = ["delta_net", "gated_delta_net"]
+bar = ""
 seeds = 2
 max_seeds = 2
 """

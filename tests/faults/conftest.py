@@ -30,6 +30,7 @@ WORDS = ("linear", "attention", "keeps", "a", "matrix", "of", "fast", "weights",
 LAB_TOML = """preset = "micro"
 seed = 3
 [search]
+slots = 1
 cold_start = 2
 update_every = 2
 max_starts = 1000
@@ -45,6 +46,8 @@ tasks = ["asi_recall", "asi_copy"]
 limit = 4
 marks = [0.5]
 [baselines]
+references = ["delta_net", "gated_delta_net"]
+bar = ""
 seeds = 2
 max_seeds = 3
 grow_every = 2
