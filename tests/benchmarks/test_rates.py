@@ -32,6 +32,10 @@ def test_runs_are_read_again_where_code_settings_and_text_are_the_same(file, mon
     for run in runs:
         results.add(run)
     assert rates.Results(SETTINGS, "text").runs == results.runs == runs
+    slow = BaselineRun("mamba2", 2, Evidence(failure=CandidateState.TIMED_OUT, error="silent"))
+    results.add(slow)
+    assert results.runs == [*runs, slow]
+    assert rates.Results(SETTINGS, "text").runs == runs  # the next one measures it again
     assert rates.Results(SETTINGS, "another text").runs == []
     slower = msgspec.structs.replace(SETTINGS.train, learning_rate=1e-3)
     assert rates.Results(msgspec.structs.replace(SETTINGS, train=slower), "text").runs == []

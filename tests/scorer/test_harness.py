@@ -102,7 +102,9 @@ def test_a_random_model_is_at_chance_everywhere(make_lm: MakeLM, model, tasks_di
             assert result.chance == pytest.approx(math.log2(257))  # one token a byte
             assert result.score == pytest.approx(result.chance, rel=0.05)
     by_name = {result.task: result for result in results}
-    perplexity = by_name["asi_perplexity"]
+    last_word, perplexity = by_name["asi_last_word"], by_name["asi_perplexity"]
+    assert (last_word.accuracy, last_word.chance_accuracy) == (last_word.metrics["acc"], None)
+    assert perplexity.accuracy is None
     assert perplexity.metrics["bits_per_byte"] == pytest.approx(perplexity.score)
     assert set(perplexity.metrics) == {"bits_per_byte", "byte_perplexity", "word_perplexity"}
 
@@ -115,7 +117,7 @@ def test_a_model_that_knows_the_answers_is_near_one(
     for result in evaluate(lm, harness.load(CHOICE_TASKS, tasks_dir), 30, 0):
         assert result.score > 0.95
         assert result.accuracy == result.metrics["acc"] == 1
-    assert result.chance_accuracy == 0.5
+        assert result.chance_accuracy == 0.25
     lm = make_lm(hidden, head, max_length=256, batch=32)
     for result in evaluate(lm, harness.load(["asi_perplexity", "asi_last_word"], tasks_dir), 30, 0):
         assert 0 < result.score < 0.1 * result.chance  # two texts may begin alike
