@@ -9,7 +9,7 @@ import pytest
 
 from asi_lab.errors import LineageError
 from asi_lab.lab import Lineage
-from asi_lab.lab.commits import candidate_commit, ref_of, seed_commit
+from asi_lab.lab.commits import Commit, candidate_commit, ref_of, seed_commit
 from asi_lab.lab.lineage import FILES
 from asi_lab.records import CandidateState
 
@@ -319,3 +319,23 @@ def test_refusals_say_what_to_do(tmp_path, lineage, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LineageError, match="apt install git"):
         lineage.refs()
+
+
+def test_the_time_that_a_task_took_enters_no_commit_and_a_curve_only_those_of_its_rules(make_candidate):
+    plain = make_candidate(1)
+    (task,) = plain.measured.tasks
+
+    def committed(rules: int, **changes: object) -> Commit:
+        changed = msgspec.structs.replace(plain.measured, tasks=(msgspec.structs.replace(task, **changes),))
+        evidence = msgspec.structs.replace(plain.evidence, evaluation=changed)
+        return candidate_commit(
+            msgspec.structs.replace(plain, evidence=evidence, rules=rules), CONFIG, "0" * 40
+        )
+
+    for rules in (1, 2, 3):
+        assert committed(rules, seconds=7.0) == committed(rules)
+        assert b'"seconds": 7.0' not in committed(rules, seconds=7.0).files["metrics.json"]
+    curve = ((20, -1.25),)
+    assert committed(2, curve=curve) == committed(2)
+    assert b'"curve"' not in committed(2).files["metrics.json"]
+    assert b"-1.25" in committed(3, curve=curve).files["metrics.json"]

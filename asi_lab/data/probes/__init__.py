@@ -123,10 +123,9 @@ _TABLE = (
         "probe_fuzzy",
         "recall by keys of one to three tokens",
         "keys of varying length, local context in keys, short convolution",
-        functools.partial(recall.fuzzy, pairs=4, keys=8, values=8),
+        functools.partial(recall.fuzzy, pairs=3, keys=8, values=8),
         vocabulary=17,
         choices=8,
-        batch=32,
     ),
     Probe(
         "probe_noisy",
