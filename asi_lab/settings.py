@@ -184,7 +184,7 @@ class BaselineSettings(Section, frozen=True, kw_only=True):
     noise_freedom: Annotated[
         PositiveFloat,
         about("How alike the variances of architectures are, in degrees of freedom, by a recorded study."),
-    ] = 4.0
+    ] = 3.5
     seeds: Annotated[int, Meta(ge=2), about("Seeds of each reference before the search starts.")] = 3
     max_seeds: Annotated[int, Meta(ge=2), about("Seeds of each reference in a long run.")] = 8
     grow_every: Annotated[Positive, about("One more seed of each after so many candidates.")] = 10
@@ -197,6 +197,15 @@ class Fitness(Section, frozen=True, kw_only=True):
     leak: Annotated[
         PositiveFloat, about("A loss this much under the baseline, relative to it, is discarded as a leak.")
     ] = 0.10
+
+
+class Judge(Section, frozen=True, kw_only=True):
+    """The judge's mark from 1 to 10."""
+
+    top: Annotated[
+        Literal["paper", "bar"],
+        about("Where the mark is 10: at Gated DeltaNet as in the paper, or at the lab's bar."),
+    ] = "paper"
 
 
 class Limits(Section, frozen=True, kw_only=True):
@@ -337,6 +346,7 @@ class Settings(Section, frozen=True, kw_only=True):
     evaluate: Evaluate
     baselines: BaselineSettings = BaselineSettings()
     fitness: Fitness = Fitness()
+    judge: Judge = Judge()
     limits: Limits
     supervise: Supervise = Supervise()
     agents: AgentSettings = AgentSettings()

@@ -23,7 +23,7 @@ from asi_lab.llm.models import Models
 from asi_lab.records import SEED_ID, Analysis, Candidate, Cognition, Judgement
 from asi_lab.scoring import references
 from asi_lab.scoring.archive import Archive
-from asi_lab.scoring.baselines import Baselines
+from asi_lab.scoring.baselines import TITLES, Baselines
 from asi_lab.scoring.results import NOTHING
 from asi_lab.settings import Settings
 
@@ -42,7 +42,6 @@ class Analyst:
         """`cite` gives the insights of papers that a candidate rests on, a line each."""
         self.settings, self.store, self.models = settings, store, models
         self.plans, self.cite = plans, cite
-        self.reference_code = references.both()
         self._scaling = threading.Lock()  # several candidates may be judged at once
 
     def judge(self, candidate: Candidate, archive: Archive) -> Judgement:
@@ -58,7 +57,7 @@ class Analyst:
             except (RoleFailed, ModelError) as error:
                 self.models.stand_in(candidate.id, "judge", "the measured rubric marks it", error)
         proposal, evidence = candidate.proposed, candidate.found
-        both, separated = self.reference_code, known.separated()
+        both, separated = references.ends(known), known.separated()
         return rubric.judge(proposal, evidence, known.anchors(), both, separated)
 
     def _scale(self, name: str, known: Baselines) -> Scale:
@@ -69,8 +68,8 @@ class Analyst:
             if (kept := key.read(self.store)) is not None:
                 return kept
             ask = self.models.of(SEED_ID, name)
-            found = judge.scale(ask, self.reference_code, known, self.settings.agents.judge_samples)
-            words = f"judge {name}: DeltaNet gets {found.low:.2f}, Gated DeltaNet {found.high:.2f}"
+            found = judge.scale(ask, references.ends(known), known, self.settings.agents.judge_samples)
+            words = f"judge {name}: DeltaNet gets {found.low:.2f}, {TITLES[known.top]} {found.high:.2f}"
             kind: EventKind = "note" if found.is_usable else "warning"
             usable = "" if found.is_usable else "; that is no scale, so its marks stay as they are"
             key.write(self.store, found, (kind, f"{words}{usable}", {"judge": name}))

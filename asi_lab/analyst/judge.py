@@ -13,12 +13,12 @@ from statistics import fmean, median
 
 import msgspec
 
-from asi_lab.analyst.rubric import HIGHEST, LOWEST, MIDPOINT, overshoot, performance
+from asi_lab.analyst.rubric import overshoot, performance
 from asi_lab.common.syntax import without_prose
 from asi_lab.llm.ask import Asker
 from asi_lab.records import Candidate, Judgement, RubricPart
 from asi_lab.scoring import results
-from asi_lab.scoring.baselines import SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
+from asi_lab.scoring.baselines import HIGHEST, LOWEST, MIDPOINT, SEED_ARCHITECTURE, TITLES, Baselines
 
 PARTS = ("complexity", "efficiency", "novelty")
 LEAST_SPAN = 1.0
@@ -61,12 +61,12 @@ class Scale(msgspec.Struct, frozen=True):
 
 
 def scale(ask: Asker, code: tuple[str, str], known: Baselines, samples: int) -> Scale:
-    """Have a judge mark (DeltaNet, Gated DeltaNet), whose `code` is given, as it marks a candidate.
+    """Have a judge mark both ends of the scale, whose `code` is given, DeltaNet first, as it marks candidates.
 
     Raises as `judge`.
     """
     given = []
-    for architecture, text in zip((SEED_ARCHITECTURE, UPPER_REFERENCE), code, strict=True):
+    for architecture, text in zip((SEED_ARCHITECTURE, known.top), code, strict=True):
         own = results.baseline(known, architecture)
         told = _told(msgspec.structs.replace(own, title=results.CANDIDATE), (), known)
         given.append(median(opinion.mark for opinion in _opinions(ask, told, text, samples)))
@@ -100,7 +100,7 @@ def judge(
         points = median(getattr(opinion, name) for opinion in opinions) - MIDPOINT
         reason = " ".join(str(getattr(middle, f"{name}_reason")).split())
         parts.append(RubricPart(name, round(points, 3), reason))
-    words = f"this judge gives DeltaNet {found.low:.1f} and Gated DeltaNet {found.high:.1f}"
+    words = f"this judge gives DeltaNet {found.low:.1f} and {TITLES[known.top]} {found.high:.1f}"
     words = words if found.is_usable else f"left as it is: {words}"
     parts.append(RubricPart("scale", round(right - raw, 3), words))
     mark = (MIDPOINT + measured.points + len(PARTS) * right) / (1 + len(PARTS))

@@ -14,12 +14,11 @@ import ast
 
 from asi_lab.common.syntax import parsed
 from asi_lab.records import Evidence, Judgement, Proposal, RubricPart
-from asi_lab.scoring.baselines import Anchor, performance_points
+from asi_lab.scoring.baselines import HIGHEST, LOWEST, MIDPOINT, Anchor, performance_points
 from asi_lab.scoring.work import CONTRADICTED, is_contradicted
 
-LOWEST, MIDPOINT, HIGHEST = 1.0, 5.0, 10.0
 MOST_POINTS = HIGHEST - MIDPOINT
-"""Points for the loss of Gated DeltaNet or a lower one."""
+"""Points for the loss of the upper end or a lower one."""
 NAME = "measured rubric"
 
 
@@ -30,7 +29,7 @@ def judge(
     anchor_code: tuple[str, str],
     separated: bool,
 ) -> Judgement:
-    """Mark an evaluated candidate against (DeltaNet, Gated DeltaNet).
+    """Mark an evaluated candidate against both ends of the scale, DeltaNet first.
 
     `separated` says whether the two differ in loss beyond noise.
     """
@@ -55,7 +54,7 @@ def _part(name: str, points: float, low: float, high: float, reason: str) -> Rub
 
 
 def performance(evidence: Evidence, anchors: tuple[Anchor, Anchor], separated: bool) -> RubricPart:
-    """Points from -4 to 5 for the loss, on the line through 0 for DeltaNet and 5 for Gated DeltaNet; neutral
+    """Points from -4 to 5 for the loss, on the line through 0 for DeltaNet and 5 for the upper end; neutral
     where the two are not `separated`."""
     lower, upper = anchors
     if not separated or upper.loss >= lower.loss:
@@ -64,10 +63,10 @@ def performance(evidence: Evidence, anchors: tuple[Anchor, Anchor], separated: b
             0.0,
             0.0,
             0.0,
-            "neutral: here Gated DeltaNet is not better than DeltaNet beyond noise, so they give no scale",
+            f"neutral: here {upper.title} is not better than DeltaNet beyond noise, so they give no scale",
         )
     points = performance_points(evidence.measured.loss, lower, upper)
-    reason = f"{points / 5:.0%} of the way in loss from DeltaNet to Gated DeltaNet"
+    reason = f"{points / 5:.0%} of the way in loss from DeltaNet to {upper.title}"
     return _part("performance", points, -4.0, MOST_POINTS, reason)
 
 

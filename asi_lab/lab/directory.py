@@ -136,7 +136,7 @@ class Lab:
             raise DiskError(disk.explain(error, self._lock_file)) from None
 
 
-FIXED = ("seed", "data", "model", "train", "evaluate", "fitness")
+FIXED = ("seed", "data", "model", "train", "evaluate", "fitness", "judge")
 """Settings that results of one lab must share."""
 
 

@@ -60,19 +60,20 @@ TITLES = {
     "mamba3": "Mamba-3",
 }
 """What the packaged references are called."""
-MARKS = {SEED_ARCHITECTURE: 5.0, UPPER_REFERENCE: 10.0}
-"""The judge's marks of the two, by definition of its scale; where they do not differ beyond noise, both have
-the first."""
+LOWEST, MIDPOINT, HIGHEST = 1.0, 5.0, 10.0
+"""Marks of the judge: DeltaNet has the second by definition, and the upper end of the scale the third; where
+the two do not differ beyond noise, both have the second."""
 
 
 class Anchor(msgspec.Struct, frozen=True):
-    """Means of one baseline that the judge's marks hang on. Loss in nats per token; `work` is None where it
+    """Means of one reference that the judge's marks hang on. Loss in nats per token; `work` is None where it
     was not counted; `cpu_seconds` are those of the whole training."""
 
     loss: float
     params: int
     work: Work | None = None
     cpu_seconds: float = 0.0
+    title: str = TITLES[UPPER_REFERENCE]
 
 
 def due(settings: BaselineSettings, candidates: int, runs: Sequence[BaselineRun]) -> list[tuple[str, int]]:
@@ -114,7 +115,7 @@ class Baselines:
 
     def __init__(self, settings: Settings, runs: Sequence[BaselineRun]) -> None:
         """Raises `UsageError` where DeltaNet or Gated DeltaNet has too few runs."""
-        self.settings = settings.baselines
+        self.settings, self._top = settings.baselines, settings.judge.top
         self.names = complete(self.settings, runs)
         self.runs = {
             name: sorted(
@@ -135,6 +136,11 @@ class Baselines:
         self.mean: Reference = fitness.reference_of(
             self.evaluations(SEED_ARCHITECTURE), settings.fitness.scale
         )
+
+    @property
+    def top(self) -> str:
+        """The reference at which the judge's mark is 10."""
+        return self.bar if self._top == "bar" else UPPER_REFERENCE
 
     @functools.cached_property
     def bar(self) -> str:
@@ -167,6 +173,7 @@ class Baselines:
             if counted
             else None,
             cpu_seconds=fmean(training.cpu_seconds for training in measured),
+            title=TITLES.get(architecture, architecture),
         )
 
     def most_parameters(self, ratio: float) -> int:
@@ -174,8 +181,8 @@ class Baselines:
         return int(self.anchor(SEED_ARCHITECTURE).params * ratio)
 
     def anchors(self) -> tuple[Anchor, Anchor]:
-        """The two ends of the judge's scale: DeltaNet and Gated DeltaNet."""
-        return self.anchor(SEED_ARCHITECTURE), self.anchor(UPPER_REFERENCE)
+        """The two ends of the judge's scale: DeltaNet and `top`."""
+        return self.anchor(SEED_ARCHITECTURE), self.anchor(self.top)
 
     def curve(self, architecture: str, *, whole: bool = False) -> dict[int, float]:
         """Mean held-out loss (nats per token) over the runs of record, or the `whole` of them, by steps done,
@@ -229,10 +236,12 @@ class Baselines:
 
     def mark(self, architecture: str) -> float:
         """The judge's mark of a reference: by definition of the scale, or for others by its loss on it."""
-        if not self.separated():
-            return MARKS[SEED_ARCHITECTURE]
+        if architecture == SEED_ARCHITECTURE or not self.separated():
+            return MIDPOINT
+        if architecture == self.top:
+            return HIGHEST
         points = performance_points(fmean(self._losses[architecture]), *self.anchors())
-        return MARKS.get(architecture, max(1.0, min(10.0, MARKS[SEED_ARCHITECTURE] + points)))
+        return max(LOWEST, min(HIGHEST, MIDPOINT + points))
 
     def fitness(self, architecture: str) -> float:
         """The fitness of a reference, over the mean of its runs' measured parts."""
@@ -257,7 +266,7 @@ class Baselines:
     @functools.cached_property
     def _values(self) -> dict[str, dict[str, list[float]]]:
         """By figure and reference: what each run gave."""
-        lower, upper = (self.anchor(name) for name in ARCHITECTURES)
+        lower, upper = self.anchors()
         scale = 1.0 if self.separated() else 0.0  # as the judge: without a scale, no points
         runs = {name: self.evaluations(name) for name in self.names}
         points = {
@@ -335,8 +344,8 @@ class Baselines:
         return found
 
     def separated(self) -> bool:
-        """Whether DeltaNet and Gated DeltaNet differ in loss beyond noise (two-sided t-test at 5 %)."""
-        low, high = (self._losses[name] for name in ARCHITECTURES)
+        """Whether the ends of the judge's scale differ in loss beyond noise (two-sided t-test at 5 %)."""
+        low, high = (self._losses[name] for name in (SEED_ARCHITECTURE, self.top))
         spread = self._difference(self._prior([*self._losses.values()]), low, high)
         return abs(fmean(low) - fmean(high)) > spread.margin(0.025)
 
@@ -350,10 +359,10 @@ def _mean(runs: Sequence[TaskResult]) -> TaskResult:
 
 
 def performance_points(loss: float, lower: Anchor, upper: Anchor) -> float:
-    """Points of the judge for a loss: 0 at DeltaNet's, 5 at Gated DeltaNet's, on a line through both that has
-    no end.
+    """Points of the judge for a loss: 0 at the lower end's, 5 at the upper end's, on a line through both that
+    has no end.
 
-    0 where Gated DeltaNet is not the better one: there is no scale then.
+    0 where the upper one is not the better one: there is no scale then.
     """
     return 5.0 * (lower.loss - loss) / (lower.loss - upper.loss) if upper.loss < lower.loss else 0.0
 

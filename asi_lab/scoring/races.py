@@ -178,7 +178,7 @@ def _compared(settings: Settings, seeds: int, groups: dict[str, list[BaselineRun
     rising = [task.task for task in first[0].tasks if task.higher_is_better]
     kinds: dict[str, Callable[[Evaluation], float]] = {
         "loss": lambda e: e.loss,
-        "benchmark": lambda e: fmean(fitness.task_gain(task, reference) for task in e.tasks),
+        "benchmark": lambda e: fmean(fitness.weighed_gain(task, reference) for task in e.tasks),
     }
     if rising:
         kinds["average"] = lambda e: fmean(task.score for task in e.tasks if task.task in rising)

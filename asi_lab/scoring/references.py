@@ -22,7 +22,7 @@ from asi_lab.records import (
     Proposal,
 )
 from asi_lab.scoring import fitness
-from asi_lab.scoring.baselines import ARCHITECTURES, SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
+from asi_lab.scoring.baselines import ARCHITECTURES, MIDPOINT, SEED_ARCHITECTURE, UPPER_REFERENCE, Baselines
 from asi_lab.settings import Settings
 
 EIGHT = (
@@ -58,9 +58,9 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"lab.toml: baselines.references: expected some of {known}; found {unknown[0]!r}.")
 
 
-def both() -> tuple[str, str]:
-    """Sources of DeltaNet and of Gated DeltaNet, the two ends of the judge's scale."""
-    return source(SEED_ARCHITECTURE), source(UPPER_REFERENCE)
+def ends(known: Baselines) -> tuple[str, str]:
+    """Sources of DeltaNet and of the upper end of the judge's scale."""
+    return source(SEED_ARCHITECTURE), source(known.top)
 
 
 def seed() -> Proposal:
@@ -109,6 +109,6 @@ def seed_candidate(settings: Settings, runs: Sequence[BaselineRun]) -> Candidate
         proposal=seed(),
         evidence=Evidence(checks=first.checks, training=first.training, evaluation=mean, work=first.work),
         score=fitness.score(
-            mean, known.reference, Judgement(5.0, (), "by definition of the scale"), known.noise()
+            mean, known.reference, Judgement(MIDPOINT, (), "by definition of the scale"), known.noise()
         ),
     )

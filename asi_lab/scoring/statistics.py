@@ -22,7 +22,7 @@ LEAST_FOR_FREEDOM = 8
 """Architectures with several runs from which on they themselves say how alike variances are; fewer say next
 to nothing of it, and are taken to be as alike as those of a recorded study were."""
 
-USUAL_FREEDOM = 4.0
+USUAL_FREEDOM = 3.5
 """How alike variances are where nothing else is known, in degrees of freedom (docs/benchmarks.md)."""
 
 TREND_LEVEL = 0.01

@@ -68,7 +68,7 @@ def test_the_analyst_gets_figures_beside_parent_and_baselines_and_what_relatives
     )
     assert "and better than DeltaNet beyond noise." in values["results"]
     assert "| gated_delta_net (mean of 3) | baseline | +0.0500 (" in values["ablation"]
-    assert "| 0002 net_2 | sibling | -0.0700 (-5.0)" in values["ablation"]
+    assert "| 0002 net_2 | sibling | -0.0700 (-5." in values["ablation"]
     assert "| 0001 net_1 | parent | -0.0300 (-2." in values["ablation"]
     assert "- parent 0001 net_1, from 0: +gate" in values["ablation"]
     assert "+more" in values["code_diff"]

@@ -24,7 +24,7 @@ def test_top_ranks_by_fitness_beside_the_baselines(run, searched, candidates):
     expected = sorted(done, key=lambda c: -c.score.merit)
     assert [row["id"] for row in found["candidates"]] == [c.id for c in expected]
     assert [row["rank"] for row in found["candidates"]] == list(range(1, len(done) + 1))
-    names = ["fusion_gated_fir_net", "delta_net", "gated_delta_net"]
+    names = ["mamba2", "delta_net", "gated_delta_net"]
     assert [row["name"] for row in found["baselines"]] == names == [found["bar"], *names[1:]]
     assert found["baselines"][0]["runs"] == 2
     assert found["scored"] == len(done)

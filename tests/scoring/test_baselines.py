@@ -45,10 +45,10 @@ def test_due_runs_grow_with_finished_candidates():
 
 def one_run(groups: list[list[float]]) -> Spread:
     """What one run of another architecture varies by, worked out beside the program: log variances of three
-    runs lie log(1) - digamma(1) too low, a prior of four degrees adds its own, and so does their mean."""
+    runs lie log(1) - digamma(1) too low, a prior of 3.5 degrees adds its own, and so does their mean."""
     logs = [math.log(stdev(group) ** 2) - float(digamma(1)) for group in groups]
-    of_mean = float(polygamma(1, 2.0) + polygamma(1, 1.0)) / len(groups)
-    freedom = 2 * brentq(lambda x: polygamma(1, x) - polygamma(1, 2.0) - of_mean, 1e-3, 1e3)
+    of_mean = float(polygamma(1, 1.75) + polygamma(1, 1.0)) / len(groups)
+    freedom = 2 * brentq(lambda x: polygamma(1, x) - polygamma(1, 1.75) - of_mean, 1e-3, 1e3)
     bias = math.log(freedom / 2) - float(digamma(freedom / 2))
     return Spread(math.exp((fmean(logs) - bias) / 2), freedom)
 
@@ -148,6 +148,19 @@ def test_marks_of_references_lie_on_the_judges_scale():
     assert [known.mark(name) for name in known.names] == [5.0, 10.0, 10.0, pytest.approx(7.5)]
     assert known.fitness("delta_net") == pytest.approx((0.5 + 0.5 + 4 / 9) / 3)
     assert known.fitness("gated_delta_net") > known.fitness("hgrn2") > known.fitness("delta_net")
+
+
+def test_the_top_of_the_judges_scale_may_be_the_bar():
+    groups = LADDER | {"hgrn2": [4.1, 4.11, 4.12]}
+    runs = [run(name, i, loss) for name, losses in groups.items() for i, loss in enumerate(losses)]
+    names = json.dumps([*groups])
+    text = f"preset = '20m'\n[baselines]\nreferences = {names}\nbar = ''\n[judge]\ntop = 'bar'\n"
+    known = Baselines(parse(text), runs)
+    assert (known.bar, known.top) == ("mamba2", "mamba2")
+    assert [known.mark(name) for name in ("delta_net", "gated_delta_net", "mamba2", "hgrn2")] == [
+        *(5.0, pytest.approx(5 + 5 * 2 / 3), 10.0, pytest.approx(5 + 5 / 3))
+    ]
+    assert [anchor.title for anchor in known.anchors()] == ["DeltaNet", "Mamba-2"]
 
 
 def test_too_few_runs_say_what_to_do():

@@ -89,3 +89,14 @@ def test_the_spread_is_what_runs_vary_by():
             found.append(fitness.composite((loss, benchmark), fitness.judged(4 + luck * 0.3)))
         parts = (fitness.sigmoid_part(gain / 0.2),) * 2
         assert fitness.spread(parts, reference, noise) == pytest.approx(stdev(found), rel=0.05)
+
+
+def test_a_probe_counts_a_tenth_of_a_text():
+    """Half as much in a probe is no catastrophe: architectures differ there ten times as much as in texts."""
+    text = TaskResult("asi_perplexity", 1.9, "bits_per_byte", False, 4.0, 10)
+    probe = TaskResult("probe_mqar", 0.25, "answer_probability", True, 0.1, 10)
+    base = fitness.Reference(4.0, {"asi_perplexity": 2.0, "probe_mqar": 0.5}, 0.2)
+    gain = fitness.benchmark_gain(Evaluation(4.0, 10, (text, probe), 0.0, 1, 1.0), base)
+    assert gain == pytest.approx((0.05 - 0.5 / fitness.PROBE_SCALE) / 2)
+    lost = fitness.benchmark_gain(Evaluation(4.0, 10, (text, text, probe), 0.0, 1, 1.0), base)
+    assert lost == pytest.approx((0.05 + 0.05 - 0.05) / 3)
