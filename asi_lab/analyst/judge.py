@@ -61,7 +61,7 @@ class Scale(msgspec.Struct, frozen=True):
 
 
 def scale(ask: Asker, code: tuple[str, str], known: Baselines, samples: int) -> Scale:
-    """Have a judge mark both ends of the scale, whose `code` is given, DeltaNet first, as it marks candidates.
+    """Have a judge mark both ends of the scale, whose `code` is given, DeltaNet first, as it marks others.
 
     Raises as `judge`.
     """
