@@ -26,6 +26,8 @@ from asi_lab.scoring.statistics import Spread, of_difference, pooled, prior_of, 
 
 LEAST = 5
 """Runs of an architecture that its own sd is shown from."""
+MANY = 20
+"""Pairs of runs that a single correlation is shown from."""
 DRAWS = 2000
 
 Losses = Mapping[str, Sequence[float]]
@@ -121,8 +123,13 @@ def pairs(groups: Mapping[str, list[Run]], what: str) -> None:
     print("| architectures | pairs | correlation (95 %, bootstrap) |")
     print("|---|---:|---|")
     for first, second, count, r, low, high in rows:
-        print(f"| {TITLES[first]}, {TITLES[second]} | {count} | {r:+.2f} ({low:+.2f} to {high:+.2f}) |")
-    print(f"\nMean of all {fmean(row[3] for row in rows):+.2f}.")
+        if count >= MANY:
+            print(f"| {TITLES[first]}, {TITLES[second]} | {count} | {r:+.2f} ({low:+.2f} to {high:+.2f}) |")
+    correlations = sorted(row[3] for row in rows)
+    print(
+        f"\nAll {len(rows)} pairs of architectures with {LEAST} or more: mean {fmean(correlations):+.2f}, from "
+        f"{correlations[0]:+.2f} to {correlations[-1]:+.2f}."
+    )
 
 
 def _correlation(values: NDArray[np.float64]) -> tuple[float, float, float]:
