@@ -25,7 +25,7 @@ def settings(slots: int, device: str = "auto", ranks: int = 1, threads: int = 0)
 
 
 def test_by_default_there_is_one_slot_and_nothing_is_assigned():
-    assert from_preset("micro").search.slots == 1
+    assert from_preset("mini").search.slots == 1
     assert share_out(settings(1), FOUR, 8) == Allocation(((),), 8)
     assert share_out(settings(1, ranks=0), FOUR, 8) == Allocation(((),), 2)
     assert share_out(settings(1), FOUR, 8).words == ""

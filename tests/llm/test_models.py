@@ -347,7 +347,7 @@ def test_models_think_ahead_while_a_trial_runs(tmp_path):
 def test_models_think_beside_two_trials(tmp_path, ahead):
     lab = make(tmp_path, ahead=ahead)
     text = lab.config.read_text().replace("repairs = 3", "repairs = 0")
-    lab.config.write_text(text.replace("[train]", "[search]\nslots = 2\n[train]\nthreads = 1"))
+    lab.config.write_text(text.replace("slots = 1", "slots = 2").replace("[train]", "[train]\nthreads = 1"))
     search(lab, Thinkers(seconds=0.1), 8)
     candidates, _, ledger = read(lab)
     assert [c.id for c in candidates] == list(range(9))
@@ -458,7 +458,7 @@ def test_the_planner_is_told_where_everybody_stands(lab):
     planners = [
         r.messages[1].content for r in model.requests if night.ROLES.get(r.messages[0].content) == "planner"
     ]
-    assert "| DeltaNet | Gated DeltaNet | sd of one run |" in planners[0]
+    assert "| DeltaNet | Gated DeltaNet | Mamba-2 | sd of one run |" in planners[0]
     assert "to be called better, is " in planners[0]
     line = f"candidate 1 {night.NAMES[1]}, from 0 (mechanism 1 behind the output norm): loss"
     assert line not in planners[0]
@@ -624,7 +624,7 @@ def test_answers_in_the_making_are_seen_from_outside(lab):
 
 def test_a_search_that_stands_still_escalates_and_says_so(tmp_path):
     lab = make(tmp_path)
-    text = lab.config.read_text().replace("[baselines]", "[search]\npatience = 2\n[baselines]")
+    text = lab.config.read_text().replace("slots = 1", "slots = 1\npatience = 2")
     lab.config.write_text(text)
     asked = []
 

@@ -308,7 +308,7 @@ def test_on_coming_back_one_is_told_what_happened(own):
     words = since.summary(snapshot, last - 3600)
     assert words.startswith("since ")
     assert ": 3 tried, " in words
-    assert "beat the baseline beyond noise" in words
+    assert "beat the bar beyond noise" in words
 
 
 def test_leaving_ends_the_application_only(lab):

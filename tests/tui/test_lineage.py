@@ -13,7 +13,7 @@ DONE = CandidateState.DONE
 def summary(number: int, parent: int | None, fitness: float = 0.5, state: CandidateState = DONE) -> Summary:
     nothing = dict.fromkeys(Summary.__struct_fields__)
     known = {"id": number, "state": state, "name": f"n{number}", "parent": parent, "fitness": fitness}
-    return Summary(**{**nothing, **known, "loss": 4.0 - fitness})
+    return Summary(**{**nothing, **known, "loss": 4.0 - fitness, "beyond": 0.0})
 
 
 FAMILY = [
