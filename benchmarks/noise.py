@@ -127,8 +127,8 @@ def pairs(groups: Mapping[str, list[Run]], what: str) -> None:
             print(f"| {TITLES[first]}, {TITLES[second]} | {count} | {r:+.2f} ({low:+.2f} to {high:+.2f}) |")
     correlations = sorted(row[3] for row in rows)
     print(
-        f"\nAll {len(rows)} pairs of architectures with {LEAST} or more: mean {fmean(correlations):+.2f}, from "
-        f"{correlations[0]:+.2f} to {correlations[-1]:+.2f}."
+        f"\nAll {len(rows)} pairs of architectures with {LEAST} or more: mean {fmean(correlations):+.2f}, "
+        f"from {correlations[0]:+.2f} to {correlations[-1]:+.2f}."
     )
 
 
