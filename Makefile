@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 run: $(VENV)/.ready  ## baselines and 8 candidates at the micro preset, in ./lab
 	$(BIN)/asi-lab --no-tui --preset micro --experiments 8
 
-test: $(VENV)/.ready-dev  ## the fast tests, 15 to 30 minutes on two cores
+test: $(VENV)/.ready-dev  ## the fast tests, 10 to 30 minutes on two cores
 	$(PYTEST)
 
 test-all: $(VENV)/.ready-dev  ## slow ones too
