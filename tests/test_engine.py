@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import shutil
 import signal
@@ -12,14 +13,16 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from asi_lab.cli import cli
 from asi_lab.data.manifest import load_manifest
 from asi_lab.engine import _repetition
 from asi_lab.errors import StoreError
 from asi_lab.lab import Lab, Lineage, Store, commands, fsck
 from asi_lab.records import CandidateState, Run
 from asi_lab.researcher.pool import boundary, generation_of
-from asi_lab.scoring import references
+from asi_lab.scoring import Baselines, references
 from tests import simulated_engine
 
 ENGINE = Path(__file__).with_name("simulated_engine.py")
@@ -381,6 +384,25 @@ def test_missing_text_is_told_before_anything_runs(tmp_path):
     assert code == 1
     assert "text.txt" in err
     assert "Traceback" not in err
+
+
+def test_a_reference_that_fails_is_told_and_left_out_of_the_bar(tmp_path, monkeypatch):
+    lab = make_lab(tmp_path)
+    assert lab.settings().baselines.bar == "mamba2"
+    monkeypatch.setenv("SIMULATED_FAILING", "mamba2-seed1")
+    run(lab, 2)
+    told = [event.message for event in events(lab) if "is left out of this lab's references" in event.message]
+    assert len(told) == 1
+    assert told[0].startswith("Baseline mamba2 seed 1: expected a loss; found")
+    monkeypatch.delenv("SIMULATED_FAILING")
+    run(lab, 3)  # it is not tried again, so the bar stays
+    with Store.open_readonly(lab.store) as store:
+        known = Baselines(lab.settings(), store.baselines())
+        against = [candidate.score.against for candidate in store.candidates(1) if candidate.score]
+    assert known.names == ["delta_net", "gated_delta_net"]
+    assert {found[0].reference for found in against} <= {known.bar}
+    result = CliRunner().invoke(cli, ["--lab", str(lab.path), "top", "--json"])
+    assert json.loads(result.stdout)["bar"] == known.bar
 
 
 def test_a_baseline_that_fails_ends_the_search_and_is_tried_again(tmp_path, monkeypatch):

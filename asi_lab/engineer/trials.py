@@ -39,7 +39,7 @@ from asi_lab.protocol import (
 )
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence, Run
 from asi_lab.scoring import pruning, references
-from asi_lab.scoring.baselines import Baselines, leaves_out
+from asi_lab.scoring.baselines import Baselines, has_failed, may_be_left_out
 from asi_lab.settings import Settings
 
 SUSPECT_NOISE = 2.0
@@ -153,7 +153,7 @@ class Trials:
         if not found.failure:
             return
         words = f"Baseline {run.words}: expected a loss; found {found.failure}"
-        if not leaves_out(found):
+        if not (has_failed(found) and may_be_left_out(found)):
             raise TrialError(
                 f"{words}\nThe logs are in {self.lab.trial(run_label(*run))}. Nothing can be scored without "
                 "baselines."
@@ -190,7 +190,7 @@ class Trials:
         self.slots.wait()
 
     def further_seed(self, architecture: str, index: int) -> None:
-        """As `baseline`, where the search has all it needs: a failure is told and tried again later."""
+        """As `baseline`, where the search has all it needs: a failure is told, and no more."""
         try:
             self.reference(Run(architecture, index))
         except TrialError as error:

@@ -83,17 +83,26 @@ def due(settings: BaselineSettings, candidates: int, runs: Sequence[BaselineRun]
     failed is left out.
     """
     wanted = min(settings.max_seeds, settings.seeds + candidates // settings.grow_every)
-    out = {run.architecture for run in runs if leaves_out(run)}
-    names = [name for name in settings.references if name not in out]
-    ended = [run for run in runs if not run.failure]
+    names = [name for name in settings.references if name not in _left_out(settings, runs)]
+    ended = [run for run in runs if not run.failure or (run.seed_index >= settings.seeds and has_failed(run))]
     return missing([(name, i) for i in range(wanted) for name in names], ended)
 
 
-def leaves_out(run: BaselineRun) -> bool:
-    """Whether a run failed in a way that leaves its reference out of the lab: not those that the judge's
-    scale hangs on, nor one that was cut off from outside."""
-    may_go = run.architecture not in ARCHITECTURES
-    return may_go and run.evidence.failure not in (None, CandidateState.INTERRUPTED)
+def has_failed(run: BaselineRun) -> bool:
+    """Whether a run failed, and not because it was cut off from outside."""
+    return run.evidence.failure not in (None, CandidateState.INTERRUPTED)
+
+
+def may_be_left_out(run: BaselineRun) -> bool:
+    """Whether a lab can do without the reference of a run: the judge's scale hangs on the others."""
+    return run.architecture not in ARCHITECTURES
+
+
+def _left_out(settings: BaselineSettings, runs: Sequence[BaselineRun]) -> set[str]:
+    """References of which a run failed that the search was to begin with. One that fails later is lost alone:
+    the lab's bar stays."""
+    first = [run for run in runs if run.seed_index < settings.seeds]
+    return {run.architecture for run in first if has_failed(run) and may_be_left_out(run)}
 
 
 def missing(wanted: Sequence[tuple[str, int]], runs: Sequence[BaselineRun]) -> list[tuple[str, int]]:
@@ -106,7 +115,7 @@ def complete(settings: BaselineSettings, runs: Sequence[BaselineRun]) -> list[st
     """The references of a lab that have as many runs as a search begins with, none of them failed; in their
     order."""
     count = Counter(run.architecture for run in runs if not run.failure)
-    out = {run.architecture for run in runs if leaves_out(run)}
+    out = _left_out(settings, runs)
     return [name for name in settings.references if count[name] >= settings.seeds and name not in out]
 
 

@@ -143,6 +143,16 @@ def test_a_reference_that_failed_is_left_out():
     assert ("mamba2", 1) in baselines.due(settings, 0, runs)
 
 
+def test_a_further_seed_that_fails_is_lost_alone():
+    runs = [run(name, i, loss) for name, losses in LADDER.items() for i, loss in enumerate(losses)]
+    diverged = Evidence(failure=CandidateState.DIVERGED, error="NaN")
+    cut_off = Evidence(failure=CandidateState.INTERRUPTED, error="killed")
+    settings = msgspec.structs.replace(LAB.baselines, references=(*LADDER,))
+    after = [*runs, BaselineRun("mamba2", 3, diverged), BaselineRun("delta_net", 3, cut_off)]
+    assert Baselines(msgspec.structs.replace(LAB, baselines=settings), after).bar == "mamba2"
+    assert baselines.due(settings, 10, after) == [("delta_net", 3), ("gated_delta_net", 3)]
+
+
 def test_marks_of_references_lie_on_the_judges_scale():
     known = several(LADDER | {"hgrn2": [4.1, 4.11, 4.12]})
     assert [known.mark(name) for name in known.names] == [5.0, 10.0, 10.0, pytest.approx(7.5)]
