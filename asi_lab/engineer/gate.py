@@ -282,7 +282,7 @@ class ServerGate:
                 self._counting = False
                 for what, value in (("operations", work.operations), ("bytes", work.bytes)):
                     _figure(f"{what} a token", value)
-                    if not value:
+                    if value < 1:
                         raise Forged(f"its server claims that it needs no {what}")
             case Failed(state, error) if self.is_ready and state in FAILURES:
                 _short("its error", error)

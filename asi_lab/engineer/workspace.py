@@ -14,7 +14,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
+
+from asi_lab.protocol import PROBE_FILES
 
 MOST_ENTRIES = 20_000
 """A working directory with more files than this counts as too full, however small they are."""
@@ -25,6 +28,10 @@ COARSE_NANOSECONDS = 20_000_000
 """The kernel's clock for files lags behind by a tick."""
 
 CHUNK_BYTES = 2**22
+
+MOST_PROBE_BYTES = 2**26
+"""The largest file of a probe's weights. A probe is a model of about a megabyte, with several files, which may
+be holes in the trial, and are none in the copies."""
 
 COMPILED = ("inductor", "triton")
 """What torch.compile and Triton keep in a trial's cache."""
@@ -68,8 +75,9 @@ class Workspace:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
                 raise Tampered(f"left something else than a plain file as {name}")
-            if found.st_size > self._most_bytes:
-                raise Tampered(f"left {found.st_size:,} bytes as {name}, limit {self._most_bytes:,}")
+            most = min(self._most_bytes, MOST_PROBE_BYTES) if fnmatch(name, PROBE_FILES) else self._most_bytes
+            if found.st_size > most:
+                raise Tampered(f"left {found.st_size:,} bytes as {name}, limit {most:,}")
             _copy(descriptor, incoming, found.st_size, pulse)
         except BaseException:
             incoming.unlink(missing_ok=True)

@@ -130,7 +130,7 @@ def _of_evaluation(evaluation: Evaluation | None) -> str:
 
 
 def _of_work(work: Work | None) -> str:
-    if work is not None and not _all_positive((work.operations, work.bytes)):
+    if work is not None and not _all_positive((work.operations, work.bytes, work.size)):
         return "its counted work has figures that cannot be"
     return ""
 

@@ -23,7 +23,7 @@ def is_contradicted(evidence: Evidence, lower: Anchor) -> bool:
     if evidence.work is None or lower.work is None or training is None:
         return False
     counted = evidence.work.size / lower.work.size
-    return training.cpu_seconds > CONTRADICTED * counted * lower.cpu_seconds > 0
+    return lower.cpu_seconds > 0 and training.cpu_seconds > CONTRADICTED * counted * lower.cpu_seconds
 
 
 def believed(evidence: Evidence, lower: Anchor) -> Work | None:

@@ -289,7 +289,7 @@ def test_a_server_counts_once_and_only_when_it_was_given_its_job():
         said(*scripts.TRIAL).admit(count)  # a trial never
 
 
-@pytest.mark.parametrize("figure", [0.0, -1.0, math.nan, math.inf, 1e19])
+@pytest.mark.parametrize("figure", [0.0, 1e-200, -1.0, math.nan, math.inf, 1e19])
 @pytest.mark.parametrize("what", ["operations", "bytes"])
 def test_a_count_that_cannot_be_is_forged(what, figure):
     gate = ServerGate()

@@ -121,6 +121,15 @@ def test_what_is_no_plain_file_of_one_name_is_not_taken(tmp_path, kind):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["secret", "work"]
 
 
+def test_a_probe_of_holes_is_not_copied(tmp_path):
+    workspace, taken = Workspace(tmp_path / "work"), tmp_path / "taken"
+    with (workspace.path / "probe_mqar-30.safetensors").open("wb") as file:
+        file.truncate(module.MOST_PROBE_BYTES + 1)
+    with pytest.raises(Tampered, match=f"limit {module.MOST_PROBE_BYTES:,}"):
+        workspace.take("probe_mqar-30.safetensors", taken)
+    assert not taken.exists()
+
+
 def test_what_moves_while_it_is_counted_counts_once(tmp_path, monkeypatch):
     """A folder goes from where nobody has looked to where somebody has, just in time."""
     workspace, looked_at = Workspace(tmp_path / "work"), []

@@ -27,6 +27,7 @@ def make(make_candidate):
                 "cost", state is not S.SLOW, 1.1 * weather, 10.0, f"a step takes {weather:.1f} times as long"
             ),
             Check("causality", True, 1e-9, 1e-4, seconds=0.2 * weather),
+            Check("processor_time", True, 9.0 * weather, 300.0 * weather, f"{9 * weather} seconds"),
         )
         evidence = msgspec.structs.replace(
             found.evidence,
@@ -133,3 +134,14 @@ def test_commits_of_older_rules_keep_their_form(make_candidate):
     assert told["evidence"]["training"]["seconds"] == old.evidence.training.seconds
     assert "work" not in told["evidence"]
     assert "beyond" not in told["score"]["judgement"]
+
+
+def test_where_a_leak_was_seen_is_drawn_anew_each_time(make):
+    words = "after {} tokens of a held-out row the next token's log probability is {} nats off when the later"
+    first, second = (
+        make(state=S.LEAKING, error=words.format(*one)) for one in ((7, "+0.3"), (99, "-1.2e-01"))
+    )
+    assert sha(first) == sha(second)
+    assert sha(first) != sha(
+        make(state=S.LEAKING, error=words.format(*drawn[0]).replace("held-out row", "row of a task"))
+    )

@@ -28,6 +28,7 @@ def evidence(share: float, cpu: float) -> Evidence:
         (5.0, 140.0, False),  # dear, and says so
         (5.0, 1.0, False),  # seconds cannot show that somebody counts too much
         (1.0, 0.0, False),  # nothing was measured
+        (1e-206, 10.0, True),  # so little that its square is nothing
     ],
 )
 def test_a_count_is_ruled_out_by_three_times_its_processor_seconds(share, cpu, contradicted):
