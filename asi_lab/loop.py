@@ -215,7 +215,10 @@ class Loop:
             list[NewEvent]([("commit", f"{sha[:10]} {done.name}", {"sha": sha})]),
         )
         if self.archive.is_led_by(done):
-            news.append(("best", f"{done.name} is the best so far: fitness {done.scored.fitness:.4f}", {}))
+            beyond = done.scored.judgement.beyond
+            more = f", {beyond:.1f} points beyond the judge's 10" if beyond else ""
+            words = f"{done.name} is the best so far: fitness {done.scored.fitness:.4f}{more}"
+            news.append(("best", words, {}))
         self.store.put(done, *news)
         self.plans.done(done.id)
         best = self.store.best_id()

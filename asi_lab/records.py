@@ -288,8 +288,8 @@ class Evidence(msgspec.Struct, frozen=True):
     """Everything the engineer measured. `failure` is the state to end in, None when all went well.
 
     `held_out` is the curve of the held-out loss at the marks of the training; `prunable` says whether limits
-    were in force there. `work` is what the serving process has counted; None where it came not so far, and in
-    labs of older rules.
+    were in force there. `work` is what the serving process has counted; None where it did not come
+    that far, and in labs of older rules.
     """
 
     checks: tuple[Check, ...] = ()

@@ -2,7 +2,7 @@
 
 It sees measurements and code without comments, docstrings and names of the author's choosing, so that
 prose cannot win points. How well the layer performs is computed; the model marks the other three parts.
-It marks DeltaNet and Gated DeltaNet, too, and its scale is stretched so that they get 5 and 10. Nothing that
+It marks both ends of the scale, too, and its scale is stretched so that they get 5 and 10. Nothing that
 it is told was timed.
 """
 

@@ -114,7 +114,7 @@ def _shown(found: Calibration, settings: Settings) -> RenderableType:
     from rich.text import Text
 
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
-    for heading in ("steps done", "share", "limit, noise floors", "stopped there"):
+    for heading in ("steps done", "share", "limit, noise\nfloors over DeltaNet", "stopped there"):
         shown.add_column(heading, justify="right")
     for step, limit in found.limits.items():
         share = f"{step / settings.train.steps:.0%}"

@@ -69,7 +69,7 @@ def race(
     if unknown := [name for name in architectures if name not in known]:
         raise UsageError(f"{unknown[0]}: expected a reference architecture: {', '.join(known)}.")
     if everyone and architectures:
-        raise UsageError("--all: goes not with names, which say who races.")
+        raise UsageError("--all: does not go with names, which say who races.")
     lab = current_lab()
     prepare(lab, preset, seed)
     chosen = architectures or (known if everyone else references.EIGHT)

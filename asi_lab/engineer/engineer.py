@@ -47,11 +47,9 @@ class Engineer:
         while self.trials.may_begin(candidate):
             limits, resumed = self.pruning.limits(candidate.id, baselines, last), candidate.state is S.TRAINED
             candidate, evidence = self.trials.candidate(candidate, baselines, limits)
-            in_probe = evidence.error.startswith(
-                f"{S.BROKEN.value} in probe_"
-            )  # where its weights are loaded
-            lost = evidence.failure in (S.BROKEN, S.FORGED) and resumed and not in_probe
-            if lost:  # the disk may not have kept its weights
+            in_probe = evidence.error.startswith(f"{S.BROKEN.value} in probe_")  # its weights were loaded
+            failed = evidence.failure in (S.BROKEN, S.FORGED) and not in_probe
+            if failed and resumed:  # the disk may not have kept its weights
                 candidate = self.states.advance(candidate, S.CHECKED)
             elif evidence.failure is not S.INTERRUPTED:
                 return self._measured(candidate, evidence, baselines)

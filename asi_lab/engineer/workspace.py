@@ -30,8 +30,8 @@ COARSE_NANOSECONDS = 20_000_000
 CHUNK_BYTES = 2**22
 
 MOST_PROBE_BYTES = 2**26
-"""The largest file of a probe's weights. A probe is a model of about a megabyte, with several files, which may
-be holes in the trial, and are none in the copies."""
+"""The largest file of a probe's weights. A probe is a model of about a megabyte, with several files, which
+may be holes in the trial, and are none in the copies."""
 
 COMPILED = ("inductor", "triton")
 """What torch.compile and Triton keep in a trial's cache."""

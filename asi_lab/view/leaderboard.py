@@ -21,7 +21,7 @@ from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.settings import Settings
 
 LEVEL = 0.05
-"""Chance of a single false win: a candidate no better than the baseline is marked this often."""
+"""Chance of a single false win: a candidate no better than a reference is marked this often."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

@@ -201,28 +201,29 @@ def wins(found: Board) -> str:
 
 def _verdict(found: Board) -> Text:
     """How many beat what, and what the signs mean."""
-    noise, runs = found.noise, found.baselines[0].runs
+    noise = found.noise
     margins = ", ".join(f"{TITLES[name]} {margin:.4f}" for name, margin in found.margins.items())
     return Text(
         f"{wins(found)}\n"
-        f"One run beats a reference by a loss so far (nats) under its mean: {margins}; one-sided t-test at "
-        f"{found.level:.0%}, {noise.freedom:.2g} degrees of freedom.\n"
-        f"±: sd of one run (loss: {noise.loss_low:.4f} to {noise.loss_high:.4f} at 95 %; judge: as far as "
-        f"the loss moves it). ×{runs}: mean of {runs} runs. gain: over {TITLES[found.bar]}. benchmark: over "
-        "DeltaNet. judge +: beyond the end of its scale, where the loss still counts for the rank. pool: the "
-        "fitness given the runs of its relatives too, by which parents are drawn."
+        f"One run beats a reference where its loss lies this far (nats) under its mean: {margins}; one-sided "
+        f"t-test at {found.level:.0%}.\n"
+        f"±: sd of one run, known with {noise.freedom:.2g} degrees of freedom (loss: {noise.loss_low:.4f} to "
+        f"{noise.loss_high:.4f} at 95 %; judge: as far as the loss moves it). ×N: mean of N runs. gain: on "
+        f"{TITLES[found.bar]}. benchmark: on DeltaNet's first runs. #: by fitness, and beyond the end of the "
+        "judge's scale (+) by what the loss adds there. pool: the fitness given the runs of its relatives "
+        "too, by which parents are drawn."
     )
 
 
 def standing_words(found: Standing) -> str:
     """How a loss stands to the bar, and which references it beats."""
     units = "" if found.bar.in_sd is None else f"{abs(found.bar.in_sd):.1f} sd, "
-    side = "under" if found.bar.difference < 0 else "over"
+    side = "below" if found.bar.difference < 0 else "above"
     title = TITLES[found.bar.reference]
     others = [TITLES[name] for name in found.beats if name != found.bar.reference]
     won = "a win beyond noise" if found.bar.is_better else "no win beyond noise"
     beside = f"; beats {' and '.join(others)}" if others else ""
-    return f"{abs(found.gain):.2%} {side} {title}, the bar ({units}{won}{beside})"
+    return f"{abs(found.gain):.2%} {side} {title}'s, the bar ({units}{won}{beside})"
 
 
 def result_lines(candidate: Candidate, baselines: Baselines) -> tuple[str, str]:
@@ -233,7 +234,7 @@ def result_lines(candidate: Candidate, baselines: Baselines) -> tuple[str, str]:
     words = standing_words(standing([candidate.loss], baselines))
     return (
         f"loss {candidate.loss:.4f} ±{noise.loss:.4f}: {words}",
-        f"benchmark {score.benchmark_gain:+.2%} ±{noise.benchmark:.2%}, "
+        f"benchmark {score.benchmark_gain:+.2%} ±{noise.benchmark:.2%} on DeltaNet, "
         f"judge {score.judgement.mark:.1f} ±{noise.judge:.1f}, "
         f"fitness {score.fitness:.4f} ±{noise.fitness:.4f}",
     )
@@ -304,7 +305,7 @@ def _status_rows(found: Status) -> Iterable[tuple[str, Text]]:
             "best",
             Text(
                 f"{best.id:04d} {plain(best.name, limit=NAME)}\n"
-                f"loss {best.loss:.4f}, {best.gain:+.2%} over {TITLES[board.bar]}"
+                f"loss {best.loss:.4f}, gain {best.gain:+.2%} on {TITLES[board.bar]}"
                 + ("" if best.gain_in_noise is None else f" ({best.gain_in_noise:+.1f} sd)")
                 + f", fitness {best.fitness:.4f} ±{board.noise.fitness:.4f}"
             ),

@@ -96,7 +96,7 @@ def test_a_scored_candidate_takes_three_lines(screen, measured, make_candidate):
     screen.view.refresh(measured)
     proposed, result, second = screen.lines[before:]
     assert "0001 delta_net_x: from 0000, a decay per head" in proposed
-    assert re.search(r"loss 3\.9990 ±0\.00\d\d: 0\.27% under DeltaNet, the bar \(", result)  # of 4.01
+    assert re.search(r"loss 3\.9990 ±0\.00\d\d: 0\.27% below DeltaNet's, the bar \(", result)  # of 4.01
     assert "sd, no win beyond noise)" in result
     assert "judge 6.2" in second
     assert "fitness 0.5010" in second

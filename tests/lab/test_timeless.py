@@ -138,10 +138,7 @@ def test_commits_of_older_rules_keep_their_form(make_candidate):
 
 def test_where_a_leak_was_seen_is_drawn_anew_each_time(make):
     words = "after {} tokens of a held-out row the next token's log probability is {} nats off when the later"
-    first, second = (
-        make(state=S.LEAKING, error=words.format(*one)) for one in ((7, "+0.3"), (99, "-1.2e-01"))
-    )
-    assert sha(first) == sha(second)
-    assert sha(first) != sha(
-        make(state=S.LEAKING, error=words.format(*drawn[0]).replace("held-out row", "row of a task"))
-    )
+    first, second = (words.format(*drawn) for drawn in ((7, "+0.3"), (99, "-1.2e-01")))
+    other = first.replace("held-out row", "row of a task")
+    shas = [sha(make(state=S.LEAKING, error=error)) for error in (first, second, other)]
+    assert shas[0] == shas[1] != shas[2]
