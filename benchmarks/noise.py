@@ -120,8 +120,9 @@ def pairs(groups: Mapping[str, list[Run]], what: str) -> None:
     if not rows:
         return
     print(f"\n## Are runs of one index alike? On {what}\n")
-    print("| architectures | pairs | correlation (95 %, bootstrap) |")
-    print("|---|---:|---|")
+    if any(row[2] >= MANY for row in rows):
+        print("| architectures | pairs | correlation (95 %, bootstrap) |")
+        print("|---|---:|---|")
     for first, second, count, r, low, high in rows:
         if count >= MANY:
             print(f"| {TITLES[first]}, {TITLES[second]} | {count} | {r:+.2f} ({low:+.2f} to {high:+.2f}) |")
@@ -134,7 +135,8 @@ def pairs(groups: Mapping[str, list[Run]], what: str) -> None:
 
 def _correlation(values: NDArray[np.float64]) -> tuple[float, float, float]:
     rng, count = np.random.default_rng(0), values.shape[1]
-    drawn = [np.corrcoef(values[:, rng.integers(count, size=count)])[0, 1] for _ in range(DRAWS)]
+    with np.errstate(invalid="ignore"):  # draws of one pair alone
+        drawn = [np.corrcoef(values[:, rng.integers(count, size=count)])[0, 1] for _ in range(DRAWS)]
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return float(np.corrcoef(values)[0, 1]), float(low), float(high)
 

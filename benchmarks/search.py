@@ -15,7 +15,7 @@ from asi_lab.lab import Lab, Store
 from asi_lab.records import SEED_ID, Candidate, CandidateState
 from asi_lab.researcher import pool
 from asi_lab.scoring import fitness
-from asi_lab.scoring.baselines import ARCHITECTURES, Baselines, winning_margin
+from asi_lab.scoring.baselines import ARCHITECTURES, TITLES, Baselines
 
 LEVEL = 0.05
 
@@ -32,16 +32,15 @@ def main() -> None:
     fitness_table(candidates, known, lab)
     wins(scored, known)
     ends(candidates)
-    wall_time(candidates, known, events)
+    wall_time(candidates, known, events, lab.settings().search.slots)
     tasks(scored, known)
 
 
 def fitness_table(candidates: list[Candidate], known: Baselines, lab: Lab) -> None:
-    margin, search = winning_margin(known.noise(), LEVEL), lab.settings().search
+    search, bar = lab.settings().search, known.evaluations(known.bar)
+    mean, margin = statistics.fmean(run.loss for run in bar), known.margin(known.bar)
     print("\n## Fitness over candidates\n")
-    print(
-        "| id | generation | parent | loss | against DeltaNet | benchmark | judge | fitness | best so far |"
-    )
+    print("| id | generation | parent | loss | against the bar | benchmark | judge | fitness | best so far |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     best = 0.0
     for c in candidates:
@@ -51,9 +50,9 @@ def fitness_table(candidates: list[Candidate], known: Baselines, lab: Lab) -> No
             print(f"{start} {c.state.value} | | | | | {best:.4f} |")
             continue
         best = max(best, c.score.fitness)
-        win = "*" if known.mean.loss - c.loss > margin else ""
+        win = "*" if mean - c.loss > margin else ""
         print(
-            f"{start} {c.loss:.4f} | {(c.loss / known.mean.loss - 1):+.2%}{win} | "
+            f"{start} {c.loss:.4f} | {(c.loss / mean - 1):+.2%}{win} | "
             f"{c.score.benchmark_gain:+.2%} | {c.score.judgement.mark:.1f} | "
             f"{c.score.fitness:.4f} | {best:.4f} |"
         )
@@ -61,24 +60,22 @@ def fitness_table(candidates: list[Candidate], known: Baselines, lab: Lab) -> No
 
 def wins(scored: list[Candidate], known: Baselines) -> None:
     noise = known.noise()
-    margin = winning_margin(noise, LEVEL)
     losses = [c.loss for c in scored if c.loss is not None]
     print("\n## Wins\n")
-    for name in ARCHITECTURES:
+    for name in known.names:
         runs = [e.loss for e in known.evaluations(name)]
-        print(f"- {name}: mean loss {statistics.fmean(runs):.4f} over {len(runs)} seeds")
+        role = ", the bar" if name == known.bar else ""
+        print(f"- {TITLES[name]}{role}: mean loss {statistics.fmean(runs):.4f} over {len(runs)} seeds")
     print(
-        f"- noise floor: sd {noise.loss:.4f} nats ({noise.freedom} degrees of freedom, 95 % interval "
+        f"- one run: sd {noise.loss:.4f} nats ({noise.freedom:.2g} degrees of freedom, 95 % interval "
         f"{noise.loss_low:.4f} to {noise.loss_high:.4f})"
     )
-    print(
-        f"- a win is a loss more than {margin:.4f} nats under the mean of a baseline (one-sided t-test, 5 %)"
-    )
-    for name in ARCHITECTURES:
-        mean = statistics.fmean(e.loss for e in known.evaluations(name))
+    for name in known.names:
+        mean, margin = statistics.fmean(e.loss for e in known.evaluations(name)), known.margin(name)
         won = sum(1 for loss in losses if mean - loss > margin)
         print(
-            f"- {won} of {len(losses)} scored candidates beat {name}; by luck {LEVEL * len(losses):.1f} would"
+            f"- {won} of {len(losses)} scored candidates beat {TITLES[name]} by more than {margin:.4f} nats "
+            f"(one-sided t-test, 5 %); by luck {LEVEL * len(losses):.1f} would"
         )
 
 
@@ -90,7 +87,7 @@ def ends(candidates: list[Candidate]) -> None:
     print(f"- near-duplicates thrown away before any compute: {rejected}")
 
 
-def wall_time(candidates: list[Candidate], known: Baselines, events: list) -> None:
+def wall_time(candidates: list[Candidate], known: Baselines, events: list, slots: int) -> None:
     evidences = [c.evidence for c in candidates] + [r.evidence for runs in known.runs.values() for r in runs]
     training = sum(e.training.seconds for e in evidences if e and e.training)
     scoring = sum(e.evaluation.seconds for e in evidences if e and e.evaluation)
@@ -100,8 +97,9 @@ def wall_time(candidates: list[Candidate], known: Baselines, events: list) -> No
             begun = event.time
         elif event.kind == "engine_stopped" and begun is not None:
             wall, begun = wall + event.time - begun, None
+    wall *= max(1, slots)
     outside = wall - training - scoring
-    print("\n## Wall time\n")
+    print("\n## Wall time of all slots\n")
     print("| what | seconds | share |")
     print("|---|---:|---:|")
     for name, seconds in (("training", training), ("evaluation", scoring), ("everything else", outside)):
