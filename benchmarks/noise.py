@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from asi_lab.lab import Lab, Store
 from asi_lab.records import SEED_ID, CandidateState
 from asi_lab.scoring.baselines import ARCHITECTURES, TITLES, Baselines
-from asi_lab.scoring.statistics import Spread, of_difference, pooled, prior_of, sd_interval, t_quantile
+from asi_lab.scoring.statistics import EXACT, Spread, of_difference, pooled, prior_of, sd_interval, t_quantile
 
 LEAST = 5
 """Runs of an architecture that its own sd is shown from."""
@@ -60,9 +60,8 @@ def spreads(fixed: Mapping[str, list[Run]], varied: Mapping[str, list[Run]]) -> 
     means = {name: fmean(run.loss for run in group) for name, group in fixed.items()}
     for name in sorted(means, key=lambda name: means[name]):
         cells = [_spread([run.loss for run in group.get(name, [])]) for group in (fixed, varied)]
-        print(
-            f"| {TITLES[name]} | {cells[0][0]} | {means[name]:.4f} | {cells[0][1]} | " + " | ".join(cells[1])
-        )
+        (runs, one), (orders, several) = cells
+        print(f"| {TITLES[name]} | {runs} | {means[name]:.4f} | {one} | {orders} | {several} |")
 
 
 def _spread(losses: Sequence[float]) -> tuple[str, str]:
@@ -75,9 +74,10 @@ def _spread(losses: Sequence[float]) -> tuple[str, str]:
 def prior(name: str, losses: Losses) -> None:
     found = prior_of([*losses.values()])
     assert found is not None
+    freedom = f"{found.freedom:.1f}" if found.freedom < EXACT else "infinite: they vary alike"
     print(
         f"\n{name}: {len(losses)} architectures, {found.seen} degrees of freedom; one run of another one has "
-        f"an sd of {math.sqrt(found.variance):.4f} with d0 = {found.freedom:.1f}; "
+        f"an sd of {math.sqrt(found.variance):.4f} with d0 = {freedom}; "
         f"slope of the log variance over the loss {found.slope:.2f} (0: within chance)"
     )
 
