@@ -26,7 +26,8 @@ def heading(snapshot: Snapshot, age: float, clock: PlaybackClock | None, readonl
     words.append(f"   {status.finished}{wanted} candidates")
     if status.board and status.board.candidates:
         best = status.board.candidates[0]
-        words.append(f"   best {best.id:04d} loss {best.loss:.4f} (gain {best.gain:+.2%} on the bar)")
+        gain = f"(gain {best.gain:+.2%} on the bar)".replace(" ", "\N{NO-BREAK SPACE}")
+        words.append(f"   best {best.id:04d} loss {best.loss:.4f} {gain}")
     if age >= STALE_SECONDS:
         words.append(f"   read {age:.0f} s ago", style="dim")
     words.append(f"   {label}" if label else "", style="dim")
