@@ -299,8 +299,15 @@ class Baselines:
         }
 
     @functools.cached_property
+    def _loss_prior(self) -> Prior | None:
+        return self._prior([*self._losses.values()])
+
+    @functools.cached_property
     def _priors(self) -> dict[str, Prior | None]:
-        return {figure: self._prior([*groups.values()]) for figure, groups in self._values.items()}
+        others = {name: groups for name, groups in self._values.items() if name != "loss"}
+        return {"loss": self._loss_prior} | {
+            figure: self._prior([*groups.values()]) for figure, groups in others.items()
+        }
 
     def _prior(self, groups: Sequence[Sequence[float]]) -> Prior | None:
         return prior_of(groups, self.settings.noise_freedom)
@@ -355,7 +362,7 @@ class Baselines:
     def separated(self) -> bool:
         """Whether the ends of the judge's scale differ in loss beyond noise (two-sided t-test at 5 %)."""
         low, high = (self._losses[name] for name in (SEED_ARCHITECTURE, self.top))
-        spread = self._difference(self._prior([*self._losses.values()]), low, high)
+        spread = self._difference(self._loss_prior, low, high)
         return abs(fmean(low) - fmean(high)) > spread.margin(0.025)
 
 
