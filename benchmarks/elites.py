@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from moderation import MEASURED
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -33,8 +34,8 @@ SEED_RUNS = 3
 DRAWS = 3
 """A parent that is drawn so often is run once more, where elites are run again as a routine."""
 MICRO, PAPER = from_preset("micro").search, from_preset("340m").search
-MEASURED = np.array((0.042, 0.015, 0.009)) / np.sqrt(np.mean(np.square((0.042, 0.015, 0.009))))
-"""Sds of one run of three architectures at micro, in units of the pooled one that the lab goes by."""
+NOISES = np.array(MEASURED) / np.sqrt(np.mean(np.square(MEASURED)))
+"""Of three architectures at micro, in units of the pooled one that the lab goes by."""
 
 Entries = Sequence[PoolEntry]
 Rank = Callable[[Entries, Mutation], Entries]
@@ -121,7 +122,7 @@ TRUTHS = {
     "a quarter collapses": Truth(-0.5, 1.0, share=0.25),
     "Student's t, 3 degrees": Truth(-0.5, 1.0, student=True),
     "first steps leap by 10": Truth(-0.5, 1.0, leap=10.0),
-    "noise as measured at micro": Truth(-0.5, 1.0, noises=tuple(MEASURED)),
+    "noise as measured at micro": Truth(-0.5, 1.0, noises=tuple(NOISES)),
     "seen through a sigmoid": Truth(-0.5, 1.0, leap=12.0, slope=0.17),
 }
 ONE_RUN = Policy(by_one_run)

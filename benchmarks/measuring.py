@@ -34,9 +34,10 @@ from asi_lab.common.randomness import keyed_random, keyed_seed
 from asi_lab.common.syntax import code_hash
 from asi_lab.data.manifest import load_manifest
 from asi_lab.data.prepare import prepare
+from asi_lab.data.probes import PROBES
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.lab.config import from_preset
-from asi_lab.protocol import ARCHITECTURE_FILE, CHECKPOINT_FILE, ScoreJob, TrialJob
+from asi_lab.protocol import ARCHITECTURE_FILE, CHECKPOINT_FILE, Compare, ScoreJob, TrialJob
 from asi_lab.records import Evaluation
 from asi_lab.researcher.grammar import Genome, canonical, render
 from asi_lab.researcher.grammar.genome import gated_delta_net_genome, seed_genome
@@ -48,26 +49,29 @@ from asi_lab.scoring import references
 from asi_lab.settings import Settings
 from asi_lab.trial.answering import serve
 from asi_lab.trial.life import residual_of
-from asi_lab.trial.model import load_architecture
+from asi_lab.trial.model import LanguageModel, load_architecture
+from asi_lab.trial.probes import Seeds, Snapshots, train
 from asi_lab.trial.train import checkpoint
 from asi_lab.trial.train.job import build_model, prepare_fit
 from asi_lab.trial.train.ranks import Alone
 
 RESULTS = Path(__file__).parent / "results" / "runs.jsonl"
 DATA = Path(tempfile.gettempdir(), "asi-lab-studies")
+CPU = torch.device("cpu")
 POSITIONS = 64
 """Positions of a run that are asked for from the bare prefix: honest code has nothing to hide."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """One run: the architecture's name, the scale, the index of its seeds, the seed of the data's order, and
-    what is otherwise than in the preset (`section.key`)."""
+    """One run: the architecture's name, the scale, the index of its seeds, the seed of the data's order, what
+    is otherwise than in the preset (`section.key`), and whether its probes are learnt as well."""
 
     architecture: str
     scale: str
     index: int
     order: int = 0
     changes: dict[str, Any] = {}
+    probes: bool = False
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -111,6 +115,9 @@ def settings_of(wanted: Wanted) -> Settings:
         section, name = key.split(".")
         part = msgspec.structs.replace(getattr(settings, section), **{name: value})
         settings = msgspec.structs.replace(settings, **{section: part})
+    if not wanted.probes:
+        evaluate = msgspec.structs.replace(settings.evaluate, probes=())
+        settings = msgspec.structs.replace(settings, evaluate=evaluate)
     return msgspec.structs.replace(settings, device="cpu", seed=wanted.order)
 
 
@@ -154,7 +161,11 @@ def make(wanted: Sequence[Wanted], workers: int) -> None:
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(missing)), fresh) as pool:
         for done in as_completed(pool.submit(_measured, run) for run in missing):
-            run = done.result()
+            try:
+                run = done.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
             with RESULTS.open("ab") as file:
                 file.write(msgspec.json.encode(run) + b"\n")
             print(f"{run.wanted} {run.loss:.4f} in {run.seconds:.0f} s", flush=True)
@@ -186,18 +197,24 @@ def _measured(wanted: Wanted) -> Run:
             seed=keyed_seed(0, wanted.architecture, wanted.index, "init"),
             shared_seed=keyed_seed(0, wanted.index, "shared"),
         )
-        model = build_model(load_architecture(Path(ARCHITECTURE_FILE).absolute()), job, torch.device("cpu"))
+        layer = load_architecture(Path(ARCHITECTURE_FILE).absolute())
+        model = build_model(layer, job, CPU)
         prepare_fit(model, job, Alone()).run()
         model.eval()
         checkpoint.save_trained(model, Path(CHECKPOINT_FILE))
-        found = _evaluated(model, settings, data)
+        snapshots = Snapshots(layer, CPU)
+        seeds = Seeds(job.seed, job.shared_seed, wanted.order)
+        for probe in (PROBES[name] for name in settings.evaluate.probes):
+            for step, learnt in zip(probe.marks, train(layer, probe, CPU, seeds), strict=True):
+                snapshots.keep(probe, step, learnt)
+        found = _evaluated(model, snapshots, settings, data)
         os.chdir("/")
     scores = {task.task: task.score for task in found.tasks}
     seconds = time.perf_counter() - began
     return Run(wanted, *_key(wanted), found.loss, scores, model.parameter_counts()[0], round(seconds, 1))
 
 
-def _evaluated(model: Any, settings: Settings, data: Path) -> Evaluation:
+def _evaluated(model: LanguageModel, snapshots: Snapshots, settings: Settings, data: Path) -> Evaluation:
     scoring = Scoring(
         ScoreJob(
             data=str(data),
@@ -209,19 +226,19 @@ def _evaluated(model: Any, settings: Settings, data: Path) -> Evaluation:
             threads=1,
         )
     )
-    with _answering(model) as (reader, writer):
+    with _answering(model, snapshots) as (reader, writer):
         remote = Remote(reader, writer, settings.model)
         scoring.score(remote, Path(CHECKPOINT_FILE))
-        found = scoring.compare(remote, POSITIONS, POSITIONS)
+        found = scoring.compare(remote, Compare(POSITIONS, POSITIONS, 0))
         remote.go_on()
     return found
 
 
 @contextlib.contextmanager
-def _answering(model: Any) -> Iterator[tuple[Any, Any]]:
-    """A thread that answers for the model, and the ends of its pipes."""
+def _answering(model: LanguageModel, snapshots: Snapshots) -> Iterator[tuple[Any, Any]]:
+    """A thread that answers for the model and its probes, and the ends of its pipes."""
     (asked, ask), (answers, answer) = os.pipe(), os.pipe()
-    residual = residual_of(model, torch.device("cpu"))
+    residual = residual_of(model, CPU)
     with contextlib.ExitStack() as stack:
         ends = [
             stack.enter_context(os.fdopen(descriptor, mode, buffering=buffering))
@@ -231,7 +248,8 @@ def _answering(model: Any) -> Iterator[tuple[Any, Any]]:
             stack.enter_context(os.fdopen(descriptor, mode, buffering=buffering))
             for descriptor, mode, buffering in ((answers, "rb", -1), (ask, "wb", 0))
         ]
-        thread = threading.Thread(target=serve, args=(residual, *ends))
+        told = {"snapshot": snapshots.residual}
+        thread = threading.Thread(target=serve, args=(residual, *ends), kwargs=told)
         thread.start()
         yield mine[0], mine[1]
         thread.join()

@@ -23,10 +23,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from asi_lab.scoring import statistics
 from asi_lab.scoring.statistics import pooled, t_quantile
+from asi_lab.settings import BaselineSettings
 
 SD = 0.02
 MEASURED = (0.042, 0.015, 0.009)
 """Nats, of ten runs each at micro: DeltaNet, Gated DeltaNet, FusionGatedFIRNet."""
+
+FREEDOM = BaselineSettings().noise_freedom
+"""What a lab takes variances to be alike by."""
 
 GAIN = 0.03
 """Nats by which a better run is better: what a mutation may bring at micro."""
@@ -72,10 +76,9 @@ def by_the_two(groups: Groups, a: int, b: int) -> float:
 
 
 def by_moderation(groups: Groups, a: int, b: int) -> float:
-    prior = statistics.prior_of(groups)
+    prior = statistics.prior_of(groups, FREEDOM)
     assert prior is not None
-    spread = statistics.of_difference(groups[a], groups[b], prior)
-    return t_quantile(0.975, spread.freedom) * spread.sd
+    return prior.difference(prior.of_mean(groups[a]), prior.of_mean(groups[b])).margin(0.025)
 
 
 METHODS = {"pooled": by_pooling, "the two alone": by_the_two, "moderated": by_moderation}
@@ -150,9 +153,9 @@ def margins(groups: Groups, run: float) -> dict[str, float]:
         freedom = sum(len(group) - 1 for group in pool)
         spread = pooled(pool) * math.sqrt(1 + 1 / len(groups[2]))
         found[name] = t_quantile(0.95, freedom) * spread
-    prior = statistics.prior_of(groups)
+    prior = statistics.prior_of(groups, FREEDOM)
     assert prior is not None
-    return found | {"moderated": statistics.of_difference([run], groups[2], prior).margin()}
+    return found | {"moderated": prior.difference(prior.of_mean([run]), prior.of_mean(groups[2])).margin()}
 
 
 if __name__ == "__main__":

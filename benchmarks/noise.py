@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 from asi_lab.lab import Lab, Store
 from asi_lab.records import SEED_ID, CandidateState
 from asi_lab.scoring.baselines import ARCHITECTURES, TITLES, Baselines
-from asi_lab.scoring.statistics import EXACT, Spread, of_difference, pooled, prior_of, sd_interval, t_quantile
+from asi_lab.scoring.statistics import EXACT, Spread, pooled, prior_of, sd_interval, t_quantile
+from asi_lab.settings import BaselineSettings
 
 LEAST = 5
 """Runs of an architecture that its own sd is shown from."""
 MANY = 20
 """Pairs of runs that a single correlation is shown from."""
 DRAWS = 2000
+FREEDOM = BaselineSettings().noise_freedom
 
 Losses = Mapping[str, Sequence[float]]
 
@@ -72,7 +74,7 @@ def _spread(losses: Sequence[float]) -> tuple[str, str]:
 
 
 def prior(name: str, losses: Losses) -> None:
-    found = prior_of([*losses.values()])
+    found = prior_of([*losses.values()], FREEDOM)
     assert found is not None
     freedom = f"{found.freedom:.1f}" if found.freedom < EXACT else "infinite: they vary alike"
     print(
@@ -99,9 +101,9 @@ def _pooled(losses: Losses, bar: str) -> float:
 
 
 def _moderated(losses: Losses, bar: str) -> float:
-    found = prior_of([*losses.values()])
+    found = prior_of([*losses.values()], FREEDOM)
     assert found is not None
-    return of_difference([fmean(losses[bar])], losses[bar], found).margin()
+    return found.difference(found.of_mean([fmean(losses[bar])]), found.of_mean(losses[bar])).margin()
 
 
 def pairs(groups: Mapping[str, list[Run]], what: str) -> None:

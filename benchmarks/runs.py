@@ -1,7 +1,8 @@
-"""Make the runs of a study: python benchmarks/runs.py noise|pairs|scales [--workers N] [--only NAME...]
+"""Make the runs of a study: python benchmarks/runs.py noise|pairs|rates|scales [--workers N] [--only NAME...]
 
 noise    every reference at micro with 8 seeds on one order of the data, and with 8 seeds on 8 orders
 pairs    four references at micro with 24 seeds, for whether runs of one index are alike
+rates    every reference at several learning rates of a scale, with seeds that count for nothing else
 scales   references and grammar candidates at micro and mini, two seeds each
 
 What is finished is kept (`measuring.py`), so a study that is cut off goes on. `noise.py` and `scales.py` read
@@ -15,9 +16,12 @@ from collections.abc import Sequence
 
 from measuring import Wanted, grammar_names, make
 
+from asi_lab.records import TUNING_SEED
 from asi_lab.scoring import references
 
 GRAMMAR = 24
+RATES = {"micro": (0.012, 0.024, 0.006, 0.048), "mini": (0.004, 0.008, 0.002)}
+"""Learning rates that are tried at a scale, the likeliest first."""
 PAIRED = ("delta_net", "gated_delta_net", "mamba2", "fusion_gated_fir_net")
 
 
@@ -35,7 +39,16 @@ def scales(names: Sequence[str]) -> list[Wanted]:
     return [Wanted(name, scale, i) for i in range(2) for scale in ("micro", "mini") for name in everyone]
 
 
-STUDIES = {"noise": noise, "pairs": pairs, "scales": scales}
+def rates(names: Sequence[str]) -> list[Wanted]:
+    return [
+        Wanted(name, "micro", TUNING_SEED + index, changes={"train.learning_rate": rate})
+        for index in range(3)
+        for rate in RATES["micro"]
+        for name in names
+    ]
+
+
+STUDIES = {"noise": noise, "pairs": pairs, "rates": rates, "scales": scales}
 
 
 def main() -> None:

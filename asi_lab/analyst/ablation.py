@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 from asi_lab.data.probes import title_of
 from asi_lab.records import SEED_ID, Analysis, Candidate, Difference, Noise
@@ -45,43 +46,46 @@ def explain(
     return Analysis(text=text, summary=summary, ablation=table, weaknesses=tuple(weak), analyst=NAME)
 
 
+class _Figures(NamedTuple):
+    """Of a candidate or of a difference: loss (nats per token), benchmark gain, fitness."""
+
+    loss: float
+    benchmark: float
+    fitness: float
+
+
 def _difference(
     candidate: Candidate, other: Candidate, relation: str, baselines: Baselines, noise: Noise
 ) -> Difference:
-    mine, theirs = candidate.measured, other.measured
-    reference, two = baselines.reference, 2**0.5  # single runs
-    loss = mine.loss - theirs.loss
-    benchmark = fitness.benchmark_gain(mine, reference) - fitness.benchmark_gain(theirs, reference)
-    fit = candidate.scored.fitness - other.scored.fitness
-    return Difference(
-        against=f"{other.id:04d} {other.name}",
-        relation=relation,
-        loss=loss,
-        benchmark=benchmark,
-        fitness=fit,
-        loss_in_noise=in_noise(loss, two * noise.loss),
-        benchmark_in_noise=in_noise(benchmark, two * noise.benchmark),
-        fitness_in_noise=in_noise(fit, two * noise.fitness),
-    )
+    pairs = zip(_figures(candidate, baselines), _figures(other, baselines), strict=True)
+    two = 2**0.5  # single runs
+    sds = _Figures(two * noise.loss, two * noise.benchmark, two * noise.fitness)
+    return _row(f"{other.id:04d} {other.name}", relation, _Figures(*(a - b for a, b in pairs)), sds)
 
 
 def _against_reference(candidate: Candidate, architecture: str, baselines: Baselines) -> Difference:
-    mine, evaluations = candidate.measured, baselines.evaluations(architecture)
-    known, reference = baselines.against([mine.loss], architecture), baselines.reference
-    gain = fitness.benchmark_gain(mine, reference)
-    benchmark = gain - fmean(fitness.benchmark_gain(e, reference) for e in evaluations)
-    own = candidate.scored.fitness
-    fit = own - baselines.fitness(architecture)
-    return Difference(
-        against=f"{architecture} (mean of {known.runs})",
-        relation="baseline",
-        loss=known.difference,
-        benchmark=benchmark,
-        fitness=fit,
-        loss_in_noise=in_noise(known.difference, known.sd),
-        benchmark_in_noise=in_noise(benchmark, baselines.spread("benchmark", [gain], architecture).sd),
-        fitness_in_noise=in_noise(fit, baselines.spread("fitness", [own], architecture).sd),
+    mine, evaluations = _figures(candidate, baselines), baselines.evaluations(architecture)
+    known = baselines.against([mine.loss], architecture)
+    benchmark = fmean(fitness.benchmark_gain(e, baselines.reference) for e in evaluations)
+    found = _Figures(
+        known.difference, mine.benchmark - benchmark, mine.fitness - baselines.fitness(architecture)
     )
+    sds = _Figures(
+        known.sd,
+        baselines.spread("benchmark", [mine.benchmark], architecture).sd,
+        baselines.spread("fitness", [mine.fitness], architecture).sd,
+    )
+    return _row(f"{architecture} (mean of {known.runs})", "baseline", found, sds)
+
+
+def _figures(candidate: Candidate, baselines: Baselines) -> _Figures:
+    found = candidate.measured
+    gain = fitness.benchmark_gain(found, baselines.reference)
+    return _Figures(found.loss, gain, candidate.scored.fitness)
+
+
+def _row(against: str, relation: str, found: _Figures, sds: _Figures) -> Difference:
+    return Difference(against, relation, *found, *map(in_noise, found, sds))
 
 
 def _tasks(candidate: Candidate, baselines: Baselines) -> tuple[list[str], list[str]]:

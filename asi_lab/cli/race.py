@@ -6,9 +6,7 @@ import click
 
 from asi_lab.cli.shared import current_lab, json_option, lab_option, prepare, preset_option, seed_option
 from asi_lab.errors import UsageError
-
-MOST_SEEDS = 1000
-"""From this index on seeds are those that learning rates are tuned with (`records.TUNING_SEED`)."""
+from asi_lab.records import TUNING_SEED
 
 
 @click.command()
@@ -18,7 +16,7 @@ MOST_SEEDS = 1000
 @seed_option
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1, max=MOST_SEEDS),
+    type=click.IntRange(min=1, max=TUNING_SEED),
     default=5,
     show_default=True,
     help="Runs of each architecture.",

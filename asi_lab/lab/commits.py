@@ -126,7 +126,7 @@ def candidate_commit(candidate: Candidate, config_text: str, parent: str) -> Com
         files["analysis.md"] = _document(candidate.analysis.text)
     if candidate.state.is_failure and candidate.evidence and candidate.evidence.error:
         error = candidate.evidence.error
-        error = error if candidate.rules < UNTIMED_RULES else timeless.error(candidate.state, error)
+        error = error if candidate.rules < TIMELESS_RULES else timeless.error(candidate.state, error)
         files["error.txt"] = _document(error)
     message = _message(proposal, _trailers(candidate, proposal))
     return Commit(ref_of(candidate), parent, _seconds(candidate), message, files)
@@ -188,14 +188,11 @@ def _message(proposal: Proposal, trailers: list[tuple[str, str]]) -> str:
 LATER = {"training": ("step_seconds", "cpu_seconds"), "evaluation": ("correction",)}
 """Figures that records of the first rules do not have, nor their commits."""
 
-PROBED_RULES = 3
-"""The first rules under which tasks have curves."""
-
 EARLIER = "prefix_error"
 """What only records of the first rules have."""
 
-UNTIMED_RULES = 3
-"""From these rules on a commit holds nothing that was timed."""
+TIMELESS_RULES = 3
+"""From these rules on tasks have curves, and a commit holds nothing that was timed."""
 
 
 def _evidence(candidate: Candidate) -> dict[str, Any] | None:
@@ -205,7 +202,7 @@ def _evidence(candidate: Candidate) -> dict[str, Any] | None:
     told: dict[str, Any] = msgspec.to_builtins(candidate.evidence)
     for task in (told["evaluation"] or {}).get("tasks", ()):
         del task["seconds"]
-        if candidate.rules < PROBED_RULES:
+        if candidate.rules < TIMELESS_RULES:
             del task["curve"]
     if candidate.rules == 1:
         for part, names in LATER.items():
@@ -213,7 +210,7 @@ def _evidence(candidate: Candidate) -> dict[str, Any] | None:
     else:
         for part in (told["evaluation"], *told["held_out"]):
             (part or {}).pop(EARLIER, None)
-    if candidate.rules < UNTIMED_RULES:
+    if candidate.rules < TIMELESS_RULES:
         del told["work"]
     else:
         timeless.strip(told, candidate.state)
@@ -225,14 +222,14 @@ def _score(candidate: Candidate) -> dict[str, Any] | None:
     if candidate.score is None:
         return None
     told: dict[str, Any] = msgspec.to_builtins(candidate.score)
-    if candidate.rules < UNTIMED_RULES:
+    if candidate.rules < TIMELESS_RULES:
         del told["judgement"]["beyond"]
         told["noise"]["freedom"] = round(told["noise"]["freedom"])
     return told
 
 
 def _repairs(candidate: Candidate) -> Sequence[Repair]:
-    if candidate.rules < UNTIMED_RULES:
+    if candidate.rules < TIMELESS_RULES:
         return candidate.repairs
     return [
         msgspec.structs.replace(done, error=timeless.error(done.failure, done.error))
@@ -266,7 +263,7 @@ def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
         content["cognitions"] = proposal.cognitions
     if candidate.rules > 1:
         content["rules"] = candidate.rules
-    if candidate.rules < UNTIMED_RULES:
+    if candidate.rules < TIMELESS_RULES:
         content["created"] = candidate.created
     return msgspec.json.format(msgspec.json.encode(content, order="sorted"), indent=2) + b"\n"
 
@@ -288,7 +285,7 @@ def _status(candidate: Candidate) -> str:
 
 
 def _seconds(candidate: Candidate) -> int:
-    if candidate.rules < UNTIMED_RULES:
+    if candidate.rules < TIMELESS_RULES:
         return max(0, int(candidate.created))
     return EPOCH + 60 * candidate.id
 

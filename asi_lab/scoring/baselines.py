@@ -32,7 +32,6 @@ from asi_lab.scoring.fitness import Reference, composite, judged
 from asi_lab.scoring.statistics import (
     Prior,
     Spread,
-    of_difference,
     prior_of,
     sd_interval,
     t_quantile,
@@ -225,13 +224,16 @@ class Baselines:
     def spread(self, figure: str, values: Sequence[float], architecture: str) -> Spread:
         """That of the difference between the mean of an architecture's runs, which gave these values, and the
         mean of a reference's. `figure` is `loss`, `benchmark` or `fitness`."""
-        return self._difference(self._priors[figure], values, self._values[figure][architecture])
+        prior = self._priors[figure]
+        if prior is None:
+            return Spread(0.0, self._seen)
+        return prior.difference(prior.of_mean(values), self._of_means[figure][architecture])
 
     def against(self, losses: Sequence[float], architecture: str) -> Against:
         """How an architecture that gave these losses, one a run, stands to a reference."""
         theirs = self._losses[architecture]
         spread = self.spread("loss", losses, architecture)
-        difference = fmean(losses) - fmean(theirs)
+        difference = fmean(losses) - self._means[architecture]
         return Against(architecture, len(theirs), difference, spread.sd, spread.margin())
 
     def against_all(self, losses: Sequence[float]) -> tuple[Against, ...]:
@@ -241,7 +243,7 @@ class Baselines:
 
     def margin(self, architecture: str) -> float:
         """How far (nats per token) under a reference's mean one run must be to beat it at 5 %."""
-        return self.against([fmean(self._losses[self.bar])], architecture).margin
+        return self.against([self._means[self.bar]], architecture).margin
 
     def mark(self, architecture: str) -> float:
         """The judge's mark of a reference: by definition of the scale, or for others by its loss on it."""
@@ -249,7 +251,7 @@ class Baselines:
             return MIDPOINT
         if architecture == self.top:
             return HIGHEST
-        points = performance_points(fmean(self._losses[architecture]), *self.anchors())
+        points = performance_points(self._means[architecture], *self.anchors())
         return max(LOWEST, min(HIGHEST, MIDPOINT + points))
 
     def fitness(self, architecture: str) -> float:
@@ -261,9 +263,6 @@ class Baselines:
         prior, values = self._priors[figure], self._values[figure][self.bar]
         return prior.moderated([fmean(values)]) if prior else Spread(0.0, self._seen)
 
-    def _difference(self, prior: Prior | None, first: Sequence[float], second: Sequence[float]) -> Spread:
-        return of_difference(first, second, prior) if prior else Spread(0.0, self._seen)
-
     @property
     def _seen(self) -> int:
         return sum(len(runs) - 1 for runs in self.runs.values())
@@ -271,6 +270,20 @@ class Baselines:
     @functools.cached_property
     def _losses(self) -> dict[str, list[float]]:
         return {name: [run.loss for run in self.evaluations(name)] for name in self.names}
+
+    @functools.cached_property
+    def _means(self) -> dict[str, float]:
+        """Mean loss of each reference."""
+        return {name: fmean(losses) for name, losses in self._losses.items()}
+
+    @functools.cached_property
+    def _of_means(self) -> dict[str, dict[str, Spread]]:
+        """By figure and reference: the spread of the mean over its runs."""
+        return {
+            figure: {name: prior.of_mean(runs) for name, runs in self._values[figure].items()}
+            for figure, prior in self._priors.items()
+            if prior is not None
+        }
 
     @functools.cached_property
     def _values(self) -> dict[str, dict[str, list[float]]]:
@@ -312,6 +325,11 @@ class Baselines:
     def _prior(self, groups: Sequence[Sequence[float]]) -> Prior | None:
         return prior_of(groups, self.settings.noise_freedom)
 
+    def _of_any(self, groups: Sequence[Sequence[float]]) -> Spread:
+        """The spread of one run of an architecture in the middle of these."""
+        prior = self._prior(groups)
+        return prior.moderated([fmean(map(fmean, groups))]) if prior else Spread(0.0, self._seen)
+
     def marks(self) -> dict[int, tuple[float, float]]:
         """By steps done at a mark: DeltaNet's mean held-out loss there (nats per token), and the sd of a run.
         Marks where runs do not differ are left out."""
@@ -322,9 +340,9 @@ class Baselines:
         found = {}
         for step, loss in self.curve(SEED_ARCHITECTURE).items():
             if step in common:
-                groups = [[curve[step] for curve in group] for group in curves]
-                if (prior := self._prior(groups)) is not None:
-                    found[step] = (loss, prior.moderated([fmean(map(fmean, groups))]).sd)
+                spread = self._of_any([[curve[step] for curve in group] for group in curves])
+                if spread.sd:
+                    found[step] = (loss, spread.sd)
         return found
 
     def seconds_per_step(self) -> float | None:
@@ -355,14 +373,16 @@ class Baselines:
                 ]
                 for name in self.names
             ]
-            prior = self._prior(groups)
-            found[task] = prior.moderated([fmean(map(fmean, groups))]).sd if prior else 0.0
+            found[task] = self._of_any(groups).sd
         return found
 
     def separated(self) -> bool:
         """Whether the ends of the judge's scale differ in loss beyond noise (two-sided t-test at 5 %)."""
         low, high = (self._losses[name] for name in (SEED_ARCHITECTURE, self.top))
-        spread = self._difference(self._loss_prior, low, high)
+        prior = self._loss_prior
+        spread = (
+            prior.difference(prior.of_mean(low), prior.of_mean(high)) if prior else Spread(0.0, self._seen)
+        )
         return abs(fmean(low) - fmean(high)) > spread.margin(0.025)
 
 

@@ -18,7 +18,7 @@ import msgspec
 from asi_lab.lab import Store
 from asi_lab.records import TUNING_SEED, BaselineRun, CandidateState, Evaluation, Run, TaskResult
 from asi_lab.scoring import fitness, tuning
-from asi_lab.scoring.statistics import of_difference, pooled, prior_of, t_quantile
+from asi_lab.scoring.statistics import pooled, prior_of
 from asi_lab.scoring.tuning import Tuning
 from asi_lab.scoring.worth import accuracies
 from asi_lab.settings import Settings
@@ -193,7 +193,7 @@ def _compared(settings: Settings, seeds: int, groups: dict[str, list[BaselineRun
     values = {kind: [[of(e) for e in group] for group in measured.values()] for kind, of in kinds.items()}
     freedom = sum(len(group) - 1 for group in measured.values())
     noise = {kind: pooled(lists) for kind, lists in values.items()} if freedom else {}
-    figures = {kind: _figures(lists) for kind, lists in values.items()}
+    figures = {kind: _figures(lists, settings.baselines.noise_freedom) for kind, lists in values.items()}
 
     lanes = []
     for lane, (name, group) in enumerate(groups.items()):
@@ -225,15 +225,15 @@ def _accuracy(task: str, run: Evaluation) -> float:
     return accuracies([run], task)[0]
 
 
-def _figures(lists: Sequence[Sequence[float]]) -> list[Figure]:
-    """One figure for each list of values."""
-    first, prior = lists[0], prior_of(lists)
+def _figures(lists: Sequence[Sequence[float]], freedom: float) -> list[Figure]:
+    """One figure for each list of values; `freedom` is how alike variances are."""
+    first, prior = lists[0], prior_of(lists, freedom)
     same = 0.0 if any(len(values) > 1 for values in lists) else None  # no run differs from its twins
     found = [Figure(fmean(first), None, None, prior.moderated(first).sd if prior else None)]
     for values in lists[1:]:
         mean, interval, sd = fmean(values), same, None
         if prior is not None:
-            spread, sd = of_difference(values, first, prior), prior.moderated(values).sd
-            interval = t_quantile(0.975, spread.freedom) * spread.sd
+            sd = prior.moderated(values).sd
+            interval = prior.difference(prior.of_mean(values), prior.of_mean(first)).margin(0.025)
         found.append(Figure(mean, mean - fmean(first), interval, sd))
     return found

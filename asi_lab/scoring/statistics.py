@@ -22,9 +22,6 @@ LEAST_FOR_FREEDOM = 8
 """Architectures with several runs from which on they themselves say how alike variances are; fewer say next
 to nothing of it, and are taken to be as alike as those of a recorded study were."""
 
-USUAL_FREEDOM = 3.5
-"""How alike variances are where nothing else is known, in degrees of freedom (docs/benchmarks.md)."""
-
 TREND_LEVEL = 0.01
 """The variance follows the mean only where a slope is this unlikely by chance."""
 
@@ -67,12 +64,30 @@ class Prior(msgspec.Struct, frozen=True):
         moderate = (self.freedom * expected + own * found) / (self.freedom + own)
         return Spread(math.sqrt(moderate), min(self.freedom + own, self.seen))
 
+    def of_mean(self, values: Sequence[float]) -> Spread:
+        """The spread of the mean of these runs."""
+        one = self.moderated(values)
+        return Spread(one.sd / math.sqrt(len(values)), one.freedom)
 
-def prior_of(groups: Sequence[Sequence[float]], freedom: float | None = None) -> Prior | None:
+    def difference(self, first: Spread, second: Spread) -> Spread:
+        """The spread of the difference of two means, each `of_mean`, with the degrees of freedom of Welch and
+        Satterthwaite. One run against the mean of many is the prediction of a run: t with the prior's degrees
+        of freedom and a few more."""
+        squares = [spread.sd**2 for spread in (first, second)]
+        whole = sum(squares)
+        if whole == 0.0:
+            return Spread(0.0, self.seen)
+        weighed = sum(
+            square**2 / spread.freedom for square, spread in zip(squares, (first, second), strict=True)
+        )
+        return Spread(math.sqrt(whole), min(whole**2 / weighed, self.seen))
+
+
+def prior_of(groups: Sequence[Sequence[float]], freedom: float) -> Prior | None:
     """The prior from the runs of several architectures; None where none has two runs that differ.
 
     By moments of log variances: what they vary by beyond chance is what the true ones vary by. With fewer
-    than `LEAST_FOR_FREEDOM` architectures its degrees of freedom are `freedom`, or the usual ones.
+    than `LEAST_FOR_FREEDOM` architectures its degrees of freedom are `freedom`.
     """
     known = [group for group in groups if len(group) > 1]
     seen = sum(len(group) - 1 for group in known)
@@ -91,7 +106,7 @@ def prior_of(groups: Sequence[Sequence[float]], freedom: float | None = None) ->
         fitted = 2 if slope else 1
         between = sum((one - middle) ** 2 for one in rests) / (len(rests) - fitted) - chance
     else:
-        between = float(polygamma(1, (freedom or USUAL_FREEDOM) / 2))
+        between = float(polygamma(1, freedom / 2))
     shape = seen, slope, centre, min(means), max(means)
     if between > 2 / EXACT:
         of_middle = (between + chance) / len(known)  # the variance of a mean over few is not exact either
@@ -100,19 +115,6 @@ def prior_of(groups: Sequence[Sequence[float]], freedom: float | None = None) ->
     rested = [math.exp(-slope * (mean - centre)) for mean in means]
     pool = sum(own * variance(group) * rest for own, group, rest in zip(owns, known, rested, strict=True))
     return Prior(pool / sum(owns), EXACT, *shape)
-
-
-def of_difference(first: Sequence[float], second: Sequence[float], prior: Prior) -> Spread:
-    """The spread of the difference of two means, each over the runs of an architecture, with the degrees of
-    freedom of Welch and Satterthwaite over moderated variances. One run against the mean of many is the
-    prediction of a run: t with the prior's degrees of freedom and a few more."""
-    parts = [(prior.moderated(values), len(values)) for values in (first, second)]
-    squares = [spread.sd**2 / count for spread, count in parts]
-    whole = sum(squares)
-    if prior.freedom >= EXACT or whole == 0.0:
-        return Spread(math.sqrt(whole), prior.seen)
-    weighed = sum(square**2 / spread.freedom for square, (spread, _) in zip(squares, parts, strict=True))
-    return Spread(math.sqrt(whole), min(whole**2 / weighed, prior.seen))
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> float:

@@ -26,7 +26,7 @@ from asi_lab.records import (
 )
 from asi_lab.scoring import races, references
 from asi_lab.scoring.baselines import ARCHITECTURES
-from asi_lab.scoring.statistics import of_difference, prior_of
+from asi_lab.scoring.statistics import prior_of
 from asi_lab.view import races as view
 from tests import simulated_engine
 
@@ -65,9 +65,9 @@ def test_means_differences_and_intervals(store):
     assert second.loss.difference == pytest.approx(-0.5)
     noise = math.sqrt(sum((len(group) - 1) * stdev(group) ** 2 for group in LOSSES.values()) / 5)
     assert found.noise["loss"] == pytest.approx(noise)
-    prior = prior_of([*LOSSES.values()])
+    prior = prior_of([*LOSSES.values()], 3.5)
     assert first.loss.sd == pytest.approx(prior.moderated(LOSSES["delta_net"]).sd)
-    spread = of_difference(LOSSES["mamba2"], LOSSES["delta_net"], prior)
+    spread = prior.difference(prior.of_mean(LOSSES["mamba2"]), prior.of_mean(LOSSES["delta_net"]))
     assert second.loss.interval == pytest.approx(spread.margin(0.025))
     assert second.loss.beyond_noise
     assert not third.loss.beyond_noise
