@@ -131,8 +131,20 @@ def digest(settings: Settings) -> str:
 def finished() -> list[Run]:
     """All runs whose code and settings are those of today, each once."""
     lines = RESULTS.read_bytes().splitlines() if RESULTS.exists() else []
-    runs = {msgspec.json.encode(run.wanted): run for run in map(_decoded, lines)}
-    return [run for run in runs.values() if (run.code, run.settings) == _key(run.wanted)]
+    runs = [run for run in map(_decoded, lines) if (run.code, run.settings) == _key(run.wanted)]
+    return [*{_identity(run.wanted): run for run in runs}.values()]
+
+
+def missing(wanted: Sequence[Wanted]) -> list[Wanted]:
+    """Those that are not finished, in order."""
+    have = {_identity(run.wanted) for run in finished()}
+    return [run for run in wanted if _identity(run) not in have]
+
+
+def _identity(wanted: Wanted) -> tuple[Any, ...]:
+    """What makes a run the same as another, in whatever words it was asked for."""
+    asked = wanted.architecture, wanted.scale, wanted.index, wanted.order, wanted.probes
+    return *asked, *_key(wanted)
 
 
 def _decoded(line: bytes) -> Run:
@@ -151,16 +163,15 @@ def _key(wanted: Wanted) -> tuple[str, str]:
 
 def make(wanted: Sequence[Wanted], workers: int) -> None:
     """Make the runs that are missing, in order, `workers` at a time."""
-    have = [run.wanted for run in finished()]
-    missing = [run for run in wanted if run not in have]
-    print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are there", flush=True)
-    for scale in dict.fromkeys(run.scale for run in missing):
+    due = missing(wanted)
+    print(f"{len(wanted) - len(due)} of {len(wanted)} runs are there", flush=True)
+    for scale in dict.fromkeys(run.scale for run in due):
         prepared(from_preset(scale))
-    if not missing:
+    if not due:
         return
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), fresh) as pool:
-        for done in as_completed(pool.submit(_measured, run) for run in missing):
+    with ProcessPoolExecutor(min(workers, len(due)), fresh, process.die_with_parent) as pool:
+        for done in as_completed(pool.submit(_measured, run) for run in due):
             try:
                 run = done.result()
             except BaseException:

@@ -1,12 +1,13 @@
-"""Make the runs of a study: python benchmarks/runs.py noise|pairs|rates|scales [--workers N] [--only NAME...]
+"""Make the runs of a study: python benchmarks/runs.py STUDY [--workers N] [--only NAME...]
 
-noise    every reference at micro with 8 seeds on one order of the data, and with 8 seeds on 8 orders
-pairs    four references at micro with 24 seeds, for whether runs of one index are alike
-rates    every reference at several learning rates of a scale, with seeds that count for nothing else
-scales   references and grammar candidates at micro and mini, two seeds each
+noise        every reference at micro with 8 seeds on one order of the data, and with 8 seeds on 8 orders
+pairs        four references at micro with 24 seeds, for whether runs of one index are alike
+rates        every reference at micro at several learning rates, with seeds of their own
+rates-mini   three references at mini likewise
+scales       references and grammar candidates at micro and mini, two seeds each, with their probes
 
-What is finished is kept (`measuring.py`), so a study that is cut off goes on. `noise.py` and `scales.py` read
-it.
+What is finished is kept (`measuring.py`), so a study that is cut off goes on. `noise.py`, `rates.py` and
+`scales.py` read it.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from measuring import Wanted, grammar_names, make
+import rates
+from measuring import Wanted, grammar_names, make, missing
 
-from asi_lab.records import TUNING_SEED
 from asi_lab.scoring import references
 
 GRAMMAR = 24
-RATES = {"micro": (0.012, 0.024, 0.006, 0.048), "mini": (0.004, 0.008, 0.002)}
-"""Learning rates that are tried at a scale, the likeliest first."""
 PAIRED = ("delta_net", "gated_delta_net", "mamba2", "fusion_gated_fir_net")
 
 
@@ -36,19 +35,21 @@ def pairs(names: Sequence[str]) -> list[Wanted]:
 
 def scales(names: Sequence[str]) -> list[Wanted]:
     everyone = [*names, *grammar_names(GRAMMAR)]
-    return [Wanted(name, scale, i) for i in range(2) for scale in ("micro", "mini") for name in everyone]
-
-
-def rates(names: Sequence[str]) -> list[Wanted]:
     return [
-        Wanted(name, "micro", TUNING_SEED + index, changes={"train.learning_rate": rate})
-        for index in range(3)
-        for rate in RATES["micro"]
-        for name in names
+        Wanted(name, scale, index, probes=True)
+        for index in range(2)
+        for scale in ("micro", "mini")
+        for name in everyone
     ]
 
 
-STUDIES = {"noise": noise, "pairs": pairs, "rates": rates, "scales": scales}
+STUDIES = {
+    "noise": noise,
+    "pairs": pairs,
+    "rates": lambda names: rates.wanted(names, "micro"),
+    "rates-mini": lambda names: rates.wanted(PAIRED[:3], "mini"),
+    "scales": scales,
+}
 
 
 def main() -> None:
@@ -57,7 +58,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="references; all by default")
     arguments = parser.parse_args()
-    make(STUDIES[arguments.study](arguments.only or references.names()), arguments.workers)
+    names = arguments.only or references.names()
+    while missing(wanted := STUDIES[arguments.study](names)):  # what has ended may tell of more
+        make(wanted, arguments.workers)
 
 
 if __name__ == "__main__":

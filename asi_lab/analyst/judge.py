@@ -42,7 +42,8 @@ class Marks(msgspec.Struct, frozen=True):
 
 
 class Scale(msgspec.Struct, frozen=True):
-    """What a judge gives to DeltaNet (`low`) and to Gated DeltaNet (`high`), medians of its opinions."""
+    """What a judge gives to the ends of the scale, DeltaNet (`low`) and the upper one (`high`): medians of
+    its opinions."""
 
     low: float
     high: float
@@ -53,7 +54,7 @@ class Scale(msgspec.Struct, frozen=True):
         return self.high - self.low >= LEAST_SPAN
 
     def put_right(self, mark: float) -> float:
-        """A mark on the scale on which DeltaNet has 5 and Gated DeltaNet 10, within [1, 10]."""
+        """A mark on the scale on which DeltaNet has 5 and the upper end 10, within [1, 10]."""
         if not self.is_usable:
             return mark
         stretched = MIDPOINT + (mark - self.low) * MIDPOINT / (self.high - self.low)
@@ -69,7 +70,7 @@ def scale(ask: Asker, code: tuple[str, str], known: Baselines, samples: int) -> 
     for architecture, text in zip((SEED_ARCHITECTURE, known.top), code, strict=True):
         own = results.baseline(known, architecture)
         told = _told(msgspec.structs.replace(own, title=results.CANDIDATE), (), known)
-        given.append(median(opinion.mark for opinion in _opinions(ask, told, text, samples)))
+        given.append(median(opinion.mark for opinion in _opinions(ask, told, text, known, samples)))
     return Scale(*given)
 
 
@@ -89,7 +90,7 @@ def judge(
         ModelError: no model can be had.
     """
     told = _told(results.measured(results.CANDIDATE, candidate.found, known), near, known)
-    opinions = _opinions(ask, told, candidate.code, samples)
+    opinions = _opinions(ask, told, candidate.code, known, samples)
     scaled = candidate.found, known.anchors(), known.separated()
     measured = performance(*scaled)
     raw = median(opinion.mark for opinion in opinions)
@@ -114,8 +115,8 @@ def judge(
     )
 
 
-def _opinions(ask: Asker, told: str, code: str, samples: int) -> list[Marks]:
-    values = {"rubric_facts": told, "code": without_prose(code)}
+def _opinions(ask: Asker, told: str, code: str, known: Baselines, samples: int) -> list[Marks]:
+    values = {"rubric_facts": told, "code": without_prose(code), "top": TITLES[known.top]}
     return [ask("judge", Marks, values, None, missing) for _ in range(samples)]
 
 

@@ -1,9 +1,9 @@
 """The measured rubric: a mark from 1 to 10 without a language model.
 
-Calibrated as in the paper (section 3.1): DeltaNet is 5 and Gated DeltaNet is 10. The performance part
-runs linearly through both; the other parts are zero for both by construction and only move what lies
-outside the range of the two. Where the two do not differ beyond noise, there is no scale to hang the
-performance part on: it is neutral then, and says so.
+Calibrated as in the paper (section 3.1): DeltaNet is 5 and Gated DeltaNet, or the bar, is 10. The
+performance part runs linearly through both; the other parts are zero for both by construction and only move
+what lies outside the range of the two. Where the two do not differ beyond noise, there is no scale to hang
+the performance part on: it is neutral then, and says so.
 
 No part is timed: a mark is the same however busy the machine was.
 """

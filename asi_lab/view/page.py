@@ -34,6 +34,9 @@ from asi_lab.view.tables import LINE, NAME, costs, duration, grid, result_lines,
 BARS = "▁▂▃▄▅▆▇█"
 """Signs for probabilities from 0 to 1."""
 
+TASK = 24
+"""Names of tasks are not broken where all have so many characters at most."""
+
 LONGEST = 20_000
 """Characters of a text that a page shows."""
 
@@ -259,9 +262,11 @@ def _tasks(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:
     parent = {t.task: t for t in evidence.evaluation.tasks} if evidence and evidence.evaluation else {}
     base = known.baselines.tasks(SEED_ARCHITECTURE, whole=True) if known.baselines else {}
     shown = _table("task", "score", "DeltaNet", "parent", "chance", "samples", "figure", wide="figure")
+    shown.columns[0].no_wrap = max(len(task.task) for task in tasks) <= TASK
     for task in tasks:
         row = [task, base.get(task.task), parent.get(task.task)]
-        figure = f"{task.score_name}, {'higher' if task.higher_is_better else 'lower'} is better"
+        name = task.score_name.replace("_", " ")
+        figure = f"{name} ({'higher' if task.higher_is_better else 'lower'} is better)"
         scores = [_score(one.score if one else None) for one in row]
         cells = (task.task, *scores, _score(task.chance), str(task.samples), figure)
         shown.add_row(*(Text(_text(cell)) for cell in cells))

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgspec
@@ -27,8 +28,8 @@ from asi_lab.events import Event, LiveAnswer
 from asi_lab.lab import Lab
 from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Steering
-from asi_lab.records import Candidate
-from asi_lab.scoring.baselines import TITLES, Baselines
+from asi_lab.records import SEED_ID, Candidate
+from asi_lab.scoring.baselines import SEED_ARCHITECTURE, TITLES, Baselines
 from asi_lab.view.leaderboard import Board, Row, Standing, standing
 from asi_lab.view.status import Status, Work
 
@@ -231,9 +232,12 @@ def result_lines(candidate: Candidate, baselines: Baselines) -> tuple[str, str]:
     score, noise = candidate.score, baselines.noise()
     assert score is not None
     assert candidate.loss is not None
-    words = standing_words(standing([candidate.loss], baselines))
+    losses, told = [candidate.loss], f"loss {candidate.loss:.4f} ±{noise.loss:.4f}"
+    if candidate.id == SEED_ID:
+        losses = [run.loss for run in baselines.evaluations(SEED_ARCHITECTURE)]
+        told = f"loss {fmean(losses):.4f}, the mean of {len(losses)} runs"
     return (
-        f"loss {candidate.loss:.4f} ±{noise.loss:.4f}: {words}",
+        f"{told}: {standing_words(standing(losses, baselines))}",
         f"benchmark {score.benchmark_gain:+.2%} ±{noise.benchmark:.2%} on DeltaNet, "
         f"judge {score.judgement.mark:.1f} ±{noise.judge:.1f}, "
         f"fitness {score.fitness:.4f} ±{noise.fitness:.4f}",

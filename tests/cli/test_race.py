@@ -72,7 +72,7 @@ def test_own_best_rates_beside_the_presets(run, lab):
     assert "…" not in result.stdout
     assert [word for line in lines if line.startswith("tuning ") for word in line.split()][-1] == "best"
     (rates,) = (line.split()[2:] for line in lines if line.startswith("learning rate "))
-    assert {"0.003", "0.006", "0.012"} <= set(rates)
+    assert {"0.006", "0.012", "0.024"} <= set(rates)
     (correlations,) = (line.split()[2:] for line in lines if line.startswith("rank correlation "))
     assert all(-1 <= float(cell) <= 1 for cell in correlations)
     assert "At own best learning rates" in result.stdout

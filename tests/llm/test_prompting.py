@@ -36,7 +36,7 @@ VARIABLES = {
     "novelty": "motivation candidates",
     "checker": "motivation code verdicts",
     "debugger": "motivation code error stage earlier",
-    "judge": "rubric_facts code",
+    "judge": "rubric_facts code top",
     "analyst": "name motivation code_diff results ablation insights",
     "summariser": "parent results",
     "components": "code motivation",
@@ -245,7 +245,7 @@ def test_a_planner_is_told_every_kernel_as_it_is(name):
 
 
 def test_the_judge_sees_no_author_and_no_claim():
-    assert set(prompting.load("judge").variables) == {"rubric_facts", "code"}
+    assert set(prompting.load("judge").variables) == {"rubric_facts", "code", "top"}
 
 
 # Strict reading
