@@ -83,11 +83,12 @@ class Prior(msgspec.Struct, frozen=True):
         return Spread(math.sqrt(whole), min(whole**2 / weighed, self.seen))
 
 
-def prior_of(groups: Sequence[Sequence[float]], freedom: float) -> Prior | None:
+def prior_of(groups: Sequence[Sequence[float]], freedom: float, *, follow_mean: bool = True) -> Prior | None:
     """The prior from the runs of several architectures; None where none has two runs that differ.
 
     By moments of log variances: what they vary by beyond chance is what the true ones vary by. With fewer
-    than `LEAST_FOR_FREEDOM` architectures its degrees of freedom are `freedom`.
+    than `LEAST_FOR_FREEDOM` architectures its degrees of freedom are `freedom`. Unless told to `follow_mean`,
+    the variance is the same whatever the mean.
     """
     known = [group for group in groups if len(group) > 1]
     seen = sum(len(group) - 1 for group in known)
@@ -99,7 +100,7 @@ def prior_of(groups: Sequence[Sequence[float]], freedom: float) -> Prior | None:
     owns = [len(group) - 1 for group in known]
     logs = [math.log(variance(group)) + _log_bias(own) for group, own in zip(known, owns, strict=True)]
     means = [fmean(group) for group in known]
-    slope, centre = _trend(means, logs), fmean(means)
+    slope, centre = _trend(means, logs) if follow_mean else 0.0, fmean(means)
     rests = [one - slope * (mean - centre) for one, mean in zip(logs, means, strict=True)]
     middle, chance = fmean(rests), fmean(float(polygamma(1, own / 2)) for own in owns)
     if len(known) >= LEAST_FOR_FREEDOM:

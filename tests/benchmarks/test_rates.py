@@ -1,60 +1,88 @@
-"""The file behind the table of learning rates: what of it still counts."""
+"""The runs of studies: each is made once, and learning rates are tuned as a lab tunes them."""
 
 from __future__ import annotations
 
+import measuring
 import msgspec
 import pytest
+import rates
+from measuring import Run, Wanted
 
-from asi_lab.lab.config import from_preset
-from asi_lab.records import TUNING_SEED, BaselineRun, CandidateState, Evaluation, Evidence
+from asi_lab.records import TUNING_SEED
 from asi_lab.scoring import references
-from benchmarks import rates
 
-SETTINGS = from_preset("micro")
 NAMES = ["delta_net", "gated_delta_net", "mamba2"]
+PRESET = 1.2e-2
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def file(tmp_path, monkeypatch):
-    monkeypatch.setattr(rates, "RESULTS", tmp_path / "results/rates.jsonl")
-    return rates.RESULTS
+    monkeypatch.setattr(measuring, "RESULTS", tmp_path / "runs.jsonl")
+    return measuring.RESULTS
 
 
-def ended(name: str, seed: int, rate: float, loss: float) -> BaselineRun:
-    return BaselineRun(name, seed, Evidence(evaluation=Evaluation(loss, 0, ())), rate)
+def end(wanted: Wanted, loss: float) -> None:
+    """Write down a run that has ended."""
+    run = Run(wanted, *measuring._key(wanted), loss, {}, 0, 1.0)
+    with measuring.RESULTS.open("ab") as file:
+        file.write(msgspec.json.encode(run) + b"\n")
 
 
-def test_runs_are_read_again_where_code_settings_and_text_are_the_same(file, monkeypatch):
-    runs = [ended("delta_net", TUNING_SEED, 2.0, 4.5)]
-    failure = Evidence(failure=CandidateState.DIVERGED, error="step 9: loss nan")
-    runs += [BaselineRun("mamba2", 1, failure, 4.0)]
-    results = rates.Results(SETTINGS, "text")
-    for run in runs:
-        results.add(run)
-    assert rates.Results(SETTINGS, "text").runs == results.runs == runs
-    slow = BaselineRun("mamba2", 2, Evidence(failure=CandidateState.TIMED_OUT, error="silent"))
-    results.add(slow)
-    assert results.runs == [*runs, slow]
-    assert rates.Results(SETTINGS, "text").runs == runs  # the next one measures it again
-    assert rates.Results(SETTINGS, "another text").runs == []
-    slower = msgspec.structs.replace(SETTINGS.train, learning_rate=1e-3)
-    assert rates.Results(msgspec.structs.replace(SETTINGS, train=slower), "text").runs == []
-    source = references.source
-    monkeypatch.setattr(
-        references, "source", lambda name: source(name) + ("x = 1\n" if name == "mamba2" else "")
-    )
-    assert rates.Results(SETTINGS, "text").runs == runs[:1]
+def test_a_run_counts_as_long_as_code_and_settings_are_the_same(monkeypatch):
+    wanted = [Wanted(name, "micro", 0) for name in NAMES]
+    for run in wanted[:2]:
+        end(run, 4.0)
+    assert measuring.missing(wanted) == wanted[2:]
+    monkeypatch.setattr(measuring, "_known_references", lambda: frozenset(NAMES))
+    source = measuring.source
+    monkeypatch.setattr(measuring, "source", lambda name: source(name) + ("x = 1\n" * (name == NAMES[0])))
+    assert measuring.missing(wanted) == [wanted[0], wanted[2]]
 
 
-def test_the_tables_of_a_whole_race(file, capsys):
-    runs = []
+def test_a_run_is_the_same_in_whatever_words_it_is_asked_for():
+    end(Wanted("mamba2", "micro", 0, changes={"train.learning_rate": PRESET}), 4.0)
+    assert measuring.missing([Wanted("mamba2", "micro", 0)]) == []
+    others = [
+        Wanted("mamba2", "micro", 0, changes={"train.learning_rate": 2 * PRESET}),
+        Wanted("mamba2", "micro", 0, probes=True),
+        Wanted("mamba2", "micro", 0, order=1),
+        Wanted("mamba2", "mini", 0),
+    ]
+    assert measuring.missing(others) == others
+
+
+def test_the_study_goes_on_where_the_best_rate_lies_at_the_edge():
+    first = rates.wanted(NAMES[:1], "micro")
+    assert [run.changes for run in first[:3]] == [
+        {"train.learning_rate": 0.5 * PRESET},
+        {},
+        {"train.learning_rate": 2 * PRESET},
+    ]
+    assert {run.index for run in first} == {TUNING_SEED, TUNING_SEED + 1, TUNING_SEED + 2}
+    for run, loss in zip(first, (4.4, 4.2, 4.0) * 3, strict=True):
+        end(run, loss)
+    then = measuring.missing(rates.wanted(NAMES[:1], "micro"))
+    assert [run.changes for run in then] == [{"train.learning_rate": 4 * PRESET}] * 3
+    for run in then:
+        end(run, 4.1)
+    assert {
+        (run.index, run.changes.get("train.learning_rate"))
+        for run in measuring.missing(rates.wanted(NAMES[:1], "micro"))
+    } == {(index, rate) for index in range(rates.COUNTED) for rate in (None, 2 * PRESET)}
+
+
+def test_the_tables(monkeypatch, capsys):
     for place, name in enumerate(NAMES):
-        for rate, loss in ((0.5, 4.2), (1.0, 4.0), (2.0, 4.4)):
-            runs += [ended(name, TUNING_SEED + i, rate, loss + place / 10) for i in range(3)]
-        runs += [ended(name, 0, 1.0, 4.0 + place / 10)]
-    rates.show(NAMES, 1, 3, SETTINGS, runs)
+        for run in rates.wanted([name], "micro"):
+            loss = {0.5 * PRESET: 4.2, 2 * PRESET: 4.4}.get(run.changes.get("train.learning_rate"), 4.0)
+            end(run, loss + place / 10)
+        for index in range(rates.COUNTED):
+            end(Wanted(name, "micro", index), 4.0 + place / 10)
+    monkeypatch.setattr("sys.argv", ["rates.py", *NAMES])
+    rates.main()
     said = capsys.readouterr().out
-    assert "| mamba2 | 4.4000 | 4.2000 | 4.6000 |  | ×1 |" in said
+    assert "| Mamba-2 | 4.4000 | 4.2000 | 4.6000 |  | ×1 |" in said
     assert "| rank correlation | 1.00 | 1.00 | 1.00 | | |" in said
-    assert "| gated_delta_net | 2 | 4.1000 | 2 | 4.1000 | ×1 |" in said
-    assert "30 runs, 0 failed." in said
+    assert "| Gated DeltaNet | 2 | 4.1000 | 2 | 4.1000 | ×1 |" in said
+    assert "27 runs of tuning." in said
+    assert set(NAMES) <= set(references.names())
