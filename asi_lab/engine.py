@@ -25,22 +25,24 @@ from asi_lab.engineer.allocation import Allocation, share_out, visible_gpus
 from asi_lab.engineer.executor import Executor, LocalExecutor
 from asi_lab.engineer.slots import Slots
 from asi_lab.engineer.trials import Trials
-from asi_lab.errors import ConfigError, DataError, DiskError, StoreError
+from asi_lab.engineer.verifier import Verifier
+from asi_lab.errors import ConfigError, DataError, DiskError, StoreError, UsageError
 from asi_lab.events import NewEvent
 from asi_lab.heartbeat import Pacemaker, View
 from asi_lab.knowledge import rank as knowledge
-from asi_lab.lab import Lab, Lineage, Store, fsck, imports, meta, run_label, trial_label
+from asi_lab.lab import Lab, Lineage, Store, fresh, fsck, imports, meta, run_label, trial_label
 from asi_lab.lab.directory import check_rules, check_unchanged
 from asi_lab.lab.plans import Plans
 from asi_lab.llm.live import LiveAnswers
 from asi_lab.llm.model import Model
 from asi_lab.llm.models import Models
 from asi_lab.loop import Loop
-from asi_lab.protocol import CHECKPOINT_FILE, PROBE_FILES
-from asi_lab.records import RULES, SEED_ID, Run
+from asi_lab.protocol import CHECKPOINT_FILE, PROBE_FILES, HeldOutText
+from asi_lab.records import RULES, SEED_ID, CandidateState, Run
 from asi_lab.researcher import Researcher
-from asi_lab.scoring import baselines, races, references
+from asi_lab.scoring import baselines, races, references, verification
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE
+from asi_lab.scoring.verification import Verdict
 from asi_lab.settings import Settings, Train
 
 News = Sequence[NewEvent]
@@ -92,6 +94,13 @@ class Engine:
         as `search`.
         """
         return self._alone(None, lambda held: self._race(held, plan))
+
+    def verify(self, candidates: Sequence[int], hours: float | None) -> int:
+        """Promote candidates, and make the fresh runs that say what can be claimed of all that are promoted.
+        Without any the most promising ones are promoted, as many as the settings say, where none is open.
+        Returns and raises as `search`; also `UsageError` where one cannot be promoted.
+        """
+        return self._alone(hours, lambda held: self._verify(held, candidates))
 
     def _alone(self, hours: float | None, work: Callable[[_Held], None]) -> int:
         """Do `work` as the one engine of the lab, with its data prepared and its store open."""
@@ -163,6 +172,19 @@ class Engine:
                 _measure(trials, due, trials.reference, lambda: control.may_go_on(watch.tick))
                 begun.update(due)
 
+    def _verify(self, held: _Held, candidates: Sequence[int]) -> None:
+        store, control, settings, executors, news, lock = held
+        config_text, thorough = self._config_text(store), not _ended_well(store)
+        _promote(settings, store, candidates)
+        self._build_tasks("claims", control)
+        watch = Pacemaker(store, control, self.view, LiveAnswers(), len(executors), None)
+        slots = Slots(executors, watch)
+        with self._beating(watch, slots, news):
+            slots.prepare()
+            lineage = self._lineage(store, config_text, lock, thorough=thorough)
+            trials = Trials(self.lab, settings, store, slots, watch)
+            Verifier(settings, store, lineage, trials).run(lambda: control.may_go_on(watch.tick))
+
     @contextlib.contextmanager
     def _beating(self, watch: Pacemaker, slots: Slots, news: News) -> Iterator[None]:
         """Tell viewers of the engine's start and, whatever happens, of its end, where the slots close."""
@@ -212,14 +234,19 @@ class Engine:
             DataError: they cannot be built, or are damaged.
         """
         data = msgspec.json.encode(self.settings.data).decode()
-        tasks = [str(self.lab.data), str(self.settings.seed), str(self.settings.evaluate.limit)]
         if not (self.lab.data / "manifest.json").exists():
             self.view.say(f"Preparing data: {self.settings.data.source}, {self.settings.data.tokenizer}")
         warned = run_module("asi_lab.data.prepare", [str(self.lab.data), data], control.tick_unless_stopping)
-        repaired = run_module("asi_lab.scorer.tasks.build", tasks, control.tick_unless_stopping)
+        repaired = self._build_tasks("search", control)
         news: list[NewEvent] = [("warning", line, {}) for line in warned]
         news += [("repair", line, {}) for line in repaired]
         return news
+
+    def _build_tasks(self, text: HeldOutText, control: Control) -> list[str]:
+        """Build the offline tasks from a held-out text; returns what was put right."""
+        numbers = str(self.settings.seed), str(self.settings.evaluate.limit)
+        told = [str(self.lab.data), *numbers, text]
+        return run_module("asi_lab.scorer.tasks.build", told, control.tick_unless_stopping)
 
     def _check_rules(self) -> None:
         """Raises `UsageError` where the lab was begun under other rules."""
@@ -305,6 +332,24 @@ def _repetition(train: Train, tokens: int) -> News:
         return []
     words = f"training reads its text {wanted / tokens:.1f} times: {tokens:,} tokens for {wanted:,}"
     return [("warning", f"{words}. Results tell less than on fresh text; give more of it", {})]
+
+
+def _promote(settings: Settings, store: Store, candidates: Sequence[int]) -> None:
+    """Promote these candidates, or without any the most promising ones where no claim is open.
+
+    Raises:
+        UsageError: one of them has no score, or there are no baselines.
+    """
+    found = verification.read(settings, store)
+    if found is None:
+        raise UsageError("verify: expected a lab whose baselines are measured. Start the search first.")
+    for number in candidates:
+        candidate = store.get(number)
+        if candidate is None or candidate.state is not CandidateState.DONE or number == SEED_ID:
+            raise UsageError(f"verify: expected candidates with a score (asi-lab top); found {number}.")
+    if not candidates and not found.count[Verdict.OPEN]:
+        candidates = verification.promotable(settings, store)[: settings.verify.quota]
+    fresh.promote(store, candidates)
 
 
 def _told(allocation: Allocation) -> News:

@@ -25,6 +25,9 @@ import msgspec
 from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, Training, Work
 from asi_lab.settings import Evaluate, Limits, ModelSettings, Settings, Train
 
+HeldOutText = Literal["search", "claims"]
+"""What is measured on: the text that the search chooses by, or that which only claims are made on."""
+
 
 class Reach(msgspec.Struct, frozen=True):
     """How far evaluation goes beyond training: the longest sequence, and the rows of a batch."""
@@ -110,7 +113,7 @@ class ScoreJob(msgspec.Struct, frozen=True):
 
     `suspect_below` are, by mark, the held-out losses (nats per token) under which a candidate is suspected
     to leak; a mark that is missing has no such bound. `consented` are hashes of task folders whose code the
-    user lets run.
+    user lets run. `text` is what is measured on.
     """
 
     data: str
@@ -122,6 +125,7 @@ class ScoreJob(msgspec.Struct, frozen=True):
     suspect_below: dict[int, float] = {}
     threads: int = 0
     consented: tuple[str, ...] = ()
+    text: HeldOutText = "search"
 
 
 class MeasureMark(msgspec.Struct, frozen=True, tag="measure"):

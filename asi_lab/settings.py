@@ -199,6 +199,20 @@ class Fitness(Section, frozen=True, kw_only=True):
     ] = 0.10
 
 
+class Verify(Section, frozen=True, kw_only=True):
+    """Claims: fresh runs of promoted candidates against the bar's (docs/verification.md)."""
+
+    bar_runs: Annotated[
+        int,
+        Meta(ge=24),
+        about("Fresh runs of the bar that claims are made against; 48 where they are cheap."),
+    ] = 24
+    tune: Annotated[
+        bool, about("Find the best learning rate of the bar and of each promoted candidate first.")
+    ] = True
+    quota: Annotated[Positive, about("Candidates promoted at a time where none is named.")] = 10
+
+
 class Judge(Section, frozen=True, kw_only=True):
     """The judge's mark from 1 to 10."""
 
@@ -347,6 +361,7 @@ class Settings(Section, frozen=True, kw_only=True):
     baselines: BaselineSettings = BaselineSettings()
     fitness: Fitness = Fitness()
     judge: Judge = Judge()
+    verify: Verify = Verify()
     limits: Limits
     supervise: Supervise = Supervise()
     agents: AgentSettings = AgentSettings()

@@ -13,6 +13,7 @@ What is finished is kept (`measuring.py`), so a study that is cut off goes on. `
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 
 import rates
@@ -20,7 +21,7 @@ from measuring import Wanted, grammar_names, make, missing
 
 from asi_lab.scoring import references
 
-GRAMMAR = 24
+GRAMMAR = 9
 PAIRED = ("delta_net", "gated_delta_net", "mamba2", "fusion_gated_fir_net")
 
 
@@ -34,11 +35,12 @@ def pairs(names: Sequence[str]) -> list[Wanted]:
 
 
 def scales(names: Sequence[str]) -> list[Wanted]:
-    everyone = [*names, *grammar_names(GRAMMAR)]
+    of_grammar = itertools.zip_longest(names, grammar_names(GRAMMAR))
+    everyone = [name for pair in of_grammar for name in pair if name]
     return [
         Wanted(name, scale, index, probes=True)
         for index in range(2)
-        for scale in ("micro", "mini")
+        for scale in ("mini", "micro")
         for name in everyone
     ]
 

@@ -1,6 +1,6 @@
 """An engine whose trials are simulated; run by the tests as a process of its own, so that it can be killed.
 
-    python tests/simulated_engine.py LAB EXPERIMENTS [SECONDS_PER_STAGE [HOURS]]
+    python tests/simulated_engine.py LAB EXPERIMENTS|verify [SECONDS_PER_STAGE [HOURS]]
 
 Store, lineage, locks, signals and commands are real, and so are data where none are made yet. What a
 simulated trial reports is a function of its label and seed alone, not of how the code is written; some
@@ -149,6 +149,8 @@ class SimulatedTrio:
         loss = 4.0 + digest[0] / 2560
         if name == os.environ.get("SIMULATED_TOO_GOOD"):
             loss /= 2
+        if name.startswith(tuple(os.environ.get("SIMULATED_BETTER", "nobody").split())):
+            loss -= 0.2
         fails = (name.isdigit() and digest[1] < 40) or name in os.environ.get("SIMULATED_FAILING", "").split()
         yield "trial", protocol.Ready()
         if job.task == "serve":
@@ -267,11 +269,14 @@ class Silent:
 
 
 def main() -> int:
-    lab, experiments = Lab(Path(sys.argv[1])), int(sys.argv[2])
+    lab = Lab(Path(sys.argv[1]))
     delay = float(sys.argv[3]) if len(sys.argv) > 3 else 0.001
     hours = float(sys.argv[4]) if len(sys.argv) > 4 else None
     try:
-        return Engine(lab, Silent(), SimulatedExecutor(delay)).search(experiments, hours)
+        simulated = Engine(lab, Silent(), SimulatedExecutor(delay))
+        if sys.argv[2] == "verify":
+            return simulated.verify((), hours)
+        return simulated.search(int(sys.argv[2]), hours)
     except KeyboardInterrupt:  # as the program itself has it, where the engine listens no longer
         return 130
     except LabError as error:

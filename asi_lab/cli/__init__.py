@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from asi_lab import __version__
-from asi_lab.cli import calibrate, care, check, cognition, demo, look, money, race, steer, trust
+from asi_lab.cli import calibrate, care, check, cognition, demo, look, money, race, steer, trust, verify
 from asi_lab.cli.shared import current_lab, existing, lab_option, prepare, preset_option, seed_option
 from asi_lab.common import streams
 from asi_lab.errors import LabError, UsageError
@@ -124,6 +124,8 @@ for _command in (
     look.log,
     check.check,
     race.race,
+    verify.verify,
+    verify.verdicts,
     steer.pause,
     steer.resume,
     steer.stop,

@@ -22,14 +22,16 @@ from asi_lab.common import streams
 from asi_lab.common.text import plain
 from asi_lab.engine import Engine
 from asi_lab.events import Event
-from asi_lab.lab import Lab, Lineage, Store
+from asi_lab.lab import Lab, Lineage, Store, fresh
 from asi_lab.protocol import Progress as TrainingProgress
 from asi_lab.records import Candidate, CandidateState
-from asi_lab.scoring import races
+from asi_lab.scoring import races, verification
 from asi_lab.scoring.baselines import due, missing
+from asi_lab.scoring.verification import Verdict
 from asi_lab.settings import Settings
-from asi_lab.view import leaderboard, status, tables
+from asi_lab.view import leaderboard, remote, status, tables
 from asi_lab.view import races as racing
+from asi_lab.view import verdicts as judging
 
 DIFF_LINES = 60
 _DRAW_SECONDS = 0.2
@@ -279,6 +281,45 @@ def race(lab: Lab, architectures: Sequence[str], seeds: int, tuning_seeds: int, 
         else:
             results.print(racing.race(found, results.width))
     return outcome or (0 if found.is_whole else 1)
+
+
+class VerificationView(ConsoleView):
+    """Counts fresh runs."""
+
+    def _count(self, store: Store) -> None:
+        found, done = verification.read(self.settings, store), len(fresh.runs(store))
+        count = found.count[Verdict.OPEN] if found else 0
+        self._bars.update(
+            self._whole, description="fresh runs", completed=done, detail=f"{done}, {count} open"
+        )
+        self._so_far = f" ({done} fresh runs, {count} claims open)"
+
+
+def verify(lab: Lab, candidates: Sequence[int], hours: float | None, as_json: bool) -> int:
+    """Promote candidates, make the fresh runs of claims and print what they show; returns the exit status.
+
+    Raises `LabError` as `Engine.verify` does.
+    """
+    with VerificationView(tables.console(stderr=True), lab.settings(), None) as view:
+        outcome = Engine(lab, view).verify(candidates, hours)
+    show_verdicts(lab, as_json)
+    return outcome
+
+
+def show_verdicts(lab: Lab, as_json: bool) -> bool:
+    """Print what is claimed; returns whether the lab has anything to claim by."""
+    results, settings = tables.console(), lab.settings()
+    with remote.results(lab) as store:
+        found = verification.read(settings, store) if store else None
+        names = {summary.id: summary.name for summary in store.summaries()} if store else {}
+    if found is None:
+        return False
+    with for_whoever_is_there(results):
+        if as_json:
+            print(tables.to_json(found), file=results.file)
+        else:
+            results.print(judging.verdicts(found, names))
+    return True
 
 
 def _holds(lab: Lab, experiments: int) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from asi_lab.errors import DataError
+from asi_lab.protocol import HeldOutText
 from asi_lab.settings import Data
 
 FORMAT = 2
@@ -34,6 +35,22 @@ FILES: dict[PartName, str] = {
     "claims_tasks": CLAIMS_TASKS_FILE,
 }
 """The parts of the text, each in a file of its own; see docs/data.md for who reads which."""
+
+
+class HeldOut(NamedTuple):
+    """Where the text lies that results are measured on: shard, documents of the offline tasks, and the folder
+    of what is made of them."""
+
+    shard: str
+    documents: str
+    tasks: str
+
+
+HELD_OUT: dict[HeldOutText, HeldOut] = {
+    "search": HeldOut(VALIDATION_FILE, EVALUATION_FILE, "tasks"),
+    "claims": HeldOut(CLAIMS_FILE, CLAIMS_TASKS_FILE, "claims_tasks"),
+}
+"""What the search chooses by, and what only claims are measured on."""
 
 
 class DataPart(msgspec.Struct, frozen=True):

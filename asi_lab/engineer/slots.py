@@ -76,14 +76,15 @@ class Slots:
     def wait_for_room(self) -> None:
         """Wait until a slot is free."""
         while not self.has_room:
-            self._wait_for_one()
+            self.wait_for_one()
 
     def wait(self) -> None:
         """Wait until all slots are free."""
         while self._begun:
-            self._wait_for_one()
+            self.wait_for_one()
 
-    def _wait_for_one(self) -> None:
+    def wait_for_one(self) -> None:
+        """Wait until one of those that were begun has ended."""
         background.wait_for_one(self.begun, self._watch.tick)
         self.settle()
 

@@ -24,13 +24,14 @@ from asi_lab.engineer.slots import Slots
 from asi_lab.engineer.supervise import Observe
 from asi_lab.errors import TrialError
 from asi_lab.events import EventKind, Watch
-from asi_lab.lab import Lab, Store, run_label, spending, trial_label
+from asi_lab.lab import Lab, Store, fresh, run_label, spending, trial_label
 from asi_lab.lab.states import States
 from asi_lab.protocol import (
     ARCHITECTURE_FILE,
     CHECKPOINT_FILE,
     PROBE_FILES,
     Compare,
+    HeldOutText,
     Progress,
     Report,
     ScoreJob,
@@ -40,7 +41,7 @@ from asi_lab.protocol import (
 from asi_lab.records import BaselineRun, Candidate, CandidateState, Evidence, Run
 from asi_lab.scoring import pruning, references
 from asi_lab.scoring.baselines import Baselines, has_failed, may_be_left_out
-from asi_lab.settings import Settings
+from asi_lab.settings import Settings, Train
 
 SUSPECT_NOISE = 2.0
 """Noise floors below the leak rule's bound before a loss at a mark is suspect."""
@@ -166,8 +167,8 @@ class Trials:
         label = run_label(*run)
         directory = self._directory(label, references.source(run.architecture))
         job = self._job("train", run.architecture, run.seed_index)
-        train = msgspec.structs.replace(job.train, learning_rate=run.rate * job.train.learning_rate)
-        evidence = self._whole_run(directory, msgspec.structs.replace(job, train=train))
+        job = msgspec.structs.replace(job, train=at_rate(job.train, run.rate))
+        evidence = self._whole_run(directory, job)
         if evidence.evaluation is None and evidence.failure is None:
             evidence = msgspec.structs.replace(evidence, failure=CandidateState.BROKEN, error="no result")
         found = BaselineRun(run.architecture, run.seed_index, evidence, run.rate)
@@ -205,10 +206,34 @@ class Trials:
         self._discard_weights(label)
         return evidence
 
-    def _whole_run(self, directory: Path, job: TrialJob, candidate_id: int | None = None) -> Evidence:
+    def fresh(self, run: Run, code: str, candidate_id: int | None) -> Evidence:
+        """Train and evaluate with a seed and an order of the data that no other run has: a candidate, or a
+        reference where there is no id. What is measured on is the text kept for claims, but for runs of
+        tuning."""
+        who, index = f"{run.architecture}-fresh", run.seed_index
+        directory = self._directory(fresh.label(run), code)
+        job = self._job("train", who, index)
+        job = msgspec.structs.replace(
+            job,
+            train=at_rate(job.train, run.rate),
+            shared_seed=keyed_seed(self.settings.seed, who, index, "shared"),
+            data_seed=keyed_seed(self.settings.seed, who, index, "order"),
+        )
+        text: HeldOutText = "search" if run.is_tuning else "claims"
+        evidence = self._whole_run(directory, job, candidate_id, text)
+        self._discard_weights(directory.name)
+        return evidence
+
+    def _whole_run(
+        self,
+        directory: Path,
+        job: TrialJob,
+        candidate_id: int | None = None,
+        text: HeldOutText = "search",
+    ) -> Evidence:
         """A trial without limits of pruning; begun again where it was killed from outside."""
         for _ in range(self.settings.search.max_starts):
-            evidence = self._run(directory, job, _nobody, None, Expectations(), candidate_id)
+            evidence = self._run(directory, job, _nobody, None, Expectations(), candidate_id, text=text)
             if evidence.failure is not CandidateState.INTERRUPTED:
                 break
         return evidence
@@ -256,14 +281,14 @@ class Trials:
     def _vocab_size(self) -> int:
         return load_manifest(self.lab.data).vocab_size
 
-    def _score_job(self, expected: Expectations) -> ScoreJob:
+    def _score_job(self, job: TrialJob, expected: Expectations, text: HeldOutText) -> ScoreJob:
         """The scorer's job; a candidate is suspect where its loss is as low as the paper's leak rule says."""
         settings = self.settings
         tasks = tuple(taskcode.resolve(name, self.lab.path) for name in settings.evaluate.tasks)
         margin = 1 - settings.fitness.leak
         return ScoreJob(
             data=str(self.lab.data),
-            data_seed=settings.seed,
+            data_seed=job.data_seed,
             device=settings.device,
             train_context=settings.train.context,
             model=settings.model,
@@ -273,6 +298,7 @@ class Trials:
             },
             threads=settings.train.threads,
             consented=tuple(trust.granted().tasks),
+            text=text,
         )
 
     def _run(
@@ -284,6 +310,7 @@ class Trials:
         expected: Expectations,
         candidate_id: int | None = None,
         compare: Compare = supervise.DRAWN,
+        text: HeldOutText = "search",
     ) -> Evidence:
         """Run one job, from where it was cut off if it was. Without a candidate it is a reference's, whose
         code is ours."""
@@ -297,14 +324,15 @@ class Trials:
             message = f"trial {label} goes on after {cut.step} of {job.train.steps} steps"
             self.store.append_events(("trial_resumed", message, {"label": label, "step": cut.step}))
         evidence, steps = self._once(
-            directory, going_on, observe, known, expected, candidate_id, cut, compare
+            directory, going_on, observe, known, expected, candidate_id, cut, compare, text
         )
         if cut is None or steps or evidence.failure is not CandidateState.BROKEN:
             return evidence
         # Its code has trained before, so it may be a file that the disk did not keep.
         warning = f"trial {label} cannot go on after {cut.step} steps and starts over: {evidence.error}"
         self.store.append_events(("warning", warning, {"label": label}))
-        return self._once(directory, job, observe, before, expected, candidate_id, None, compare)[0]
+        again = directory, job, observe, before, expected, candidate_id, None, compare, text
+        return self._once(*again)[0]
 
     def _once(
         self,
@@ -316,6 +344,7 @@ class Trials:
         candidate_id: int | None,
         cut: resume.Cut | None,
         compare: Compare,
+        text: HeldOutText,
     ) -> tuple[Evidence, int]:
         """Run a trial; its curve goes to the store as it comes, and what it took to the ledger. Returns also
         how many points of the curve came."""
@@ -350,7 +379,7 @@ class Trials:
         try:
             with self.slots.executor() as executor:
                 trio = executor.take()
-                score, trusted = self._score_job(expected), candidate_id is None
+                score, trusted = self._score_job(job, expected, text), candidate_id is None
                 evidence = supervise.run(
                     trio, job, score, directory, watch, before, cut, compare=compare, trusted=trusted
                 )
@@ -375,6 +404,11 @@ class Trials:
 
 def _nobody(report: Report, evidence: Evidence) -> None:
     """Nobody follows these trials."""
+
+
+def at_rate(train: Train, rate: float) -> Train:
+    """The same training at `rate` times the learning rate."""
+    return msgspec.structs.replace(train, learning_rate=rate * train.learning_rate)
 
 
 def mark_steps(settings: Settings) -> tuple[int, ...]:

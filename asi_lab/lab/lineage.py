@@ -2,7 +2,8 @@
 
     main                          the seed               best            the best candidate so far
     arch/0042-delta_net_<name>    a scored candidate     reference/<x>   a reference baseline
-    refs/notes/asi-lab            people's tags and comments, and further runs
+    refs/notes/asi-lab            people's tags and comments, further runs, and verdicts
+    verified/0042                 an annotated tag: what is claimed of a candidate, and never taken back
     refs/failed/0043              a candidate that failed: kept, out of `git log --branches`
     refs/quarantine/...           what the store does not know; moved there by `asi-lab fsck --repair`
 
@@ -29,6 +30,7 @@ from asi_lab.lab.commits import (
     ARCHITECTURES,
     BEST,
     EMAIL,
+    EPOCH,
     FAILURES,
     MAIN,
     NAME,
@@ -42,6 +44,7 @@ from asi_lab.lab.repository import FOLDER, SHA, Repository
 from asi_lab.records import SEED_ID, Candidate, Proposal
 
 FILES = ("architecture.py", "motivation.md", "analysis.md", "metrics.json", "config.toml", "error.txt")
+TAGS = "refs/tags/"
 _SETTINGS = {
     "core.fsync": "all",
     "core.hooksPath": os.devnull,
@@ -185,6 +188,16 @@ class Lineage:
         """Return {commit id: text} of all notes."""
         lines = self._run("notes", "--ref", NOTES, "list").splitlines()
         return {sha: self._run("cat-file", "blob", blob).rstrip("\n") for blob, sha in map(str.split, lines)}
+
+    def tag(self, name: str, sha: str, text: str) -> bool:
+        """Make an annotated tag of a commit, unless there is one of that name; returns whether it was made.
+        The same text gives the same tag."""
+        if ref := self.refs(f"{TAGS}{name}"):
+            return not ref
+        content = f"object {_checked(sha)}\ntype commit\ntag {name}\ntagger {NAME} <{EMAIL}> {EPOCH} +0000\n"
+        made = self._run("mktag", stdin=f"{content}\n{text.strip()}\n".encode()).strip()
+        self._run("update-ref", f"{TAGS}{name}", _checked(made), "0" * len(made))
+        return True
 
     def set_ref(self, ref: str, sha: str) -> None:
         """Point a ref at a commit wherever it points now."""

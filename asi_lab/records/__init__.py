@@ -46,6 +46,7 @@ from asi_lab.records.evidence import (
     Training,
     Work,
 )
+from asi_lab.records.verification import FreshLoss, FreshRun, Promotion
 
 __all__ = [
     "ACCURACIES",
@@ -67,12 +68,15 @@ __all__ = [
     "Draw",
     "Evaluation",
     "Evidence",
+    "FreshLoss",
+    "FreshRun",
     "HeldOut",
     "Judgement",
     "Neighbour",
     "Noise",
     "Origin",
     "PoolEntry",
+    "Promotion",
     "Proposal",
     "Repair",
     "RubricPart",

@@ -252,6 +252,11 @@ class Run(NamedTuple):
         rate = "" if self.rate == 1.0 else f" at {self.rate:g} times the learning rate"
         return f"{self.architecture} seed {self.seed_index}{rate}"
 
+    @property
+    def is_tuning(self) -> bool:
+        """Whether it is one of those that only tell the best learning rate."""
+        return self.seed_index >= TUNING_SEED
+
 
 class BaselineRun(msgspec.Struct, frozen=True):
     """One run of a reference architecture, measured in this lab like a candidate. `rate` is its learning
@@ -279,4 +284,4 @@ class BaselineRun(msgspec.Struct, frozen=True):
     def is_baseline(self) -> bool:
         """Whether it is one of the lab's baselines: at the preset's learning rate, and not of tuning's
         seeds."""
-        return self.rate == 1.0 and self.seed_index < TUNING_SEED
+        return self.rate == 1.0 and not self.run.is_tuning

@@ -12,7 +12,7 @@ from lm_eval.api.task import Task
 from numpy.typing import NDArray
 
 from asi_lab.common.device import pick_device
-from asi_lab.data.manifest import MARKS_FILE, VALIDATION_FILE
+from asi_lab.data.manifest import HELD_OUT, MARKS_FILE
 from asi_lab.data.shards import held_out_windows
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.protocol import COMPARED_FILE, Compare, ScoreJob
@@ -40,9 +40,10 @@ class Scoring:
         self.job, self.settings = job, settings
         self.device = pick_device(job.device)
         self.tokenizer = Tokenizer.load(data)
-        self.windows = held_out_windows(data, VALIDATION_FILE, job.train_context, settings.loss_tokens)
+        text = HELD_OUT[job.text]
+        self.windows = held_out_windows(data, text.shard, job.train_context, settings.loss_tokens)
         self.mark_windows = held_out_windows(data, MARKS_FILE, job.train_context, settings.mark_tokens)
-        tasks = harness.load(settings.tasks, data / "tasks", job.consented)
+        tasks = harness.load(settings.tasks, data / text.tasks, job.consented)
         self._order = [task.task_name for task in tasks]
         self._scored_tasks = [task for task in tasks if not harness.generates(task)]
         self._generated_tasks = [task for task in tasks if harness.generates(task)]

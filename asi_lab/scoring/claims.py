@@ -16,6 +16,7 @@ from statistics import fmean, variance
 
 import msgspec
 
+from asi_lab.records import FreshLoss
 from asi_lab.scoring.statistics import Prior, prior_of, t_quantile
 
 CAP = 12
@@ -40,12 +41,6 @@ is true."""
 MOST_FREEDOM = 20.0
 """Degrees of freedom of the prior of variances count no further."""
 
-LEAST_BAR = 24
-"""Runs of the bar that claims are made against."""
-
-MOST_BAR = 48
-"""Runs of the bar that are worth their price at most."""
-
 LORD_START = LEVEL / 2
 """Of the level, what LORD++ begins with."""
 
@@ -68,14 +63,14 @@ class Gain(msgspec.Struct, frozen=True):
         return self.gain - half, self.gain + half
 
 
-def prior(groups: Sequence[Sequence[float]], freedom: float) -> Prior | None:
+def prior(groups: Sequence[Sequence[FreshLoss]], freedom: float) -> Prior | None:
     """What variances are like, by the fresh runs of the bar and of claims; None where no two runs differ.
     `freedom` is that of a recorded study, for as long as the groups are few."""
     found = prior_of(groups, freedom, follow_mean=False)
     return found and msgspec.structs.replace(found, freedom=min(found.freedom, MOST_FREEDOM))
 
 
-def gain(losses: Sequence[float], bar: Sequence[float], known: Prior) -> Gain:
+def gain(losses: Sequence[FreshLoss], bar: Sequence[FreshLoss], known: Prior) -> Gain:
     """What these fresh runs of a candidate, one loss each (nats per token), say against the bar's.
 
     One-sided t. The degrees of freedom are the fewer of the candidate's and of the bar's: those of Welch and
@@ -90,7 +85,7 @@ def gain(losses: Sequence[float], bar: Sequence[float], known: Prior) -> Gain:
     return Gain(found, error, freedom, float(stdtr(freedom, -found / error)))
 
 
-def is_futile(losses: Sequence[float], bar: Sequence[float], known: Prior) -> bool:
+def is_futile(losses: Sequence[FreshLoss], bar: Sequence[FreshLoss], known: Prior) -> bool:
     """Whether a claim with these runs is dropped: at a look, by conditional power."""
     from scipy.special import ndtr
 
@@ -105,16 +100,9 @@ def is_futile(losses: Sequence[float], bar: Sequence[float], known: Prior) -> bo
     return float(ndtr((expected - needed) / (sd * math.sqrt(left) / CAP))) < LEAST_POWER
 
 
-def _moderated(losses: Sequence[float], known: Prior) -> float:
+def _moderated(losses: Sequence[FreshLoss], known: Prior) -> float:
     own = len(losses) - 1
     return (known.freedom * known.variance + own * variance(losses)) / (known.freedom + own)
-
-
-def bar_runs(bar: Sequence[float], known: Prior) -> int:
-    """How many runs the bar is to have: so many that what is not known of it is a quarter, at most, of what
-    is not known of a candidate with all runs."""
-    wanted = math.ceil(4 * CAP * variance(bar) / known.variance) if len(bar) > 1 else LEAST_BAR
-    return min(max(LEAST_BAR, wanted), MOST_BAR)
 
 
 def holding(ps: Sequence[float], level: float = LEVEL) -> list[bool]:

@@ -23,11 +23,13 @@ from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Comment, Note
 from asi_lab.records import Candidate, Check, Evaluation, Evidence, Score, TaskResult, Training, Work
 from asi_lab.researcher import stagnation
+from asi_lab.scoring import verification
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, TITLES, Baselines
 from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.scoring.results import thousands
+from asi_lab.scoring.verification import Verification
 from asi_lab.settings import Settings
-from asi_lab.view import leaderboard
+from asi_lab.view import leaderboard, verdicts
 from asi_lab.view.leaderboard import Board
 from asi_lab.view.tables import LINE, NAME, costs, duration, grid, result_lines, standing_words, to_json
 
@@ -43,8 +45,8 @@ LONGEST = 20_000
 
 class Dossier(msgspec.Struct, frozen=True):
     """What a page is made of: a candidate, its parent's record, the lab's baselines as far as they are
-    measured, what was spent on it, what people noted on it, its further runs, and what the pool ranks it
-    by."""
+    measured, what was spent on it, what people noted on it, its further runs, what the pool ranks it by, and
+    what is claimed of the lab's candidates."""
 
     candidate: Candidate
     parent: Candidate | None = None
@@ -53,6 +55,7 @@ class Dossier(msgspec.Struct, frozen=True):
     note: Note = Note()
     runs: Sequence[Repeat] = ()
     pool: Belief | None = None
+    verification: Verification | None = None
 
 
 def dossier(found: Candidate, store: Store, settings: Settings, board: Board | None) -> Dossier:
@@ -66,6 +69,7 @@ def dossier(found: Candidate, store: Store, settings: Settings, board: Board | N
         steering.note(store, found.id),
         repeats.of(store, found.id),
         next((row.pool for row in rows if row.id == found.id), None),
+        verification.read(settings, store),
     )
 
 
@@ -157,6 +161,8 @@ def _facts(known: Dossier, lineage: str) -> Table:
     if found.score is not None and known.pool is not None:
         fitness, worth = found.score.fitness, known.pool
         add("pool", f"value {worth.mean:.4f} ±{worth.sd:.4f} given its relatives (one run {fitness:.4f})")
+    if (verified := known.verification) and (claim := verified.of(found.id)):
+        add("verdict", verdicts.words(claim, verified))
     if known.runs:
         add("run again", _again(known))
     if spent.calls or spent.trial_seconds:

@@ -19,7 +19,7 @@ from asi_lab.lab.summary import Summary
 from asi_lab.protocol import Progress
 from asi_lab.records import SEED_ID, Candidate
 from asi_lab.settings import Settings
-from asi_lab.view import leaderboard
+from asi_lab.view import leaderboard, verdicts
 from asi_lab.view.leaderboard import Board
 
 EngineState = Literal["never started", "preparing data", "running", "paused", "stopped", "lost contact"]
@@ -120,7 +120,8 @@ class Status(msgspec.Struct, frozen=True):
     best candidate only; `wanted` is how many candidates the search is to reach, where that is set; `spent` is
     what language models and trials have cost; `talks` are the answers that models are giving now; `steering`
     is what people asked of the search; `queue` are the other candidates on their way. `beside` are trials
-    at work at the same time as the one in `doing`, in the order in which they began."""
+    at work at the same time as the one in `doing`, in the order in which they began. `claims` says how many
+    candidates are verified, empty where none was promoted."""
 
     lab: str
     preset: str
@@ -143,6 +144,7 @@ class Status(msgspec.Struct, frozen=True):
     queue: tuple[Waiting, ...] = ()
     budget: Budget = Budget()
     beside: tuple[Work, ...] = ()
+    claims: str = ""
 
     @property
     def at_work(self) -> tuple[Work, ...]:
@@ -246,6 +248,7 @@ def read(
             settings.agents.most_dollars, settings.agents.most_tokens, alive.until if alive else None
         ),
         beside=tuple(doing[1:]),
+        claims=verdicts.of_store(settings, store) if store else "",
     )
 
 

@@ -285,6 +285,8 @@ def _status_rows(found: Status) -> Iterable[tuple[str, Text]]:
         yield "queue", Text(", ".join(f"{one.id:04d} {one.state}" for one in found.queue[:QUEUE]) + more)
     if limits := budget(found):
         yield "budget", Text(limits)
+    if found.claims:
+        yield "claims", Text(found.claims)
     if asked := steered(found.steering):
         yield "steered", Text(asked)
     if found.spent.calls:

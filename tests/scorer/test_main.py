@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from torch import Tensor
 from asi_lab import protocol
 from asi_lab.common.wire import WireError, receive
 from asi_lab.data.prepare import prepare
+from asi_lab.data.shards import held_out_windows
 from asi_lab.data.tokenizer import Tokenizer
 from asi_lab.protocol import (
     Answered,
@@ -192,6 +194,28 @@ def windows(lab_data: Path) -> np.ndarray:
     from asi_lab.scorer.scoring import Scoring
 
     return Scoring(job(lab_data, tasks=("asi_recall",))).windows
+
+
+def test_claims_are_measured_on_text_that_the_search_never_reads(lab_data: Path, windows, tmp_path) -> None:
+    from asi_lab.scorer.scoring import Scoring
+
+    data = tmp_path / "data"
+    shutil.copytree(lab_data, data)
+    tokenizer = Tokenizer.load(data)
+    build_tasks(data, data / "claims_tasks", 0, 20, tokenizer, "claims")
+    claims = msgspec.structs.replace(job(data, tasks=("asi_perplexity",)), text="claims")
+    found = Scoring(claims)
+    assert found.windows.tolist() == held_out_windows(data, "claims.bin", 64, 2000).tolist()
+    theirs = {row.tobytes() for row in windows}
+    assert theirs.isdisjoint(row.tobytes() for row in found.windows)
+    mine, others = (
+        [document["text"] for document in Scoring(one)._scored_tasks[0].test_docs()]
+        for one in (claims, msgspec.structs.replace(claims, text="search"))
+    )
+    assert mine
+    assert set(mine).isdisjoint(others)
+    shutil.rmtree(data / "tasks")
+    Scoring(claims)  # it reads none of the others
 
 
 def test_the_process_scores_a_model_from_end_to_end(

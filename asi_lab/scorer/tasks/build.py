@@ -1,8 +1,8 @@
 """The offline task set: ordinary lm-eval YAML with its samples beside it, made once per lab.
 
-    python -m asi_lab.scorer.tasks.build DATA_DIR SEED LIMIT
+    python -m asi_lab.scorer.tasks.build DATA_DIR SEED LIMIT [search|claims]
 
-writes `DATA_DIR/tasks/`. Texts come from the evaluation split, which no model is trained on. The
+writes `DATA_DIR/tasks/`, or those of claims. Texts are held out: no model is trained on them. The
 paths in the YAML are relative to the folder, so that a lab can be moved; from within the folder
 plain `lm_eval --include_path . --tasks asi_recall` runs them as well.
 """
@@ -24,8 +24,9 @@ import yaml
 
 from asi_lab.common import disk
 from asi_lab.data import tokenizer as data_tokenizer
-from asi_lab.data.manifest import EVALUATION_FILE, file_sha256
+from asi_lab.data.manifest import HELD_OUT, file_sha256
 from asi_lab.errors import DataError, LabError
+from asi_lab.protocol import HeldOutText
 from asi_lab.scorer.tasks import probes, textual
 from asi_lab.scorer.tasks.passages import (
     EncodesText,
@@ -123,20 +124,28 @@ TASK_NAMES = tuple(_TASKS)
 """Names of the offline tasks."""
 
 
-def build_tasks(data_dir: Path, tasks_dir: Path, seed: int, limit: int, tokenizer: EncodesText) -> bool:
+def build_tasks(
+    data_dir: Path,
+    tasks_dir: Path,
+    seed: int,
+    limit: int,
+    tokenizer: EncodesText,
+    text: HeldOutText = "search",
+) -> bool:
     """Write the offline tasks to `tasks_dir`, whole or not at all; returns whether others were replaced.
 
     A folder that was made from the same text, tokenizer, seed and limit, and is as it was made, is left
     as it is; any other is replaced.
 
     Raises:
-        DataError: the evaluation split is missing, or too small for one of the tasks.
+        DataError: the text is missing, or too small for one of the tasks.
     """
-    origin = _origin(data_dir, seed, limit)
+    documents_file = HELD_OUT[text].documents
+    origin = _origin(data_dir, documents_file, seed, limit)
     stamp = tasks_dir / "origin.json"
     if stamp.is_file() and stamp.read_bytes() == _stamp(origin, tasks_dir):
         return False
-    documents = read_documents(data_dir)
+    documents = read_documents(data_dir / documents_file)
     source = _Source(documents, word_counter(tokenizer), limit)
     tasks_dir.parent.mkdir(parents=True, exist_ok=True)
     for left in tasks_dir.parent.glob(f".{tasks_dir.name}-*"):  # by a run that was killed
@@ -149,7 +158,7 @@ def build_tasks(data_dir: Path, tasks_dir: Path, seed: int, limit: int, tokenize
             if len(rows) < (fewest := min(FEWEST_SAMPLES, limit)):
                 raise DataError(
                     f"expected at least {fewest} samples for {name}, found {len(rows)} in the "
-                    f"{len(documents)} documents of the evaluation split; use a larger text as data.source"
+                    f"{len(documents)} documents of {documents_file}; use a larger text as data.source"
                 )
             _write_task(fresh, name, rows)
         (fresh / stamp.name).write_bytes(_stamp(origin, fresh))
@@ -175,9 +184,9 @@ def _write_task(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> None
     (folder / f"{name}.yaml").write_text(task_yaml(name), encoding="utf-8")
 
 
-def _origin(data_dir: Path, seed: int, limit: int) -> dict[str, Any]:
+def _origin(data_dir: Path, documents: str, seed: int, limit: int) -> dict[str, Any]:
     """What the tasks are made from."""
-    names = (EVALUATION_FILE, "tokenizer.json", "tokenizer_manifest.json")
+    names = (documents, "tokenizer.json", "tokenizer_manifest.json")
     return {"version": VERSION, "seed": seed, "limit": limit, **_hashes(data_dir, names)}
 
 
@@ -199,11 +208,13 @@ def main() -> int:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("seed", type=int)
     parser.add_argument("limit", type=int)
+    parser.add_argument("text", choices=HELD_OUT, nargs="?", default="search")
     arguments = parser.parse_args()
-    tasks_dir = arguments.data_dir / "tasks"
+    tasks_dir = arguments.data_dir / HELD_OUT[arguments.text].tasks
     try:
         tokenizer = data_tokenizer.Tokenizer.load(arguments.data_dir)
-        if build_tasks(arguments.data_dir, tasks_dir, arguments.seed, arguments.limit, tokenizer):
+        wanted = arguments.seed, arguments.limit, tokenizer, arguments.text
+        if build_tasks(arguments.data_dir, tasks_dir, *wanted):
             print(f"{tasks_dir}: the task files were not those that belong to the data; made again")
     except LabError as error:
         print(error, file=sys.stderr)

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import msgspec
 
-from asi_lab.data.manifest import EVALUATION_FILE
 from asi_lab.errors import DataError
 
 
@@ -52,19 +51,18 @@ class Passage:
         return "".join(self.words).strip()
 
 
-def read_documents(data_dir: Path) -> list[HeldOutDocument]:
-    """The evaluation split in the order of keys.
+def read_documents(path: Path) -> list[HeldOutDocument]:
+    """Documents that are held out, in the order of keys.
 
     Raises:
         DataError: the file is missing or unreadable.
     """
-    path = data_dir / EVALUATION_FILE
     try:
         lines = path.read_bytes().splitlines()
         documents = [msgspec.json.decode(line, type=HeldOutDocument) for line in lines if line]
     except FileNotFoundError as error:
         raise DataError(
-            f"expected the evaluation split at {path}, found no file; prepare the data again"
+            f"expected held-out documents at {path}, found no file; prepare the data again"
         ) from error
     except msgspec.MsgspecError as error:
         raise DataError(

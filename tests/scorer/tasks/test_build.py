@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,24 @@ def test_the_same_seed_gives_the_same_bytes_and_nothing_is_made_twice(
     build_tasks(data_dir, mine, 1, 100, tokenizer)
     assert mine.stat().st_ino != made
     assert all(contents(mine)[f"{n}.jsonl"] != contents(tasks_dir)[f"{n}.jsonl"] for n in TASK_NAMES)
+
+
+def test_tasks_of_claims_are_made_of_their_own_text(
+    data_dir: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(data_dir, data, ignore=shutil.ignore_patterns("tasks"))
+    documents = [json.loads(line) for line in (data / "evaluation.jsonl").read_text().splitlines()]
+    others = [document | {"text": document["text"].replace("e", "u")} for document in documents]
+    (data / "claims.jsonl").write_text("".join(json.dumps(document) + "\n" for document in others))
+    build_tasks(data, data / "claims_tasks", 0, 100, tokenizer, "claims")
+    build_tasks(data, data / "tasks", 0, 100, tokenizer)
+    mine, theirs = (
+        {row["text"] for row in rows(data / folder, "asi_perplexity")} for folder in ("claims_tasks", "tasks")
+    )
+    assert mine
+    assert not any("e" in passage for passage in mine)
+    assert any("e" in passage for passage in theirs)
 
 
 def test_perplexity_passages_are_in_the_documents(tasks_dir: Path, evaluation_text: dict[str, str]) -> None:
@@ -114,7 +133,7 @@ def test_answers_stand_anywhere_among_the_choices(make) -> None:
 
 
 def test_probe_words_are_single_tokens_where_the_tokenizer_has_them(data_dir: Path) -> None:
-    documents = read_documents(data_dir)
+    documents = read_documents(data_dir / "evaluation.jsonl")
     tokenizer = train_tokenizer("bpe:1024", iter(document.text for document in documents))
     chosen = symbols(documents, word_counter(tokenizer), 64, 16)
     assert len(set(chosen)) == len(chosen) == 64

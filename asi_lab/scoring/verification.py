@@ -1,0 +1,263 @@
+"""From promotions and fresh runs to claims and their verdicts, and to the runs that are still to be made.
+
+    bar: tuned, then all its runs     claim 1: tuned, runs to the next look, ..., ended     claim 2: ...
+
+A pure function of what is recorded: whoever is killed and goes on comes to the same verdicts, in whatever
+order runs ended. Claims end in the order of their promotions. The prior of variances that a claim is judged
+by is fitted to the runs of the bar, of all claims before it, and its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from asi_lab.lab import Store, fresh, trial_label
+from asi_lab.records import (
+    SEED_ID,
+    CandidateState,
+    FreshLoss,
+    FreshRun,
+    PoolEntry,
+    Promotion,
+    Run,
+)
+from asi_lab.scoring import claims, lineage_prior, tuning
+from asi_lab.scoring.baselines import (
+    ARCHITECTURES,
+    MIDPOINT,
+    SEED_ARCHITECTURE,
+    TITLES,
+    Baselines,
+    complete,
+)
+from asi_lab.scoring.claims import Gain
+from asi_lab.settings import Settings
+
+
+class Verdict(StrEnum):
+    """What is known of a promoted candidate: it holds today, runs are missing, or nothing was shown."""
+
+    HOLDS = "holds"
+    OPEN = "open"
+    NOT_SHOWN = "not shown"
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """One promoted candidate.
+
+    `runs` are its fresh runs at its own best learning rate, `rate` that rate over the preset's. A claim that
+    has ended was either `dropped` at a look, `failed`, or has all runs; then `gain` says how far it lies
+    under the bar, None with fewer than two runs, and `interval` is that of the gain at the family's level.
+    `tagged` is what no later claim takes back.
+    """
+
+    promotion: Promotion
+    verdict: Verdict
+    runs: int
+    rate: float | None = None
+    dropped: bool = False
+    failed: CandidateState | None = None
+    gain: Gain | None = None
+    interval: tuple[float, float] | None = None
+    tagged: bool = False
+
+    @property
+    def candidate(self) -> int:
+        """The id of the candidate."""
+        return self.promotion.candidate
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """All claims of a lab against its bar, in the order of promotion.
+
+    `bar_runs` of the `bar_wanted` runs of the bar are there, at `bar_rate` over the preset's learning rate.
+    `level` is the false-discovery rate that the procedure keeps. `due` are the runs that can be made now, the
+    first first; none where the bar itself has `bar_failed`.
+    """
+
+    bar: str
+    bar_runs: int
+    bar_wanted: int
+    bar_rate: float | None
+    level: float
+    claims: tuple[Claim, ...]
+    due: tuple[Run, ...]
+    bar_failed: CandidateState | None = None
+
+    @property
+    def count(self) -> dict[Verdict, int]:
+        """How many claims have which verdict."""
+        return {verdict: sum(claim.verdict is verdict for claim in self.claims) for verdict in Verdict}
+
+    def of(self, candidate: int) -> Claim | None:
+        """The claim of a candidate; None where it was not promoted."""
+        return next((claim for claim in self.claims if claim.candidate == candidate), None)
+
+
+class _Found(msgspec.Struct):
+    """One subject's runs, as far as they tell."""
+
+    rate: float | None = None
+    losses: list[FreshLoss] = []
+    failed: CandidateState | None = None
+    due: list[Run] = []
+
+
+def words_of(claim: Claim, found: Verification) -> str:
+    """A claim in words, as its tag tells it."""
+    lines = [f"{claim.verdict}: {claim.runs} fresh runs against {found.bar_runs} of {TITLES[found.bar]}"]
+    if claim.failed:
+        lines.append(f"it failed there: {claim.failed}")
+    if claim.gain is not None:
+        lines.append(f"{claim.gain.gain:+.4f} nats under its mean held-out loss, p = {claim.gain.p:.2g}")
+    if claim.interval is not None:
+        low, high = claim.interval
+        lines.append(f"interval {low:+.4f} to {high:+.4f}")
+    return "\n".join(lines)
+
+
+def promotable(settings: Settings, store: Store) -> list[int]:
+    """Candidates that may be promoted, the most promising first: better than DeltaNet in loss and in the
+    judge's mark, as in the paper, by what their loss is expected to be given those of their relatives."""
+    known = Baselines(settings, store.baselines())
+    noise, seed = known.noise().loss, known.anchor(SEED_ARCHITECTURE).loss
+    done = [s for s in store.summaries() if s.state is CandidateState.DONE]
+    entries = [
+        PoolEntry(s.id, -s.loss, noise, s.parent, settings.baselines.seeds if s.id == SEED_ID else 1)
+        for s in done
+        if s.loss is not None
+    ]
+    expected = lineage_prior.beliefs(entries, lineage_prior.fitted(entries))
+    have = {promotion.candidate for promotion in fresh.promotions(store)}
+    better = [
+        s.id
+        for s in done
+        if s.id not in have and s.loss is not None and s.loss < seed and (s.judge or 0.0) > MIDPOINT
+    ]
+    return sorted(better, key=lambda number: (-expected[number].mean, number))
+
+
+def read(settings: Settings, store: Store) -> Verification | None:
+    """What a lab's runs say of its claims; None before its baselines are measured."""
+    ended = store.baselines()
+    if not {*ARCHITECTURES} <= {*complete(settings.baselines, ended)}:
+        return None
+    bar = Baselines(settings, ended).bar
+    return assess(settings, bar, fresh.promotions(store), fresh.runs(store), trial_label)
+
+
+def assess(
+    settings: Settings,
+    bar: str,
+    promotions: Sequence[Promotion],
+    runs: Sequence[FreshRun],
+    label: Callable[[int], str],
+) -> Verification:
+    """What the runs say of the claims. `label` gives the name that a candidate's runs go by."""
+    wanted, freedom = settings.verify.bar_runs, settings.baselines.noise_freedom
+    by_who: dict[str, list[FreshRun]] = {}
+    for run in runs:
+        by_who.setdefault(run.who, []).append(run)
+
+    def look_at(who: str) -> _Found:
+        return _runs_of(who, by_who.get(who, ()), settings)
+
+    of_bar, all_of_bar = look_at(bar), by_who.get(bar, ())
+    losses, due = of_bar.losses[:wanted], [*of_bar.due, *_missing(bar, all_of_bar, of_bar.rate, wanted)]
+    ended, groups, goes_on = list[Claim](), [losses], len(losses) == wanted
+    waiting = list[Claim]()
+    for promotion in sorted(promotions, key=lambda promotion: promotion.number):
+        who = label(promotion.candidate)
+        subject = look_at(who)
+        due += subject.due
+        claim = _ended(promotion, subject, losses, groups, freedom) if goes_on else None
+        if claim is not None:
+            ended.append(claim)
+            groups.append(subject.losses[: claim.runs])
+            continue
+        have = len(subject.losses)
+        waiting.append(Claim(promotion, Verdict.OPEN, have, subject.rate))
+        until = (
+            next((look for look in claims.LOOKS if look > have), claims.CAP) if goes_on else claims.LOOKS[0]
+        )
+        if subject.failed is None:
+            due += _missing(who, by_who.get(who, ()), subject.rate, until)
+        goes_on = False
+    found = (*_judged(ended), *waiting)
+    known = bar, len(losses), wanted, of_bar.rate, claims.LEVEL, found
+    return Verification(*known, () if of_bar.failed else tuple(due), of_bar.failed)
+
+
+def _judged(ended: Sequence[Claim]) -> list[Claim]:
+    """The claims that have ended, with verdicts, tags and intervals: a family, in the order of promotion."""
+    ps = [1.0 if claim.dropped or claim.failed or claim.gain is None else claim.gain.p for claim in ended]
+    holding, tagged = claims.holding(ps), claims.tagged(ps)
+    level = claims.interval_level(sum(holding), len(ended))
+    return [
+        msgspec.structs.replace(
+            claim,
+            verdict=Verdict.HOLDS if holds else Verdict.NOT_SHOWN,
+            tagged=has_tag,
+            interval=claim.gain and claim.gain.interval(level),
+        )
+        for claim, holds, has_tag in zip(ended, holding, tagged, strict=True)
+    ]
+
+
+def _runs_of(who: str, runs: Sequence[FreshRun], settings: Settings) -> _Found:
+    """The best learning rate, the losses at it up to the first that is missing, and what tuning needs."""
+    found = _Found(rate=1.0)
+    if settings.verify.tune:
+        ended = [run.for_tuning for run in runs if run.is_tuning]
+        have = {run.run for run in ended}
+        found.due = [run for run in tuning.wanted([who], tuning.LEAST_SEEDS, ended) if run not in have]
+        found.rate = None if found.due else tuning.best_rates([who], tuning.LEAST_SEEDS, ended)[who]
+        if found.rate is None and not found.due:
+            found.failed = next(run.evidence.failure for run in ended if run.failure)  # at every rate
+    counted = {run.index: run for run in runs if run.rate == found.rate and not run.is_tuning}
+    for index in itertools.count():
+        if index not in counted:
+            return found
+        if failure := counted[index].failure:
+            found.failed = failure
+            return found
+        found.losses.append(counted[index].loss)
+    raise AssertionError
+
+
+def _missing(who: str, runs: Sequence[FreshRun], rate: float | None, wanted: int) -> list[Run]:
+    """The first `wanted` runs, as far as they are missing; none before the rate is known."""
+    have = {run.index for run in runs if run.rate == rate}
+    return [] if rate is None else [Run(who, index, rate) for index in range(wanted) if index not in have]
+
+
+def _ended(
+    promotion: Promotion,
+    subject: _Found,
+    bar: Sequence[FreshLoss],
+    groups: Sequence[Sequence[FreshLoss]],
+    freedom: float,
+) -> Claim | None:
+    """A claim that has ended, before its verdict; None for one that goes on."""
+    losses, before, look = subject.losses[: claims.CAP], claims.prior(groups, freedom), None
+    if before is not None:
+        looks = [have for have in claims.LOOKS if have <= len(losses)]
+        look = next((have for have in looks if claims.is_futile(losses[:have], bar, before)), None)
+    if look is not None:
+        losses = losses[:look]
+    elif subject.failed is None and len(losses) < claims.CAP:
+        return None
+    known = claims.prior([*groups, losses], freedom)
+    return Claim(
+        promotion,
+        Verdict.NOT_SHOWN,
+        len(losses),
+        subject.rate,
+        dropped=look is not None,
+        failed=None if look is not None else subject.failed,
+        gain=claims.gain(losses, bar, known) if known is not None and len(losses) > 1 else None,
+    )

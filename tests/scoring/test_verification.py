@@ -1,0 +1,176 @@
+"""From promotions and fresh runs to claims: in which order runs are made, and what they show."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import pytest
+
+from asi_lab.common.randomness import keyed_seed
+from asi_lab.lab import trial_label
+from asi_lab.lab.config import from_preset
+from asi_lab.records import (
+    TUNING_SEED,
+    CandidateState,
+    Evaluation,
+    Evidence,
+    FreshRun,
+    Promotion,
+    Run,
+)
+from asi_lab.scoring import claims, verification
+from asi_lab.scoring.verification import Verdict, Verification
+
+MICRO = from_preset("micro")
+UNTUNED = msgspec.structs.replace(MICRO, verify=msgspec.structs.replace(MICRO.verify, tune=False))
+BAR = "mamba2"
+
+
+def fresh(who: str, index: int, loss: float, rate: float = 1.0) -> FreshRun:
+    return FreshRun(who, index, Evidence(evaluation=Evaluation(loss, 100, ())), rate)
+
+
+@dataclass
+class World:
+    """Runs as nature gives them: the same run always the same loss. `gains` are nats under the bar."""
+
+    gains: dict[int, float]
+    settings: object = UNTUNED
+    failing: set[Run] = field(default_factory=set)
+    best_rate: float = 1.0
+
+    @property
+    def promotions(self) -> list[Promotion]:
+        return [Promotion(number, who, 0.0) for number, who in enumerate(self.gains, start=1)]
+
+    def make(self, run: Run) -> FreshRun:
+        if run in self.failing:
+            evidence = Evidence(failure=CandidateState.DIVERGED, error="step 9: loss nan")
+            return FreshRun(run.architecture, run.seed_index, evidence, run.rate)
+        rng = np.random.default_rng(keyed_seed(*run))
+        gain = 0.0 if run.architecture == BAR else self.gains[int(run.architecture)]
+        worse = 0.1 * abs(np.log2(run.rate / self.best_rate))
+        return fresh(*run[:2], 4.0 - gain + worse + 0.015 * rng.normal(), run.rate)
+
+    def assess(self, runs: list[FreshRun]) -> Verification:
+        return verification.assess(self.settings, BAR, self.promotions, runs, trial_label)
+
+    def all(self, at_once: int = 1, rng: random.Random | None = None) -> list[FreshRun]:
+        """Make runs until none is due, any of the first few that are."""
+        runs: list[FreshRun] = []
+        while due := list(self.assess(runs).due):
+            chosen = due[0] if rng is None else rng.choice(due[:at_once])
+            runs.append(self.make(chosen))
+        return runs
+
+
+def test_the_bar_has_its_runs_before_any_claim_goes_beyond_its_first_look():
+    world = World({7: 0.1, 8: 0.0})
+    due = world.assess([]).due
+    assert due[:24] == tuple(Run(BAR, index) for index in range(24))
+    assert due[24:] == tuple(Run(trial_label(who), index) for who in (7, 8) for index in (0, 1))
+    early = [world.make(Run(who, index)) for who in ("0007", "0008") for index in range(2)]
+    assert {run.architecture for run in world.assess(early).due} == {BAR}
+    assert [claim.verdict for claim in world.assess(early).claims] == [Verdict.OPEN, Verdict.OPEN]
+
+
+def test_claims_go_on_one_after_the_other_from_look_to_look():
+    world = World({7: 0.1, 8: 0.1})
+    runs = [world.make(Run(BAR, index)) for index in range(24)]
+    runs += [world.make(Run(who, index)) for who in ("0007", "0008") for index in range(2)]
+    assert world.assess(runs).due == (Run("0007", 2),)
+    runs += [world.make(Run("0007", index)) for index in range(2, 4)]
+    assert world.assess(runs).due == (Run("0007", 4), Run("0007", 5))
+
+
+def test_what_is_better_holds_and_the_rest_is_dropped_early():
+    world = World({7: 0.1, 8: -0.1, 9: 0.08, 10: 0.0})
+    runs = world.all()
+    found = world.assess(runs)
+    assert found.due == ()
+    assert [claim.verdict for claim in found.claims] == [
+        *(Verdict.HOLDS, Verdict.NOT_SHOWN, Verdict.HOLDS, Verdict.NOT_SHOWN)
+    ]
+    assert found.count == {Verdict.HOLDS: 2, Verdict.OPEN: 0, Verdict.NOT_SHOWN: 2}
+    first, second, third, _ = found.claims
+    assert (first.runs, first.dropped, first.tagged) == (claims.CAP, False, True)
+    assert (second.runs, second.dropped, second.tagged) == (claims.LOOKS[0], True, False)
+    assert first.gain.gain == pytest.approx(0.1, abs=0.02)
+    assert first.interval == first.gain.interval(claims.LEVEL * 2 / 4)
+    assert first.interval[0] < 0.1 < first.interval[1]
+    assert found.of(9) == third
+    assert found.of(11) is None
+
+
+def test_verdicts_do_not_depend_on_the_order_in_which_runs_end():
+    world = World(dict(enumerate((0.06, 0.0, 0.02, -0.05, 0.08, 0.01), start=1)))
+    expected = world.assess(world.all())
+    for seed in range(5):
+        runs = world.all(at_once=4, rng=random.Random(seed))
+        random.Random(seed).shuffle(runs)
+        found = world.assess(runs)
+        assert found == expected
+        assert len(runs) == len({run.run for run in runs})
+
+
+def test_what_is_tagged_or_ended_stays_as_runs_are_added():
+    world = World(dict(enumerate((0.06, 0.0, 0.02, -0.05, 0.08), start=1)))
+    runs, tagged, ended = world.all(), set[int](), dict[int, float]()
+    for count in range(len(runs) + 1):
+        for claim in world.assess(runs[:count]).claims:
+            if claim.verdict is not Verdict.OPEN:
+                p = claim.gain.p
+                assert ended.setdefault(claim.candidate, p) == p
+            if claim.tagged:
+                tagged.add(claim.candidate)
+        assert tagged == {c.candidate for c in world.assess(runs[:count]).claims if c.tagged}
+    assert tagged
+
+
+def test_a_candidate_that_fails_is_shown_as_that():
+    world = World({7: 0.1, 8: 0.1}, failing={Run("0007", 5)})
+    found = world.assess(world.all())
+    first, second = found.claims
+    assert (first.verdict, first.failed, first.runs) == (Verdict.NOT_SHOWN, CandidateState.DIVERGED, 5)
+    assert second.verdict is Verdict.HOLDS
+
+
+def test_without_a_sound_bar_nothing_is_claimed():
+    world = World({7: 0.1}, failing={Run(BAR, 3)})
+    runs = world.all()
+    found = world.assess(runs)
+    assert (found.bar_failed, found.due) == (CandidateState.DIVERGED, ())
+    assert [claim.verdict for claim in found.claims] == [Verdict.OPEN]
+
+
+def test_each_has_its_own_best_learning_rate_found_by_seeds_that_do_not_count():
+    world = World({7: 0.1}, settings=MICRO, best_rate=2.0)
+    due = world.assess([]).due
+    assert {run.seed_index for run in due} == {TUNING_SEED, TUNING_SEED + 1, TUNING_SEED + 2}
+    assert {run.rate for run in due} == {0.5, 1.0, 2.0}
+    runs = world.all()
+    found = world.assess(runs)
+    assert found.bar_rate == found.claims[0].rate == 2.0
+    assert found.claims[0].verdict is Verdict.HOLDS
+    assert found.claims[0].gain.gain == pytest.approx(0.1, abs=0.02)
+    counted = [run for run in runs if not run.is_tuning]
+    assert {run.rate for run in counted} == {2.0}
+    assert {run.rate for run in runs if run.is_tuning} == {0.5, 1.0, 2.0, 4.0}
+
+
+def test_a_candidate_that_fails_at_every_rate_has_ended():
+    rates = [2.0**n for n in range(-4, 5)]
+    failing = {Run("0007", TUNING_SEED + seed, rate) for seed in range(3) for rate in rates}
+    world = World({7: 0.1}, settings=MICRO, failing=failing)
+    (claim,) = world.assess(world.all()).claims
+    assert (claim.verdict, claim.failed, claim.runs) == (Verdict.NOT_SHOWN, CandidateState.DIVERGED, 0)
+
+
+def test_a_loss_of_tuning_enters_no_claim():
+    with pytest.raises(ValueError, match="no loss that counts"):
+        _ = fresh(BAR, TUNING_SEED, 4.0).loss
+    with pytest.raises(ValueError, match="no loss that counts"):
+        _ = FreshRun(BAR, 0, Evidence(failure=CandidateState.DIVERGED)).loss
