@@ -175,11 +175,11 @@ class Engine:
     def _verify(self, held: _Held, candidates: Sequence[int]) -> None:
         store, control, settings, executors, news, lock = held
         config_text, thorough = self._config_text(store), not _ended_well(store)
-        _promote(settings, store, candidates)
+        told = _promote(settings, store, candidates)
         self._build_tasks("claims", control)
         watch = Pacemaker(store, control, self.view, LiveAnswers(), len(executors), None)
         slots = Slots(executors, watch)
-        with self._beating(watch, slots, news):
+        with self._beating(watch, slots, [*news, *told]):
             slots.prepare()
             lineage = self._lineage(store, config_text, lock, thorough=thorough)
             trials = Trials(self.lab, settings, store, slots, watch)
@@ -334,14 +334,15 @@ def _repetition(train: Train, tokens: int) -> News:
     return [("warning", f"{words}. Results tell less than on fresh text; give more of it", {})]
 
 
-def _promote(settings: Settings, store: Store, candidates: Sequence[int]) -> None:
-    """Promote these candidates, or without any the most promising ones where no claim is open.
+def _promote(settings: Settings, store: Store, candidates: Sequence[int]) -> News:
+    """Promote these candidates, or without any the most promising ones where no claim is open; returns what
+    is to be told.
 
     Raises:
         UsageError: one of them has no score, or there are no baselines.
     """
-    found = verification.read(settings, store)
-    if found is None:
+    found, terms = verification.read(settings, store), verification.terms_of(settings, store)
+    if found is None or terms is None:
         raise UsageError("verify: expected a lab whose baselines are measured. Start the search first.")
     for number in candidates:
         candidate = store.get(number)
@@ -349,7 +350,14 @@ def _promote(settings: Settings, store: Store, candidates: Sequence[int]) -> Non
             raise UsageError(f"verify: expected candidates with a score (asi-lab top); found {number}.")
     if not candidates and not found.count[Verdict.OPEN]:
         candidates = verification.promotable(settings, store)[: settings.verify.quota]
+    if candidates and not meta.TERMS.is_there(store):
+        meta.TERMS.write(store, terms)
     fresh.promote(store, candidates)
+    if (terms.bar_runs, terms.tune) == (settings.verify.bar_runs, settings.verify.tune):
+        return ()
+    old = f"verify.bar_runs = {terms.bar_runs}, verify.tune = {str(terms.tune).lower()}"
+    message = f"lab.toml has other terms of claims; they go on under those of the first promotion: {old}"
+    return [("warning", message, {})]
 
 
 def _told(allocation: Allocation) -> News:

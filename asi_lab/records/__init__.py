@@ -46,7 +46,7 @@ from asi_lab.records.evidence import (
     Training,
     Work,
 )
-from asi_lab.records.verification import FreshLoss, FreshRun, Promotion
+from asi_lab.records.verification import FreshLoss, FreshRun, Promotion, Terms
 
 __all__ = [
     "ACCURACIES",
@@ -83,6 +83,7 @@ __all__ = [
     "Run",
     "Score",
     "TaskResult",
+    "Terms",
     "Training",
     "Work",
     "merit",

@@ -56,6 +56,15 @@ class FreshRun(msgspec.Struct, frozen=True):
         return BaselineRun(self.who, self.index, self.evidence, self.rate)
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What a lab's claims are made under, from its first promotion on: the reference that is the bar, how
+    many fresh runs it has, and whether it and the candidates are tuned first."""
+
+    bar: str
+    bar_runs: int
+    tune: bool
+
+
 class Promotion(msgspec.Struct, frozen=True):
     """That a candidate is to be verified. The order of the numbers, from 1 on, is that in which claims are
     tagged; `time` is in seconds since the epoch."""

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import msgspec
 
-from asi_lab.lab import Store, fresh, trial_label
+from asi_lab.lab import Store, fresh, meta, trial_label
 from asi_lab.records import (
     SEED_ID,
     CandidateState,
@@ -24,6 +24,7 @@ from asi_lab.records import (
     PoolEntry,
     Promotion,
     Run,
+    Terms,
 )
 from asi_lab.scoring import claims, lineage_prior, tuning
 from asi_lab.scoring.baselines import (
@@ -72,16 +73,15 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """All claims of a lab against its bar, in the order of promotion.
+    """All claims of a lab under its terms, in the order of promotion.
 
-    `bar_runs` of the `bar_wanted` runs of the bar are there, at `bar_rate` over the preset's learning rate.
+    `bar_runs` runs of the bar are there, at `bar_rate` over the preset's learning rate.
     `level` is the false-discovery rate that the procedure keeps. `due` are the runs that can be made now, the
     first first; none where the bar itself has `bar_failed`.
     """
 
-    bar: str
+    terms: Terms
     bar_runs: int
-    bar_wanted: int
     bar_rate: float | None
     level: float
     claims: tuple[Claim, ...]
@@ -109,7 +109,9 @@ class _Found(msgspec.Struct):
 
 def words_of(claim: Claim, found: Verification) -> str:
     """A claim in words, as its tag tells it."""
-    lines = [f"{claim.verdict}: {claim.runs} fresh runs against {found.bar_runs} of {TITLES[found.bar]}"]
+    lines = [
+        f"{claim.verdict}: {claim.runs} fresh runs against {found.bar_runs} of {TITLES[found.terms.bar]}"
+    ]
     if claim.failed:
         lines.append(f"it failed there: {claim.failed}")
     if claim.gain is not None:
@@ -141,30 +143,41 @@ def promotable(settings: Settings, store: Store) -> list[int]:
     return sorted(better, key=lambda number: (-expected[number].mean, number))
 
 
-def read(settings: Settings, store: Store) -> Verification | None:
-    """What a lab's runs say of its claims; None before its baselines are measured."""
+def terms_of(settings: Settings, store: Store) -> Terms | None:
+    """What claims are made under: what the first promotion fixed, or before it what the settings say; None
+    before the baselines are measured."""
+    if fixed := meta.TERMS.read(store):
+        return fixed
     ended = store.baselines()
     if not {*ARCHITECTURES} <= {*complete(settings.baselines, ended)}:
         return None
-    bar = Baselines(settings, ended).bar
-    return assess(settings, bar, fresh.promotions(store), fresh.runs(store), trial_label)
+    return Terms(Baselines(settings, ended).bar, settings.verify.bar_runs, settings.verify.tune)
+
+
+def read(settings: Settings, store: Store) -> Verification | None:
+    """What a lab's runs say of its claims; None before its baselines are measured."""
+    terms, freedom = terms_of(settings, store), settings.baselines.noise_freedom
+    if terms is None:
+        return None
+    return assess(terms, freedom, fresh.promotions(store), fresh.runs(store), trial_label)
 
 
 def assess(
-    settings: Settings,
-    bar: str,
+    terms: Terms,
+    freedom: float,
     promotions: Sequence[Promotion],
     runs: Sequence[FreshRun],
     label: Callable[[int], str],
 ) -> Verification:
-    """What the runs say of the claims. `label` gives the name that a candidate's runs go by."""
-    wanted, freedom = settings.verify.bar_runs, settings.baselines.noise_freedom
+    """What the runs say of the claims. `freedom` is that of the prior of variances where runs are few,
+    `label` gives the name that a candidate's runs go by."""
+    bar, wanted = terms.bar, terms.bar_runs
     by_who: dict[str, list[FreshRun]] = {}
     for run in runs:
         by_who.setdefault(run.who, []).append(run)
 
     def look_at(who: str) -> _Found:
-        return _runs_of(who, by_who.get(who, ()), settings)
+        return _runs_of(who, by_who.get(who, ()), terms)
 
     of_bar, all_of_bar = look_at(bar), by_who.get(bar, ())
     losses, due = of_bar.losses[:wanted], [*of_bar.due, *_missing(bar, all_of_bar, of_bar.rate, wanted)]
@@ -188,7 +201,7 @@ def assess(
             due += _missing(who, by_who.get(who, ()), subject.rate, until)
         goes_on = False
     found = (*_judged(ended), *waiting)
-    known = bar, len(losses), wanted, of_bar.rate, claims.LEVEL, found
+    known = terms, len(losses), of_bar.rate, claims.LEVEL, found
     return Verification(*known, () if of_bar.failed else tuple(due), of_bar.failed)
 
 
@@ -208,10 +221,10 @@ def _judged(ended: Sequence[Claim]) -> list[Claim]:
     ]
 
 
-def _runs_of(who: str, runs: Sequence[FreshRun], settings: Settings) -> _Found:
+def _runs_of(who: str, runs: Sequence[FreshRun], terms: Terms) -> _Found:
     """The best learning rate, the losses at it up to the first that is missing, and what tuning needs."""
     found = _Found(rate=1.0)
-    if settings.verify.tune:
+    if terms.tune:
         ended = [run.for_tuning for run in runs if run.is_tuning]
         have = {run.run for run in ended}
         found.due = [run for run in tuning.wanted([who], tuning.LEAST_SEEDS, ended) if run not in have]

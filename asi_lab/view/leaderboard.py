@@ -14,7 +14,7 @@ import msgspec
 from asi_lab.lab import Store
 from asi_lab.lab.summary import Summary
 from asi_lab.records import SEED_ID, Against, BaselineRun, CandidateState, Noise
-from asi_lab.scoring import fitness, lineage_prior
+from asi_lab.scoring import fitness, lineage_prior, verification
 from asi_lab.scoring.archive import pool_entries
 from asi_lab.scoring.baselines import ARCHITECTURES, SEED_ARCHITECTURE, Baselines, complete
 from asi_lab.scoring.lineage_prior import Belief
@@ -31,7 +31,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     sd of that difference, None for the bar itself and without noise. `beats` names the references that are
     beaten by the one-sided t-test. `beyond` are points above the end of the judge's scale, which count for
     the rank alone. `pool` is what the pool would rank it by: its merit given the runs of its relatives; None
-    for a reference.
+    for a reference. `verdict` is what is claimed of it, by fresh runs; empty where it was not promoted.
     """
 
     rank: int | None
@@ -51,6 +51,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     beats_bar: bool = False
     pool: Belief | None = None
     beyond: float = 0.0
+    verdict: str = ""
 
 
 class Board(msgspec.Struct, frozen=True):
@@ -103,7 +104,12 @@ def standing(losses: Sequence[float], baselines: Baselines) -> Standing:
 def read(store: Store, settings: Settings) -> Board | None:
     """The board of a store, None before the baselines are measured."""
     baselines = measured(settings, store.baselines())
-    return None if baselines is None else board(baselines, store.summaries())
+    if baselines is None:
+        return None
+    found, claims = board(baselines, store.summaries()), verification.read(settings, store)
+    verdicts = {claim.candidate: claim.verdict.value for claim in claims.claims} if claims else {}
+    rows = (msgspec.structs.replace(row, verdict=verdicts.get(row.id or 0, "")) for row in found.candidates)
+    return msgspec.structs.replace(found, candidates=tuple(rows)) if verdicts else found
 
 
 def board(baselines: Baselines, summaries: Sequence[Summary]) -> Board:

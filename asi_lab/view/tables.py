@@ -108,6 +108,7 @@ _COLUMNS = (
     ("#", 3, 0),
     ("id", 4, 0),
     ("name", 14, 0),
+    ("verdict", 9, 0),
     ("parent", 6, 1),
     ("loss", 7, 0),
     ("gain", 7, 4),
@@ -129,7 +130,8 @@ def _board(found: Board, count: int, width: int) -> Table:
 
     The noise, one figure for all rows, stands under the heading of its column.
     """
-    columns = list(_COLUMNS)
+    is_verified = any(row.verdict for row in found.candidates)
+    columns = [column for column in _COLUMNS if is_verified or column[0] != "verdict"]
     for turn in range(1, 7):
         if sum(least + 1 for _, least, _ in columns) - 1 <= width:
             break
@@ -143,10 +145,10 @@ def _board(found: Board, count: int, width: int) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     rest = width - sum(least + 1 for heading, least, _ in columns if heading != "name")
     for heading, least, _ in columns:
-        is_name = heading == "name"
+        is_text, is_name = heading in ("name", "verdict"), heading == "name"
         shown.add_column(
             f"{heading}\n{noise.get(heading, '')}",
-            justify="left" if is_name else "right",
+            justify="left" if is_text else "right",
             min_width=least,
             max_width=max(least, rest) if is_name else None,
             no_wrap=True,
@@ -179,6 +181,7 @@ def _cells(row: Row, room: int) -> dict[str, Text]:
         "#": Text("" if row.rank is None else str(row.rank)),
         "id": Text("" if row.id is None else f"{row.id:04d}"),
         "name": Text(name),
+        "verdict": Text(row.verdict or ("not tried" if row.rank is not None else "")),
         "parent": Text("" if row.parent is None else f"{row.parent:04d}"),
         "loss": Text(f"{row.loss:.4f}"),
         "gain": Text(f"{row.gain:+.2%}"),

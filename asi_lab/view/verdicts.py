@@ -39,7 +39,7 @@ def of_store(settings: Settings, store: Store) -> str:
 
 def words(claim: Claim, found: Verification) -> str:
     """What is known of one promoted candidate."""
-    title = TITLES.get(found.bar, found.bar)
+    title = TITLES.get(found.terms.bar, found.terms.bar)
     told = f"{claim.verdict}: {_runs(claim)}"
     if claim.gain is not None and claim.interval is not None:
         low, high = claim.interval
@@ -58,10 +58,10 @@ def _runs(claim: Claim) -> str:
 
 def verdicts(found: Verification, names: Mapping[int, str]) -> RenderableType:
     """All claims as a table, in the order of promotion, and how to read it."""
-    title = TITLES.get(found.bar, found.bar)
+    title = TITLES.get(found.terms.bar, found.terms.bar)
     at = "" if found.bar_rate in (None, 1.0) else f" at {found.bar_rate:g} times the learning rate"
     lines = [Text(headline(found), style="bold")]
-    lines.append(Text(f"bar: {title}, {found.bar_runs} of {found.bar_wanted} fresh runs{at}"))
+    lines.append(Text(f"bar: {title}, {found.bar_runs} of {found.terms.bar_runs} fresh runs{at}"))
     if found.bar_failed:
         failed = f"The bar itself failed in a fresh run ({found.bar_failed}): nothing can be claimed"
         lines.append(Text(failed, style="red"))

@@ -15,7 +15,7 @@ import pytest
 from asi_lab import engine
 from asi_lab.engineer.executor import Executor
 from asi_lab.lab import Lineage, Store, fresh
-from asi_lab.lab.config import from_preset
+from asi_lab.records import Terms
 from asi_lab.scoring import verification
 from asi_lab.view import verdicts
 from tests import simulated_engine
@@ -69,6 +69,12 @@ def test_what_is_better_holds_and_is_tagged(run, lab, monkeypatch):
     assert "verdict" in shown
     assert "holds: 12 fresh runs" in " ".join(shown.split())
     assert "claims" in run("--lab", lab.path, "status").stdout
+    top = run("--lab", lab.path, "top").stdout
+    assert max(map(len, top.splitlines())) <= 80
+    rows = {line.split()[1]: line for line in top.splitlines() if line[:4].strip().isdigit()}
+    assert "holds" in rows[f"{better:04d}"]
+    assert "not shown" in rows[f"{other:04d}"]
+    assert all("not tried" in line for number, line in rows.items() if int(number) not in (better, other))
 
 
 def test_a_second_call_makes_no_run_again_and_remakes_a_tag_that_was_lost(run, lab, monkeypatch):
@@ -167,7 +173,18 @@ def test_killed_at_any_moment_verdicts_are_those_of_an_undisturbed_run(run, lab,
     assert refs[0] == refs[1] != {}
 
 
-def test_an_empty_table(run):
-    settings = from_preset("micro")
-    empty = verification.assess(settings, "mamba2", (), (), str)
+def test_terms_are_those_of_the_first_promotion(run, lab):
+    number = scored(lab)[0]
+    run("--lab", lab.path, "verify", number)
+    before = found(run, lab)
+    assert before["terms"] == {"bar": before["terms"]["bar"], "bar_runs": 24, "tune": False}
+    text = lab.config.read_text()
+    lab.config.write_text(text.replace("tune = false", "tune = true") + "bar_runs = 48\n")
+    result = run("--lab", lab.path, "verify", number)
+    assert "they go on under those of the first promotion" in result.stderr
+    assert found(run, lab) == before
+
+
+def test_an_empty_table():
+    empty = verification.assess(Terms("mamba2", 24, tune=True), 3.5, (), (), str)
     assert verdicts.headline(empty).startswith("0 hold")

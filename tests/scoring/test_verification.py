@@ -5,13 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 import pytest
 
 from asi_lab.common.randomness import keyed_seed
 from asi_lab.lab import trial_label
-from asi_lab.lab.config import from_preset
 from asi_lab.records import (
     TUNING_SEED,
     CandidateState,
@@ -20,13 +18,13 @@ from asi_lab.records import (
     FreshRun,
     Promotion,
     Run,
+    Terms,
 )
 from asi_lab.scoring import claims, verification
 from asi_lab.scoring.verification import Verdict, Verification
 
-MICRO = from_preset("micro")
-UNTUNED = msgspec.structs.replace(MICRO, verify=msgspec.structs.replace(MICRO.verify, tune=False))
 BAR = "mamba2"
+UNTUNED, TUNED = Terms(BAR, 24, tune=False), Terms(BAR, 24, tune=True)
 
 
 def fresh(who: str, index: int, loss: float, rate: float = 1.0) -> FreshRun:
@@ -38,7 +36,7 @@ class World:
     """Runs as nature gives them: the same run always the same loss. `gains` are nats under the bar."""
 
     gains: dict[int, float]
-    settings: object = UNTUNED
+    terms: Terms = UNTUNED
     failing: set[Run] = field(default_factory=set)
     best_rate: float = 1.0
 
@@ -56,7 +54,7 @@ class World:
         return fresh(*run[:2], 4.0 - gain + worse + 0.015 * rng.normal(), run.rate)
 
     def assess(self, runs: list[FreshRun]) -> Verification:
-        return verification.assess(self.settings, BAR, self.promotions, runs, trial_label)
+        return verification.assess(self.terms, 3.5, self.promotions, runs, trial_label)
 
     def all(self, at_once: int = 1, rng: random.Random | None = None) -> list[FreshRun]:
         """Make runs until none is due, any of the first few that are."""
@@ -147,7 +145,7 @@ def test_without_a_sound_bar_nothing_is_claimed():
 
 
 def test_each_has_its_own_best_learning_rate_found_by_seeds_that_do_not_count():
-    world = World({7: 0.1}, settings=MICRO, best_rate=2.0)
+    world = World({7: 0.1}, terms=TUNED, best_rate=2.0)
     due = world.assess([]).due
     assert {run.seed_index for run in due} == {TUNING_SEED, TUNING_SEED + 1, TUNING_SEED + 2}
     assert {run.rate for run in due} == {0.5, 1.0, 2.0}
@@ -164,7 +162,7 @@ def test_each_has_its_own_best_learning_rate_found_by_seeds_that_do_not_count():
 def test_a_candidate_that_fails_at_every_rate_has_ended():
     rates = [2.0**n for n in range(-4, 5)]
     failing = {Run("0007", TUNING_SEED + seed, rate) for seed in range(3) for rate in rates}
-    world = World({7: 0.1}, settings=MICRO, failing=failing)
+    world = World({7: 0.1}, terms=TUNED, failing=failing)
     (claim,) = world.assess(world.all()).claims
     assert (claim.verdict, claim.failed, claim.runs) == (Verdict.NOT_SHOWN, CandidateState.DIVERGED, 0)
 
