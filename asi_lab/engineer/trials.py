@@ -281,14 +281,14 @@ class Trials:
     def _vocab_size(self) -> int:
         return load_manifest(self.lab.data).vocab_size
 
-    def _score_job(self, job: TrialJob, expected: Expectations, text: HeldOutText) -> ScoreJob:
+    def _score_job(self, expected: Expectations, text: HeldOutText) -> ScoreJob:
         """The scorer's job; a candidate is suspect where its loss is as low as the paper's leak rule says."""
         settings = self.settings
         tasks = tuple(taskcode.resolve(name, self.lab.path) for name in settings.evaluate.tasks)
         margin = 1 - settings.fitness.leak
         return ScoreJob(
             data=str(self.lab.data),
-            data_seed=job.data_seed,
+            data_seed=settings.seed,
             device=settings.device,
             train_context=settings.train.context,
             model=settings.model,
@@ -379,7 +379,7 @@ class Trials:
         try:
             with self.slots.executor() as executor:
                 trio = executor.take()
-                score, trusted = self._score_job(job, expected, text), candidate_id is None
+                score, trusted = self._score_job(expected, text), candidate_id is None
                 evidence = supervise.run(
                     trio, job, score, directory, watch, before, cut, compare=compare, trusted=trusted
                 )

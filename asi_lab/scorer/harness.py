@@ -87,6 +87,7 @@ def evaluate(lm: RemoteLM, tasks: Sequence[Task], limit: int, seed: int) -> list
     """
     if not tasks:
         return []
+    seed %= 2**32  # numpy takes no larger one
     try:
         with _without_report():
             results = evaluator.simple_evaluate(
