@@ -64,7 +64,7 @@ class Verifier:
             if claim.tagged:
                 sha, label = self.store.held(claim.candidate).sha, trial_label(claim.candidate)
                 with self.lineage.publishing:
-                    made = self.lineage.tag(f"verified/{label}", sha, verification.words_of(claim, found))
+                    made = self.lineage.tag(f"verified/{label}", sha, verification.tag_text(claim, found))
                 if made:
                     self.store.append_events(("note", f"verified/{label} is tagged", {"sha": sha}))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from statistics import fmean
 
 import msgspec
 
@@ -36,6 +37,7 @@ from asi_lab.scoring.baselines import (
     complete,
 )
 from asi_lab.scoring.claims import Gain
+from asi_lab.scoring.statistics import prior_of
 from asi_lab.settings import Settings
 
 
@@ -98,6 +100,17 @@ class Verification(msgspec.Struct, frozen=True):
         return next((claim for claim in self.claims if claim.candidate == candidate), None)
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """One figure of the fresh runs: means of candidate and bar, and the 95 % interval of what the candidate
+    has more; None where no two runs differ. `better` is the sign of a gain."""
+
+    name: str
+    candidate: float
+    bar: float
+    better: int
+    interval: tuple[float, float] | None
+
+
 class _Found(msgspec.Struct):
     """One subject's runs, as far as they tell."""
 
@@ -107,19 +120,53 @@ class _Found(msgspec.Struct):
     due: list[Run] = []
 
 
-def words_of(claim: Claim, found: Verification) -> str:
-    """A claim in words, as its tag tells it."""
-    lines = [
-        f"{claim.verdict}: {claim.runs} fresh runs against {found.bar_runs} of {TITLES[found.terms.bar]}"
-    ]
-    if claim.failed:
-        lines.append(f"it failed there: {claim.failed}")
-    if claim.gain is not None:
-        lines.append(f"{claim.gain.gain:+.4f} nats under its mean held-out loss, p = {claim.gain.p:.2g}")
-    if claim.interval is not None:
-        low, high = claim.interval
-        lines.append(f"interval {low:+.4f} to {high:+.4f}")
-    return "\n".join(lines)
+def beside(store: Store, found: Verification, claim: Claim, freedom: float) -> list[Beside]:
+    """What the fresh runs of a claim gave in loss, tasks and probes, beside those of the bar. Only the loss
+    is claimed; the intervals of the others are of each alone."""
+    groups = {
+        who: [
+            run.evidence.measured
+            for run in fresh.runs(store)
+            if (run.who, run.rate) == (who, rate) and not run.is_tuning and not run.failure
+        ][:count]
+        for who, rate, count in (
+            (trial_label(claim.candidate), claim.rate, claim.runs),
+            (found.terms.bar, found.bar_rate, found.bar_runs),
+        )
+    }
+    mine, bar = groups.values()
+    if not mine or not bar:
+        return []
+    lines = [_beside("held-out loss", -1, [e.loss for e in mine], [e.loss for e in bar], freedom)]
+    for task in mine[0].tasks:
+        own, theirs = ([e.score_of(task.task) for e in group] for group in (mine, bar))
+        lines.append(_beside(task.task, 1 if task.higher_is_better else -1, own, theirs, freedom))
+    return lines
+
+
+def _beside(name: str, better: int, mine: Sequence[float], bar: Sequence[float], freedom: float) -> Beside:
+    prior, difference, interval = (
+        prior_of([mine, bar], freedom, follow_mean=False),
+        fmean(mine) - fmean(bar),
+        None,
+    )
+    if prior is not None:
+        half = prior.difference(prior.of_mean(mine), prior.of_mean(bar)).margin(0.025)
+        interval = difference - half, difference + half
+    return Beside(name, fmean(mine), fmean(bar), better, interval)
+
+
+def tag_text(claim: Claim, found: Verification) -> str:
+    """What the tag of a claim says."""
+    assert claim.gain is not None
+    gain, bar = claim.gain, TITLES[found.terms.bar]
+    return (
+        f"{gain.gain:+.4f} nats of held-out loss under the mean of {bar}\n\n"
+        f"{claim.runs} fresh runs against {found.bar_runs} of {bar}, learning rates {claim.rate:g} and "
+        f"{found.bar_rate:g} times the preset's.\nStandard error {gain.error:.4f} with {gain.freedom:.3g} "
+        f"degrees of freedom, p = {gain.p:.2g} to one side.\nShown by LORD++ at a false-discovery rate of "
+        f"{found.level:.0%} over all tags of this lab."
+    )
 
 
 def promotable(settings: Settings, store: Store) -> list[int]:

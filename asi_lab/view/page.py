@@ -27,7 +27,7 @@ from asi_lab.scoring import verification
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, TITLES, Baselines
 from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.scoring.results import thousands
-from asi_lab.scoring.verification import Verification
+from asi_lab.scoring.verification import Beside, Verification
 from asi_lab.settings import Settings
 from asi_lab.view import leaderboard, verdicts
 from asi_lab.view.leaderboard import Board
@@ -46,7 +46,7 @@ LONGEST = 20_000
 class Dossier(msgspec.Struct, frozen=True):
     """What a page is made of: a candidate, its parent's record, the lab's baselines as far as they are
     measured, what was spent on it, what people noted on it, its further runs, what the pool ranks it by, and
-    what is claimed of the lab's candidates."""
+    what is claimed of the lab's candidates, with what its fresh runs gave `beside` the bar's."""
 
     candidate: Candidate
     parent: Candidate | None = None
@@ -56,11 +56,17 @@ class Dossier(msgspec.Struct, frozen=True):
     runs: Sequence[Repeat] = ()
     pool: Belief | None = None
     verification: Verification | None = None
+    beside: Sequence[Beside] = ()
 
 
 def dossier(found: Candidate, store: Store, settings: Settings, board: Board | None) -> Dossier:
     """Gather what the store and the leaderboard have on a candidate."""
     rows = board.candidates if board else ()
+    verified = verification.read(settings, store)
+    claim = verified.of(found.id) if verified else None
+    beside: Sequence[Beside] = ()
+    if verified and claim:
+        beside = verification.beside(store, verified, claim, settings.baselines.noise_freedom)
     return Dossier(
         found,
         store.get(found.parent) if found.parent is not None else None,
@@ -69,7 +75,8 @@ def dossier(found: Candidate, store: Store, settings: Settings, board: Board | N
         steering.note(store, found.id),
         repeats.of(store, found.id),
         next((row.pool for row in rows if row.id == found.id), None),
-        verification.read(settings, store),
+        verified,
+        beside,
     )
 
 
@@ -84,6 +91,9 @@ def page(known: Dossier, lineage: str) -> RenderableType:
         parts += _section("Comments", *map(_comment, known.note.comments))
     if found.proposal is not None:
         parts += _section("Motivation", Text(_text(found.proposal.motivation, multiline=True)))
+    if known.beside and known.verification:
+        bar = TITLES[known.verification.terms.bar]
+        parts += _section("Fresh runs (only the loss is claimed)", _fresh(known.beside, bar))
     if found.evidence is not None:
         parts += _evidence(found.evidence, found.score, known)
     if found.analysis is not None:
@@ -260,6 +270,21 @@ def _evidence(evidence: Evidence, score: Score | None, known: Dossier) -> list[R
         )
         parts += _section("Fitness", Text(sums))
     return parts
+
+
+def _fresh(rows: Sequence[Beside], bar: str) -> RenderableType:
+    """Means of the fresh runs beside those of the bar; a star marks an interval that does not hold 0."""
+    shown = _table("figure", "candidate", bar, "difference", "95 %")
+    for row in rows:
+        difference, interval = row.candidate - row.bar, ""
+        if row.interval is not None:
+            low, high = row.interval
+            star = "" if low <= 0 <= high else "*"
+            interval = f"{low:+.4f} to {high:+.4f}{star}"
+        sign = "worse" if difference * row.better < 0 else "better" if difference else ""
+        cells = (row.name, f"{row.candidate:.4f}", f"{row.bar:.4f}", f"{difference:+.4f} {sign}", interval)
+        shown.add_row(*map(Text, cells))
+    return shown
 
 
 def _tasks(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:

@@ -63,11 +63,18 @@ def test_what_is_better_holds_and_is_tagged(run, lab, monkeypatch):
     git = ["git", "-C", lab.lineage, "cat-file", "-p", f"verified/{better:04d}"]
     told = subprocess.run(git, capture_output=True, text=True, check=True).stdout
     assert told.startswith(f"object {sha}\ntype commit\n")
-    assert "\nholds: 12 fresh runs against 24 of " in told
+    assert "nats of held-out loss under the mean of " in told
+    assert "12 fresh runs against 24 of " in told
+    assert "at a false-discovery rate of 5%" in told
     assert f"verified/{other:04d}" not in Lineage.open(lab.lineage).refs()
     shown = run("--lab", lab.path, "show", better).stdout
     assert "verdict" in shown
     assert "holds: 12 fresh runs" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
+    figures = [line.split() for line in shown.splitlines() if line.startswith(("  held-out loss", "  asi_"))]
+    assert [row[0] for row in figures[:3]] == ["held-out", "asi_recall", "asi_copy"]
+    assert figures[0][5] == "better"
+    assert figures[0][-1].endswith("*")
     assert "claims" in run("--lab", lab.path, "status").stdout
     top = run("--lab", lab.path, "top").stdout
     assert max(map(len, top.splitlines())) <= 80
