@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean, variance
+from statistics import fmean
 
 import msgspec
 
 from asi_lab.records import FreshLoss
-from asi_lab.scoring.statistics import Prior, prior_of, t_quantile
+from asi_lab.scoring.statistics import Prior, prior_of, t_quantile, variance
 
 CAP = 12
 """Runs of a claim that is not dropped."""

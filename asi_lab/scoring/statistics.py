@@ -9,9 +9,11 @@ prior's variance and the prior's degrees of freedom.
 
 from __future__ import annotations
 
+import functools
 import math
+import statistics
 from collections.abc import Sequence
-from statistics import fmean, pvariance, variance
+from statistics import fmean, pvariance
 
 import msgspec
 
@@ -24,6 +26,16 @@ to nothing of it, and are taken to be as alike as those of a recorded study were
 
 TREND_LEVEL = 0.01
 """The variance follows the mean only where a slope is this unlikely by chance."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _variance(values: tuple[float, ...]) -> float:
+    return statistics.variance(values)
+
+
+def variance(values: Sequence[float]) -> float:
+    """The sample variance, to the last bit. That is dear, and asked again and again of the same runs."""
+    return _variance(tuple(values))
 
 
 class Spread(msgspec.Struct, frozen=True):

@@ -79,14 +79,6 @@ def test_conditional_power_is_that_of_runs_that_are_yet_to_come():
     assert 0.02 < np.mean(np.array(level) <= claims.PLANNED_LEVEL) < 0.12
 
 
-@pytest.mark.parametrize(("noise", "count"), [(0.008, 24), (0.016, 48), (0.0125, 30), (0.1, 48)])
-def test_the_bar_has_runs_by_how_much_it_varies(noise, count):
-    bar = np.random.default_rng(7).normal(4.0, 1.0, 400)
-    bar = ((bar - bar.mean()) / bar.std(ddof=1) * noise).tolist()
-    assert claims.bar_runs(bar, KNOWN) == pytest.approx(count, abs=1)
-    assert claims.bar_runs([4.0], KNOWN) == claims.LEAST_BAR
-
-
 PS = st.lists(st.one_of(st.floats(0, 1), st.floats(0, 1e-3), st.just(1.0)), max_size=60)
 
 
