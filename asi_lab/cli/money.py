@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from asi_lab.cli.shared import existing, json_option, lab_option
+
+if TYPE_CHECKING:
+    from asi_lab.view.estimate import Plan
 
 
 @click.command()
@@ -48,19 +53,25 @@ def models(as_json: bool) -> None:
 @click.command()
 @lab_option()
 @click.option("-n", "--experiments", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option(
+    "--hours",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Also what so many hours are enough for: candidates, or claims and their power.",
+)
 @json_option
-def estimate(experiments: int, as_json: bool) -> None:
+def estimate(experiments: int, hours: float | None, as_json: bool) -> None:
     """What so many further candidates will take: time, tokens, dollars."""
     from asi_lab.llm.prices import load_prices
     from asi_lab.view import remote, tables
-    from asi_lab.view.estimate import estimate
+    from asi_lab.view.estimate import estimate, plan
 
     lab = existing()
     settings, prices = lab.settings(), load_prices(lab.path)
     with remote.results(lab) as store:
         found = estimate(settings, store, prices, experiments)
+        planned = plan(settings, store, hours) if store and hours else None
     if as_json:
-        click.echo(tables.to_json(found))
+        click.echo(tables.to_json(found if hours is None else {"estimate": found, "plan": planned}))
         return
     time = "unknown" if found.seconds is None else tables.duration(found.seconds)
     cost = "unknown" if found.dollars is None else f"${found.dollars:,.2f}"
@@ -68,3 +79,21 @@ def estimate(experiments: int, as_json: bool) -> None:
     click.echo(f"time    {time} ({found.basis['time']})")
     click.echo(f"tokens  {found.tokens:,} ({found.basis['models']})")
     click.echo(f"cost    {cost}")
+    if hours is not None:
+        click.echo("\n".join(["", *_planned(planned, hours)]))
+
+
+def _planned(found: Plan | None, hours: float) -> list[str]:
+    """What some hours are enough for, in lines."""
+    if found is None:
+        return [f"{hours:g} h: unknown before the lab's first candidates are measured"]
+    power = ", ".join(f"{share:.2f} of {gain} sd" for gain, share in found.power.items())
+    sd = [] if found.sd is None else [f"one sd  {found.sd:.4f} nats, by which single runs vary"]
+    first = f"{found.first} runs of the bar, then " if found.first else ""
+    return [
+        f"{found.hours:g} h, a trial in {found.seconds:.1f} s ({found.basis}):",
+        f"search  {found.candidates:,} candidates, or in their place",
+        f"claims  {first}{found.claims:,}, each {found.runs:.1f} runs on average",
+        f"power   {power}",
+        *sd,
+    ]

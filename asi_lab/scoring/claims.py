@@ -41,6 +41,9 @@ is true."""
 MOST_FREEDOM = 20.0
 """Degrees of freedom of the prior of variances count no further."""
 
+USUAL_RUNS = 6.2
+"""Fresh runs of a claim on average, by simulation (docs/benchmarks.md)."""
+
 LORD_START = LEVEL / 2
 """Of the level, what LORD++ begins with."""
 
@@ -103,6 +106,22 @@ def is_futile(losses: Sequence[FreshLoss], bar: Sequence[FreshLoss], known: Prio
 def _moderated(losses: Sequence[FreshLoss], known: Prior) -> float:
     own = len(losses) - 1
     return (known.freedom * known.variance + own * variance(losses)) / (known.freedom + own)
+
+
+def power(gain: float, bar_variance: float, bar: int, freedom: float) -> float:
+    """About how often a claim with a true gain of so many of its own sds is found where every tenth is true.
+
+    Args:
+        gain: in sds of one of its runs.
+        bar_variance: that of a run of the bar over that of one of its own.
+        bar: runs of the bar.
+        freedom: of the prior of variances.
+    """
+    from scipy.special import nctdtr
+
+    exact = min(min(freedom, MOST_FREEDOM) + CAP - 1, bar - 1)
+    shift = gain / math.sqrt(1 / CAP + bar_variance / bar)
+    return 1.0 - float(nctdtr(exact, shift, t_quantile(1 - PLANNED_LEVEL, exact)))
 
 
 def holding(ps: Sequence[float], level: float = LEVEL) -> list[bool]:

@@ -180,6 +180,26 @@ def test_killed_at_any_moment_verdicts_are_those_of_an_undisturbed_run(run, lab,
     assert refs[0] == refs[1] != {}
 
 
+def test_hours_are_planned_for_the_search_and_for_claims(run, lab):
+    told = run("--lab", lab.path, "estimate", "--hours", 1).stdout
+    assert max(map(len, told.splitlines())) <= 80
+    plan = json.loads(run("--lab", lab.path, "estimate", "--hours", 1, "--json").stdout)["plan"]
+    assert plan["first"] == 24
+    assert plan["claims"] == int((plan["candidates"] - 24) / plan["runs"])
+    assert plan["candidates"] == int(3600 / plan["seconds"])
+    power = [plan["power"][gain] for gain in ("1", "1.5", "2", "3")]
+    assert power == sorted(power)
+    run("--lab", lab.path, "verify", scored(lab)[0])
+    assert json.loads(run("--lab", lab.path, "estimate", "--hours", 1, "--json").stdout)["plan"]["first"] == 0
+
+
+def test_hours_cannot_be_planned_before_anything_was_measured(run, tmp_path):
+    lab = simulated_engine.make_lab(tmp_path, SETTINGS)
+    result = run("--lab", lab.path, "estimate", "--hours", 1)
+    assert result.exit_code == 0
+    assert "unknown before the lab's first candidates are measured" in result.stdout
+
+
 def test_terms_are_those_of_the_first_promotion(run, lab):
     number = scored(lab)[0]
     run("--lab", lab.path, "verify", number)

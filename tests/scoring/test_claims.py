@@ -79,6 +79,14 @@ def test_conditional_power_is_that_of_runs_that_are_yet_to_come():
     assert 0.02 < np.mean(np.array(level) <= claims.PLANNED_LEVEL) < 0.12
 
 
+@pytest.mark.parametrize(
+    ("gain", "bar", "found"),
+    [(1.0, 24, 0.52), (1.5, 24, 0.89), (2.0, 24, 0.98), (1.0, 48, 0.58), (1.5, 48, 0.93)],
+)
+def test_power_is_about_that_of_the_simulation(gain, bar, found):
+    assert claims.power(gain, (0.011 / 0.016) ** 2, bar, 4.0) == pytest.approx(found, abs=0.07)
+
+
 PS = st.lists(st.one_of(st.floats(0, 1), st.floats(0, 1e-3), st.just(1.0)), max_size=60)
 
 
