@@ -20,7 +20,7 @@ from measuring import Run, by_architecture, finished
 from numpy.typing import NDArray
 
 from asi_lab.lab import Lab, Store
-from asi_lab.records import SEED_ID, CandidateState
+from asi_lab.records import SEED_ID, TUNING_SEED, CandidateState
 from asi_lab.scoring.baselines import ARCHITECTURES, TITLES, Baselines
 from asi_lab.scoring.statistics import EXACT, Spread, pooled, prior_of, sd_interval, t_quantile
 from asi_lab.settings import BaselineSettings
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--lab", type=Path, help="a lab that has been searched")
     lab = parser.parse_args().lab
     runs = [run for run in finished() if run.wanted.scale == "micro" and not run.wanted.changes]
-    runs = [run for run in runs if run.wanted.architecture in TITLES]
+    runs = [run for run in runs if run.wanted.architecture in TITLES and run.wanted.index < TUNING_SEED]
     fixed = by_architecture(run for run in runs if run.wanted.order == 0)
     varied = by_architecture(run for run in runs if run.wanted.order == run.wanted.index + 1)
     spreads(fixed, varied)
