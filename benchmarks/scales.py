@@ -1,7 +1,8 @@
 """Does the small scale foretell the larger one? python benchmarks/scales.py [--small micro] [--large mini]
 
 Reads the finished runs of `runs.py scales`: for every architecture that was run at both scales the mean
-figures (loss, every task and probe that both have, and the two measured parts of the fitness together),
+figures (loss, every task that both have, and the two measured parts of the fitness together; a probe is the
+same model at every scale, so with one seed it gives the same),
 Spearman's rank correlation between the scales and the decision accuracy, the share of pairs of architectures
 that the small scale orders as the large one does, both with 95 % bootstrap intervals over architectures. Over
 all of them and over the better half by the large scale, which DeltaNet's distance does not flatter.
@@ -79,7 +80,8 @@ def grouped(runs: Sequence[Run], scale: str) -> dict[str, list[Run]]:
 
 def figures(*scales: tuple[str, Groups], names: Sequence[str]) -> dict[str, Figures]:
     """By title: loss, tasks and probes as means over runs, and the measured part of the fitness."""
-    common = set.intersection(*({*groups[names[0]][0].tasks} for _, groups in scales))
+    both = set.intersection(*({*groups[names[0]][0].tasks} for _, groups in scales))
+    common = {task for task in both if title_of(task) is None}
     wanted: dict[str, Callable[[Run], float]] = {"held-out loss": lambda run: run.loss}
     wanted |= {task: lambda run, task=task: run.tasks[task] for task in sorted(common)}  # type: ignore[misc]
     found = {
@@ -109,9 +111,11 @@ def rank_correlation(pairs: Figures) -> float:
 
 
 def decision_accuracy(pairs: Figures) -> float:
+    """Pairs of one architecture with itself, as the bootstrap draws them, are none."""
     same = [
         (pairs[0, i] - pairs[0, j]) * (pairs[1, i] - pairs[1, j])
         for i, j in itertools.combinations(range(pairs.shape[1]), 2)
+        if (pairs[:, i] != pairs[:, j]).any()
     ]
     return fmean(0.5 if product == 0 else float(product > 0) for product in same)
 
