@@ -175,11 +175,11 @@ class Engine:
     def _verify(self, held: _Held, candidates: Sequence[int]) -> None:
         store, control, settings, executors, news, lock = held
         config_text, thorough = self._config_text(store), not _ended_well(store)
-        told = _promote(settings, store, candidates)
-        self._build_tasks("claims", control)
+        candidates = _promotable(settings, store, candidates)
+        told: list[NewEvent] = [("repair", line, {}) for line in self._build_tasks("claims", control)]
         watch = Pacemaker(store, control, self.view, LiveAnswers(), len(executors), None)
         slots = Slots(executors, watch)
-        with self._beating(watch, slots, [*news, *told]):
+        with self._beating(watch, slots, [*news, *told, *_promote(settings, store, candidates)]):
             slots.prepare()
             lineage = self._lineage(store, config_text, lock, thorough=thorough)
             trials = Trials(self.lab, settings, store, slots, watch)
@@ -334,30 +334,39 @@ def _repetition(train: Train, tokens: int) -> News:
     return [("warning", f"{words}. Results tell less than on fresh text; give more of it", {})]
 
 
-def _promote(settings: Settings, store: Store, candidates: Sequence[int]) -> News:
-    """Promote these candidates, or without any the most promising ones where no claim is open; returns what
-    is to be told.
+def _promotable(settings: Settings, store: Store, candidates: Sequence[int]) -> Sequence[int]:
+    """These candidates, or without any the most promising ones where no claim is open.
 
     Raises:
-        UsageError: one of them has no score, or there are no baselines.
+        UsageError: one of them has no score, or nothing was searched yet.
     """
-    found, terms = verification.read(settings, store), verification.terms_of(settings, store)
-    if found is None or terms is None:
-        raise UsageError("verify: expected a lab whose baselines are measured. Start the search first.")
+    found = verification.read(settings, store)
+    if found is None or store.get(SEED_ID) is None:
+        raise UsageError("verify: expected a lab that was searched. Start the search first.")
     for number in candidates:
         candidate = store.get(number)
         if candidate is None or candidate.state is not CandidateState.DONE or number == SEED_ID:
             raise UsageError(f"verify: expected candidates with a score (asi-lab top); found {number}.")
-    if not candidates and not found.count[Verdict.OPEN]:
-        candidates = verification.promotable(settings, store)[: settings.verify.quota]
-    if candidates and not meta.TERMS.is_there(store):
-        meta.TERMS.write(store, terms)
-    fresh.promote(store, candidates)
-    if (terms.bar_runs, terms.tune) == (settings.verify.bar_runs, settings.verify.tune):
-        return ()
-    old = f"verify.bar_runs = {terms.bar_runs}, verify.tune = {str(terms.tune).lower()}"
-    message = f"lab.toml has other terms of claims; they go on under those of the first promotion: {old}"
-    return [("warning", message, {})]
+    if candidates or found.count[Verdict.OPEN]:
+        return candidates
+    return verification.promotable(settings, store)[: settings.verify.quota]
+
+
+def _promote(settings: Settings, store: Store, candidates: Sequence[int]) -> News:
+    """Promote these candidates; returns what is to be told."""
+    terms, wanted = verification.terms_of(settings, store), settings.verify
+    assert terms is not None
+    news = list[NewEvent]()
+    if new := fresh.promote(store, terms, candidates):
+        news.append(("note", f"promoted: {', '.join(map(trial_label, new))}", {}))
+    elif not fresh.promotions(store):
+        words = "no candidate is better than DeltaNet both in loss and in the judge's mark: none is promoted"
+        news.append(("warning", words, {}))
+    if (terms.bar_runs, terms.tune) != (wanted.bar_runs, wanted.tune):
+        old = f"verify.bar_runs = {terms.bar_runs}, verify.tune = {str(terms.tune).lower()}"
+        words = f"lab.toml has other terms of claims; they go on under those of the first promotion: {old}"
+        news.append(("warning", words, {}))
+    return news
 
 
 def _told(allocation: Allocation) -> News:

@@ -168,9 +168,7 @@ class Trials:
         directory = self._directory(label, references.source(run.architecture))
         job = self._job("train", run.architecture, run.seed_index)
         job = msgspec.structs.replace(job, train=at_rate(job.train, run.rate))
-        evidence = self._whole_run(directory, job)
-        if evidence.evaluation is None and evidence.failure is None:
-            evidence = msgspec.structs.replace(evidence, failure=CandidateState.BROKEN, error="no result")
+        evidence = _with_an_end(self._whole_run(directory, job))
         found = BaselineRun(run.architecture, run.seed_index, evidence, run.rate)
         kind: EventKind
         if found.failure:
@@ -220,7 +218,7 @@ class Trials:
             data_seed=keyed_seed(self.settings.seed, who, index, "order"),
         )
         text: HeldOutText = "search" if run.is_tuning else "claims"
-        evidence = self._whole_run(directory, job, candidate_id, text)
+        evidence = _with_an_end(self._whole_run(directory, job, candidate_id, text))
         self._discard_weights(directory.name)
         return evidence
 
@@ -404,6 +402,13 @@ class Trials:
 
 def _nobody(report: Report, evidence: Evidence) -> None:
     """Nobody follows these trials."""
+
+
+def _with_an_end(evidence: Evidence) -> Evidence:
+    """A trial without a result and without a failure has failed."""
+    if evidence.evaluation is None and evidence.failure is None:
+        return msgspec.structs.replace(evidence, failure=CandidateState.BROKEN, error="no result")
+    return evidence
 
 
 def at_rate(train: Train, rate: float) -> Train:

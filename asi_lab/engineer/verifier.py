@@ -10,12 +10,13 @@ from asi_lab.errors import UsageError
 from asi_lab.events import NewEvent
 from asi_lab.lab import Lineage, Store, fresh, trial_label
 from asi_lab.records import CandidateState, FreshRun, Run
-from asi_lab.scoring import references, verification
+from asi_lab.scoring import races, references, verification
 from asi_lab.scoring.verification import Verification
 from asi_lab.settings import Settings
 
-AGAIN = frozenset({CandidateState.INTERRUPTED, CandidateState.TIMED_OUT, CandidateState.SLOW})
-"""Ends of a run that the machine may be to blame for: it is not recorded, and made again next time."""
+AGAIN = frozenset({CandidateState.INTERRUPTED, CandidateState.TIMED_OUT})
+"""Ends of a candidate's run that the machine may be to blame for: it is made again, as often as a trial that
+was cut off may be begun."""
 
 
 class Verifier:
@@ -47,10 +48,11 @@ class Verifier:
         number = None if is_reference else int(run.architecture)
         code = references.source(run.architecture) if number is None else self.store.held(number).code
         evidence = self.trials.fresh(run, code, number)
-        if evidence.failure in AGAIN:
+        if evidence.failure in (races.AGAIN if is_reference else AGAIN):
             message = f"{run.words}: {evidence.failure}; it does not count, and is made again next time"
-            self.store.append_events(("warning", message, {}))
-            return
+            count = fresh.cut_off(self.store, run, ("warning", message, {}))
+            if is_reference or count < self.settings.search.max_starts:
+                return
         news: NewEvent = ("warning", f"fresh run of {run.words} failed: {evidence.failure}", {})
         if not evidence.failure:
             news = ("note", f"fresh run of {run.words}: loss {evidence.measured.loss:.4f}", {})

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import msgspec
 
 from asi_lab.errors import StoreError
 from asi_lab.events import NewEvent
+from asi_lab.lab import meta
 from asi_lab.lab.codec import DAMAGED
 from asi_lab.lab.store import Store
-from asi_lab.records import FreshRun, Promotion, Run
+from asi_lab.records import FreshRun, Promoted, Promotion, Run, Terms
 
-T = TypeVar("T", FreshRun, Promotion)
-
-RUNS, PROMOTIONS = "fresh/", "promotion/"
+RUNS, CUTS = "fresh/", "fresh-cut/"
 
 
 def label(run: Run) -> str:
@@ -30,20 +29,15 @@ def runs(store: Store) -> list[FreshRun]:
     Raises:
         StoreError: something else is recorded as one.
     """
-    found = _held(store, RUNS, FreshRun)
-    return sorted(found, key=lambda run: (run.who, run.rate, run.index))
-
-
-def promotions(store: Store) -> list[Promotion]:
-    """All promotions, in order. Raises as `runs`."""
-    return sorted(_held(store, PROMOTIONS, Promotion), key=lambda promotion: promotion.number)
-
-
-def _held(store: Store, prefix: str, kind: type[T]) -> list[T]:
     try:
-        return [msgspec.convert(value, kind) for value in store.metas(prefix).values()]
+        found = [msgspec.convert(value, FreshRun) for value in store.metas(RUNS).values()]
     except msgspec.ValidationError as error:
-        raise StoreError(f"{prefix} in the store holds something else ({error}): {DAMAGED}") from None
+        raise StoreError(f"{RUNS} in the store holds something else ({error}): {DAMAGED}") from None
+    for run in found:
+        evaluation = run.evidence.evaluation
+        if not run.failure and (evaluation is None or not math.isfinite(evaluation.loss)):
+            raise StoreError(f"the fresh run {run.run.words} has no loss: {DAMAGED}")
+    return sorted(found, key=lambda run: (run.who, run.rate, run.index))
 
 
 def keep(store: Store, run: FreshRun, *events: NewEvent) -> None:
@@ -53,15 +47,29 @@ def keep(store: Store, run: FreshRun, *events: NewEvent) -> None:
         store.put_meta(key, msgspec.to_builtins(run), *events)
 
 
-def promote(store: Store, candidates: Iterable[int]) -> list[Promotion]:
-    """Promote candidates in this order, those that are not yet; returns the new promotions."""
-    known = promotions(store)
-    have, number, found = {one.candidate for one in known}, len(known), list[Promotion]()
-    for candidate in dict.fromkeys(candidates):
-        if candidate not in have:
-            number += 1
-            one = Promotion(number, candidate, time.time())
-            news: Sequence[NewEvent] = [("note", f"{candidate:04d} is promoted, number {number}", {})]
-            store.put_meta(f"{PROMOTIONS}{number:06d}", msgspec.to_builtins(one), *news)
-            found.append(one)
-    return found
+def cut_off(store: Store, run: Run, *events: NewEvent) -> int:
+    """Count that a run came to an end that the machine may be to blame for; returns how often it has."""
+    key = f"{CUTS}{label(run)}"
+    count = int(store.get_meta(key, 0)) + 1
+    store.put_meta(key, count, *events)
+    return count
+
+
+def promotions(store: Store) -> tuple[Promotion, ...]:
+    """All promotions, in order."""
+    known = meta.PROMOTED.read(store)
+    return known.promotions if known else ()
+
+
+def promote(store: Store, terms: Terms, candidates: Sequence[int]) -> list[int]:
+    """Promote candidates in this order, those that are not yet, all of them in one transaction; returns who
+    was. `terms` are fixed by the first promotion."""
+    known = meta.PROMOTED.read(store) or Promoted(terms, ())
+    have = {one.candidate for one in known.promotions}
+    new = [candidate for candidate in dict.fromkeys(candidates) if candidate not in have]
+    if new:
+        first, now = len(known.promotions) + 1, time.time()
+        added = (Promotion(number, who, now) for number, who in enumerate(new, start=first))
+        grown = msgspec.structs.replace(known, promotions=(*known.promotions, *added))
+        meta.PROMOTED.write(store, grown)
+    return new

@@ -2,7 +2,7 @@
 
     main                          the seed               best            the best candidate so far
     arch/0042-delta_net_<name>    a scored candidate     reference/<x>   a reference baseline
-    refs/notes/asi-lab            people's tags and comments, further runs, and verdicts
+    refs/notes/asi-lab            people's tags and comments, and further runs
     verified/0042                 an annotated tag: what is claimed of a candidate, and never taken back
     refs/failed/0043              a candidate that failed: kept, out of `git log --branches`
     refs/quarantine/...           what the store does not know; moved there by `asi-lab fsck --repair`

@@ -10,7 +10,7 @@ from asi_lab.errors import StoreError
 from asi_lab.events import Heartbeat, NewEvent
 from asi_lab.lab.codec import DAMAGED
 from asi_lab.lab.store import Store
-from asi_lab.records import Terms
+from asi_lab.records import Promoted
 
 T = TypeVar("T")
 
@@ -62,8 +62,8 @@ RULES = Key("rules", int)
 DATA = Key("data", str)
 """The fingerprint of the data that the lab began with."""
 
-TERMS = Key("terms", Terms)
-"""What claims are made under, once a candidate was promoted."""
+PROMOTED = Key("promoted", Promoted)
+"""Who was promoted, and the terms of the claims; none before the first promotion."""
 
 PRUNING = Key("pruning", bool)
 """Whether pruning was in force at the last candidate."""

@@ -46,7 +46,7 @@ from asi_lab.records.evidence import (
     Training,
     Work,
 )
-from asi_lab.records.verification import FreshLoss, FreshRun, Promotion, Terms
+from asi_lab.records.verification import FreshLoss, FreshRun, Promoted, Promotion, Terms
 
 __all__ = [
     "ACCURACIES",
@@ -76,6 +76,7 @@ __all__ = [
     "Noise",
     "Origin",
     "PoolEntry",
+    "Promoted",
     "Promotion",
     "Proposal",
     "Repair",

@@ -58,11 +58,13 @@ class FreshRun(msgspec.Struct, frozen=True):
 
 class Terms(msgspec.Struct, frozen=True):
     """What a lab's claims are made under, from its first promotion on: the reference that is the bar, how
-    many fresh runs it has, and whether it and the candidates are tuned first."""
+    many fresh runs it has, whether it and the candidates are tuned first, and how alike variances are taken
+    to be while the runs are few, in degrees of freedom."""
 
     bar: str
     bar_runs: int
     tune: bool
+    freedom: float
 
 
 class Promotion(msgspec.Struct, frozen=True):
@@ -72,3 +74,10 @@ class Promotion(msgspec.Struct, frozen=True):
     number: int
     candidate: int
     time: float
+
+
+class Promoted(msgspec.Struct, frozen=True):
+    """All promotions of a lab, and the terms that the first one fixed."""
+
+    terms: Terms
+    promotions: tuple[Promotion, ...]

@@ -10,6 +10,7 @@ search chose by.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from statistics import fmean
@@ -69,6 +70,11 @@ class Gain(msgspec.Struct, frozen=True):
 def prior(groups: Sequence[Sequence[FreshLoss]], freedom: float) -> Prior | None:
     """What variances are like, by the fresh runs of the bar and of claims; None where no two runs differ.
     `freedom` is that of a recorded study, for as long as the groups are few."""
+    return _prior(tuple(map(tuple, groups)), freedom)
+
+
+@functools.lru_cache(maxsize=2048)
+def _prior(groups: tuple[tuple[FreshLoss, ...], ...], freedom: float) -> Prior | None:
     found = prior_of(groups, freedom, follow_mean=False)
     return found and msgspec.structs.replace(found, freedom=min(found.freedom, MOST_FREEDOM))
 

@@ -54,7 +54,8 @@ class Claim(msgspec.Struct, frozen=True):
 
     `runs` are its fresh runs at its own best learning rate, `rate` that rate over the preset's. A claim that
     has ended was either `dropped` at a look, `failed`, or has all runs; then `gain` says how far it lies
-    under the bar, None with fewer than two runs, and `interval` is that of the gain at the family's level.
+    under the bar, None with fewer than two runs, and `interval` is that of the gain at the family's level; a
+    dropped one has none, since how many runs it has depends on what they gave.
     `tagged` is what no later claim takes back.
     """
 
@@ -120,9 +121,9 @@ class _Found(msgspec.Struct):
     due: list[Run] = []
 
 
-def beside(store: Store, found: Verification, claim: Claim, freedom: float) -> list[Beside]:
-    """What the fresh runs of a claim gave in loss, tasks and probes, beside those of the bar. Only the loss
-    is claimed; the intervals of the others are of each alone."""
+def beside(store: Store, found: Verification, claim: Claim) -> list[Beside]:
+    """What the fresh runs of a claim gave in tasks and probes, beside those of the bar. Nothing of it is
+    claimed: each interval is of one figure alone."""
     groups = {
         who: [
             run.evidence.measured
@@ -137,10 +138,10 @@ def beside(store: Store, found: Verification, claim: Claim, freedom: float) -> l
     mine, bar = groups.values()
     if not mine or not bar:
         return []
-    lines = [_beside("held-out loss", -1, [e.loss for e in mine], [e.loss for e in bar], freedom)]
+    lines = []
     for task in mine[0].tasks:
         own, theirs = ([e.score_of(task.task) for e in group] for group in (mine, bar))
-        lines.append(_beside(task.task, 1 if task.higher_is_better else -1, own, theirs, freedom))
+        lines.append(_beside(task.task, 1 if task.higher_is_better else -1, own, theirs, found.terms.freedom))
     return lines
 
 
@@ -193,32 +194,31 @@ def promotable(settings: Settings, store: Store) -> list[int]:
 def terms_of(settings: Settings, store: Store) -> Terms | None:
     """What claims are made under: what the first promotion fixed, or before it what the settings say; None
     before the baselines are measured."""
-    if fixed := meta.TERMS.read(store):
-        return fixed
+    if promoted := meta.PROMOTED.read(store):
+        return promoted.terms
     ended = store.baselines()
     if not {*ARCHITECTURES} <= {*complete(settings.baselines, ended)}:
         return None
-    return Terms(Baselines(settings, ended).bar, settings.verify.bar_runs, settings.verify.tune)
+    wanted, freedom = settings.verify, settings.baselines.noise_freedom
+    return Terms(Baselines(settings, ended).bar, wanted.bar_runs, wanted.tune, freedom)
 
 
 def read(settings: Settings, store: Store) -> Verification | None:
     """What a lab's runs say of its claims; None before its baselines are measured."""
-    terms, freedom = terms_of(settings, store), settings.baselines.noise_freedom
+    terms = terms_of(settings, store)
     if terms is None:
         return None
-    return assess(terms, freedom, fresh.promotions(store), fresh.runs(store), trial_label)
+    return assess(terms, fresh.promotions(store), fresh.runs(store), trial_label)
 
 
 def assess(
     terms: Terms,
-    freedom: float,
     promotions: Sequence[Promotion],
     runs: Sequence[FreshRun],
     label: Callable[[int], str],
 ) -> Verification:
-    """What the runs say of the claims. `freedom` is that of the prior of variances where runs are few,
-    `label` gives the name that a candidate's runs go by."""
-    bar, wanted = terms.bar, terms.bar_runs
+    """What the runs say of the claims. `label` gives the name that a candidate's runs go by."""
+    bar, wanted, freedom = terms.bar, terms.bar_runs, terms.freedom
     by_who: dict[str, list[FreshRun]] = {}
     for run in runs:
         by_who.setdefault(run.who, []).append(run)
@@ -249,7 +249,8 @@ def assess(
         goes_on = False
     found = (*_judged(ended), *waiting)
     known = terms, len(losses), of_bar.rate, claims.LEVEL, found
-    return Verification(*known, () if of_bar.failed else tuple(due), of_bar.failed)
+    nothing = of_bar.failed or not promotions
+    return Verification(*known, () if nothing else tuple(due), of_bar.failed)
 
 
 def _judged(ended: Sequence[Claim]) -> list[Claim]:
@@ -262,7 +263,7 @@ def _judged(ended: Sequence[Claim]) -> list[Claim]:
             claim,
             verdict=Verdict.HOLDS if holds else Verdict.NOT_SHOWN,
             tagged=has_tag,
-            interval=claim.gain and claim.gain.interval(level),
+            interval=claim.gain.interval(level) if claim.gain and not claim.dropped else None,
         )
         for claim, holds, has_tag in zip(ended, holding, tagged, strict=True)
     ]

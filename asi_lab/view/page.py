@@ -66,7 +66,7 @@ def dossier(found: Candidate, store: Store, settings: Settings, board: Board | N
     claim = verified.of(found.id) if verified else None
     beside: Sequence[Beside] = ()
     if verified and claim:
-        beside = verification.beside(store, verified, claim, settings.baselines.noise_freedom)
+        beside = verification.beside(store, verified, claim)
     return Dossier(
         found,
         store.get(found.parent) if found.parent is not None else None,
@@ -93,7 +93,8 @@ def page(known: Dossier, lineage: str) -> RenderableType:
         parts += _section("Motivation", Text(_text(found.proposal.motivation, multiline=True)))
     if known.beside and known.verification:
         bar = TITLES[known.verification.terms.bar]
-        parts += _section("Fresh runs (only the loss is claimed)", _fresh(known.beside, bar))
+        title = f"Fresh runs beside those of {bar}, the bar: each figure alone, none of them claimed"
+        parts += _section(title, _fresh(known.beside))
     if found.evidence is not None:
         parts += _evidence(found.evidence, found.score, known)
     if found.analysis is not None:
@@ -272,15 +273,14 @@ def _evidence(evidence: Evidence, score: Score | None, known: Dossier) -> list[R
     return parts
 
 
-def _fresh(rows: Sequence[Beside], bar: str) -> RenderableType:
-    """Means of the fresh runs beside those of the bar; a star marks an interval that does not hold 0."""
-    shown = _table("figure", "candidate", bar, "difference", "95 %")
+def _fresh(rows: Sequence[Beside]) -> RenderableType:
+    """Means of the fresh runs beside those of the bar."""
+    shown = _table("figure", "candidate", "bar", "difference", "95 %")
+    shown.columns[-1].no_wrap = True
     for row in rows:
         difference, interval = row.candidate - row.bar, ""
         if row.interval is not None:
-            low, high = row.interval
-            star = "" if low <= 0 <= high else "*"
-            interval = f"{low:+.4f} to {high:+.4f}{star}"
+            interval = "{:+.4f} to {:+.4f}".format(*row.interval)
         sign = "worse" if difference * row.better < 0 else "better" if difference else ""
         cells = (row.name, f"{row.candidate:.4f}", f"{row.bar:.4f}", f"{difference:+.4f} {sign}", interval)
         shown.add_row(*map(Text, cells))

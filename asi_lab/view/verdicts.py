@@ -13,7 +13,7 @@ from asi_lab.common.text import plain
 from asi_lab.lab import Store, fresh
 from asi_lab.scoring import verification
 from asi_lab.scoring.baselines import TITLES
-from asi_lab.scoring.claims import CAP
+from asi_lab.scoring.claims import CAP, interval_level
 from asi_lab.scoring.verification import Claim, Verdict, Verification
 from asi_lab.settings import Settings
 
@@ -41,13 +41,21 @@ def words(claim: Claim, found: Verification) -> str:
     """What is known of one promoted candidate."""
     title = TITLES.get(found.terms.bar, found.terms.bar)
     told = f"{claim.verdict}: {_runs(claim)}"
-    if claim.gain is not None and claim.interval is not None:
-        low, high = claim.interval
+    if claim.gain is not None:
+        side = "under" if claim.gain.gain >= 0 else "above"
         told += (
-            f", held-out loss {claim.gain.gain:+.4f} nats under the mean of {found.bar_runs} of {title} "
-            f"({low:+.4f} to {high:+.4f})"
+            f", held-out loss {abs(claim.gain.gain):.4f} nats {side} the mean of {found.bar_runs} of {title}"
         )
+    if claim.interval is not None:
+        low, high = claim.interval
+        told += f" (gain {low:+.4f} to {high:+.4f} at {_level(found)})"
     return f"{told}; tagged verified/{claim.candidate:04d}" if claim.tagged else told
+
+
+def _level(found: Verification) -> str:
+    """The level of the intervals, in per cent."""
+    ended = len(found.claims) - found.count[Verdict.OPEN]
+    return f"{100 * (1 - interval_level(found.count[Verdict.HOLDS], ended)):.4g} %"
 
 
 def _runs(claim: Claim) -> str:
@@ -77,12 +85,14 @@ def verdicts(found: Verification, names: Mapping[int, str]) -> RenderableType:
         verdict = f"{claim.verdict}{', tagged' if claim.tagged else ''}"
         gain = "" if claim.gain is None else f"{claim.gain.gain:+.4f}"
         interval = "" if claim.interval is None else "{:+.3f} to {:+.3f}".format(*claim.interval)
-        runs = f"{claim.runs} failed" if claim.failed else str(claim.runs)
+        runs = f"{claim.runs} {claim.failed}" if claim.failed else str(claim.runs)
         name = plain(names.get(claim.candidate, ""), limit=NAME)
         cells = (f"{claim.candidate:04d}", name, verdict, gain, interval, runs)
         shown.add_row(*map(Text, cells), style=STYLES[claim.verdict])
     note = (
         "gain: nats of held-out loss under the bar's mean, with fresh seeds, fresh orders of the data and "
-        "text that the search never reads. What holds may change as claims are added; what is tagged stays."
+        f"text that the search never reads; interval: at {_level(found)}, none for a claim that was dropped. "
+        "The rate of those that hold is that of a family whose end was set beforehand: who stops promoting "
+        "once something holds should go by the tags, which stay whatever is added."
     )
     return Group(*lines, Text(), shown, Text(), Text(note, style="dim"))

@@ -24,7 +24,7 @@ from asi_lab.scoring import claims, verification
 from asi_lab.scoring.verification import Verdict, Verification
 
 BAR = "mamba2"
-UNTUNED, TUNED = Terms(BAR, 24, tune=False), Terms(BAR, 24, tune=True)
+UNTUNED, TUNED = Terms(BAR, 24, False, 3.5), Terms(BAR, 24, True, 3.5)
 
 
 def fresh(who: str, index: int, loss: float, rate: float = 1.0) -> FreshRun:
@@ -54,7 +54,7 @@ class World:
         return fresh(*run[:2], 4.0 - gain + worse + 0.015 * rng.normal(), run.rate)
 
     def assess(self, runs: list[FreshRun]) -> Verification:
-        return verification.assess(self.terms, 3.5, self.promotions, runs, trial_label)
+        return verification.assess(self.terms, self.promotions, runs, trial_label)
 
     def all(self, at_once: int = 1, rng: random.Random | None = None) -> list[FreshRun]:
         """Make runs until none is due, any of the first few that are."""
@@ -73,6 +73,10 @@ def test_the_bar_has_its_runs_before_any_claim_goes_beyond_its_first_look():
     early = [world.make(Run(who, index)) for who in ("0007", "0008") for index in range(2)]
     assert {run.architecture for run in world.assess(early).due} == {BAR}
     assert [claim.verdict for claim in world.assess(early).claims] == [Verdict.OPEN, Verdict.OPEN]
+
+
+def test_without_a_promotion_no_run_is_due():
+    assert World({}).assess([]).due == ()
 
 
 def test_claims_go_on_one_after_the_other_from_look_to_look():
@@ -97,6 +101,7 @@ def test_what_is_better_holds_and_the_rest_is_dropped_early():
     assert (first.runs, first.dropped, first.tagged) == (claims.CAP, False, True)
     assert (second.runs, second.dropped, second.tagged) == (claims.LOOKS[0], True, False)
     assert first.gain.gain == pytest.approx(0.1, abs=0.02)
+    assert second.interval is None
     assert first.interval == first.gain.interval(claims.LEVEL * 2 / 4)
     assert first.interval[0] < 0.1 < first.interval[1]
     assert found.of(9) == third
