@@ -163,7 +163,7 @@ def holding(ps: Floats) -> Flags:
 
 
 def ever_holding(ps: Floats, readings: int = 10) -> Flags:
-    """What held at any of so many readings, evenly spaced, in every lab: for who stops when something does."""
+    """What held at any of so many readings, evenly spaced: for who stops when something does."""
     family, found = ps.shape[1], np.zeros(ps.shape, bool)
     for reading in range(1, readings + 1):
         until = family * reading // readings
