@@ -6,7 +6,6 @@ import click
 
 from asi_lab.cli.shared import current_lab, json_option, lab_option, prepare, preset_option, seed_option
 from asi_lab.errors import UsageError
-from asi_lab.records import TUNING_SEED
 
 
 @click.command()
@@ -16,7 +15,7 @@ from asi_lab.records import TUNING_SEED
 @seed_option
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1, max=TUNING_SEED),
+    type=click.IntRange(min=1),
     default=5,
     show_default=True,
     help="Runs of each architecture.",
@@ -58,8 +57,11 @@ def race(
     preset's. Runs at other rates are no baselines.
     """
     from asi_lab.cli import headless
+    from asi_lab.records import TUNING_SEED
     from asi_lab.scoring import references
 
+    if seeds > TUNING_SEED:
+        raise UsageError(f"--seeds: expected {TUNING_SEED} at most, further ones are of tuning; found {seeds}.")
     known = references.names()
     if listing:
         click.echo("\n".join(known))
