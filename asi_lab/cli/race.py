@@ -61,7 +61,9 @@ def race(
     from asi_lab.scoring import references
 
     if seeds > TUNING_SEED:
-        raise UsageError(f"--seeds: expected {TUNING_SEED} at most, further ones are of tuning; found {seeds}.")
+        raise UsageError(
+            f"--seeds: expected {TUNING_SEED} at most (those after are of tuning); found {seeds}."
+        )
     known = references.names()
     if listing:
         click.echo("\n".join(known))
