@@ -78,7 +78,7 @@ def by_the_two(groups: Groups, a: int, b: int) -> float:
 def by_moderation(groups: Groups, a: int, b: int) -> float:
     prior = statistics.prior_of(groups, FREEDOM)
     assert prior is not None
-    return prior.difference(prior.of_mean(groups[a]), prior.of_mean(groups[b])).margin(0.025)
+    return prior.of_difference(groups[a], groups[b]).margin(0.025)
 
 
 METHODS = {"pooled": by_pooling, "the two alone": by_the_two, "moderated": by_moderation}
@@ -155,7 +155,7 @@ def margins(groups: Groups, run: float) -> dict[str, float]:
         found[name] = t_quantile(0.95, freedom) * spread
     prior = statistics.prior_of(groups, FREEDOM)
     assert prior is not None
-    return found | {"moderated": prior.difference(prior.of_mean([run]), prior.of_mean(groups[2])).margin()}
+    return found | {"moderated": prior.of_difference([run], groups[2]).margin()}
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _pooled(losses: Losses, bar: str) -> float:
 def _moderated(losses: Losses, bar: str) -> float:
     found = prior_of([*losses.values()], FREEDOM)
     assert found is not None
-    return found.difference(found.of_mean([fmean(losses[bar])]), found.of_mean(losses[bar])).margin()
+    return found.of_difference([fmean(losses[bar])], losses[bar]).margin()
 
 
 def pairs(groups: Mapping[str, list[Run]], what: str) -> None:

@@ -28,6 +28,7 @@ from asi_lab.llm import bandit
 from asi_lab.llm.choice import arms_of
 from asi_lab.llm.record import Exchange
 from asi_lab.records import SEED_ID, Candidate, CandidateState, Evidence
+from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
 from asi_lab.tui.snapshot import NO_CURVE, Snapshot
 from asi_lab.view import leaderboard, status
@@ -221,7 +222,7 @@ class Recording:
         )
         labels = [e.data.get("label") for e in events if e.kind == "baseline_measured"]
         runs = [self._runs[label] for label in labels if label in self._runs]
-        measured = leaderboard.measured(self.settings, runs)
+        measured = Baselines.measured(self.settings, runs)
         board = leaderboard.board(measured, summaries) if measured else None
         return Snapshot(self._status(events, summaries, len(runs), board), board, summaries, events)
 

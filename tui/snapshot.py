@@ -23,6 +23,7 @@ from asi_lab.llm import bandit
 from asi_lab.llm.choice import arms_of
 from asi_lab.llm.record import Exchange
 from asi_lab.records import Candidate
+from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
 from asi_lab.view import leaderboard, page, status, transcript
 from asi_lab.view.leaderboard import Board
@@ -185,7 +186,7 @@ class Reader:
             self._events = (*self._events, *news)[-MOST_EVENTS:]
         if self._renewed(store, news):
             self._summaries = tuple(self._by_id[number] for number in sorted(self._by_id))
-            known = leaderboard.measured(self.settings, store.baselines())
+            known = Baselines.measured(self.settings, store.baselines())
             self._board = None if known is None else leaderboard.board(known, self._summaries)
         if first or any(event.kind in ("command", "note") for event in news):
             self._notes = steering.notes(store)

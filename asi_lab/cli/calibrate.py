@@ -31,13 +31,14 @@ def calibrate(tasks: bool, as_json: bool) -> None:
     if tasks:
         _tasks(as_json)
         return
+    from asi_lab.scoring.baselines import Baselines
     from asi_lab.scoring.pruning import Pruning
-    from asi_lab.view import leaderboard, remote, tables
+    from asi_lab.view import remote, tables
 
     lab = existing()
     settings = lab.settings()
     with remote.results(lab) as store:
-        baselines = leaderboard.measured(settings, store.baselines()) if store else None
+        baselines = Baselines.measured(settings, store.baselines()) if store else None
         if store is None or baselines is None:
             nothing_yet(lab)
             return

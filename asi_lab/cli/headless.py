@@ -26,7 +26,7 @@ from asi_lab.lab import Lab, Lineage, Store, fresh
 from asi_lab.protocol import Progress as TrainingProgress
 from asi_lab.records import Candidate, CandidateState
 from asi_lab.scoring import races, verification
-from asi_lab.scoring.baselines import due, missing
+from asi_lab.scoring.baselines import Baselines, due, missing
 from asi_lab.scoring.verification import Verdict
 from asi_lab.settings import Settings
 from asi_lab.view import leaderboard, remote, status, tables
@@ -163,7 +163,7 @@ class ConsoleView:
         return [Text(f"{label}{plain(event.message, limit=tables.LINE)}", style=style)]
 
     def _scored(self, candidate: Candidate, store: Store) -> list[Text]:
-        baselines = leaderboard.measured(self.settings, store.baselines())
+        baselines = Baselines.measured(self.settings, store.baselines())
         assert baselines is not None
         first, second = tables.result_lines(candidate, baselines)
         return [

@@ -179,7 +179,7 @@ def check_unchanged(now: Settings, then_text: str) -> None:
         )
 
 
-def run_label(what: str, seed_index: int, rate: float = 1.0) -> str:
+def run_label(what: str, seed_index: int, rate: float = 1.0, kind: str = "seed") -> str:
     """The name of a run with that seed, at that learning rate over the preset's: of its folder and of its
     series. `what` is an architecture, or the four digits of a candidate that is run again."""
-    return f"{what}-seed{seed_index}" + ("" if rate == 1.0 else f"-rate{rate:g}")
+    return f"{what}-{kind}{seed_index}" + ("" if rate == 1.0 else f"-rate{rate:g}")

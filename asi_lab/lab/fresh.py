@@ -12,6 +12,7 @@ from asi_lab.errors import StoreError
 from asi_lab.events import NewEvent
 from asi_lab.lab import meta
 from asi_lab.lab.codec import DAMAGED
+from asi_lab.lab.directory import run_label
 from asi_lab.lab.store import Store
 from asi_lab.records import FreshRun, Promoted, Promotion, Run, Terms
 
@@ -20,7 +21,7 @@ RUNS, CUTS = "fresh/", "fresh-cut/"
 
 def label(run: Run) -> str:
     """The name of a fresh run's trial: of its folder and of its series."""
-    return f"{run.architecture}-fresh{run.seed_index}" + ("" if run.rate == 1.0 else f"-rate{run.rate:g}")
+    return run_label(*run, kind="fresh")
 
 
 def runs(store: Store) -> list[FreshRun]:

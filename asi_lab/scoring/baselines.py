@@ -13,6 +13,7 @@ import functools
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Self
 
 import msgspec
 
@@ -144,6 +145,12 @@ class Baselines:
         self.mean: Reference = fitness.reference_of(
             self.evaluations(SEED_ARCHITECTURE), settings.fitness.scale
         )
+
+    @classmethod
+    def measured(cls, settings: Settings, runs: Sequence[BaselineRun]) -> Self | None:
+        """The baselines, None as long as too few of their runs are finished."""
+        whole = {*ARCHITECTURES} <= {*complete(settings.baselines, runs)}
+        return cls(settings, runs) if whole else None
 
     @property
     def top(self) -> str:
@@ -380,9 +387,7 @@ class Baselines:
         """Whether the ends of the judge's scale differ in loss beyond noise (two-sided t-test at 5 %)."""
         low, high = (self._losses[name] for name in (SEED_ARCHITECTURE, self.top))
         prior = self._loss_prior
-        spread = (
-            prior.difference(prior.of_mean(low), prior.of_mean(high)) if prior else Spread(0.0, self._seen)
-        )
+        spread = prior.of_difference(low, high) if prior else Spread(0.0, self._seen)
         return abs(fmean(low) - fmean(high)) > spread.margin(0.025)
 
 

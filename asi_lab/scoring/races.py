@@ -158,7 +158,7 @@ def read(
         return _compared(settings, seeds, {name: group for name, group in groups.items() if group})
 
     if tuning_seeds:
-        wanted |= {run.run for run in ended if run.architecture in names and run.seed_index >= TUNING_SEED}
+        wanted |= {run.run for run in ended if run.architecture in names and run.run.is_tuning}
     failed = tuple(Failure(*run.run, run.failure) for run in ended if run.failure and run.run in wanted)
     race = msgspec.structs.replace(at(dict.fromkeys(names, 1.0)), failed=failed)
     if not tuning_seeds:
@@ -234,6 +234,6 @@ def _figures(lists: Sequence[Sequence[float]], freedom: float) -> list[Figure]:
         mean, interval, sd = fmean(values), same, None
         if prior is not None:
             sd = prior.moderated(values).sd
-            interval = prior.difference(prior.of_mean(values), prior.of_mean(first)).margin(0.025)
+            interval = prior.of_difference(values, first).margin(0.025)
         found.append(Figure(mean, mean - fmean(first), interval, sd))
     return found

@@ -81,6 +81,10 @@ class Prior(msgspec.Struct, frozen=True):
         one = self.moderated(values)
         return Spread(one.sd / math.sqrt(len(values)), one.freedom)
 
+    def of_difference(self, first: Sequence[float], second: Sequence[float]) -> Spread:
+        """The spread of the difference between the means of these runs."""
+        return self.difference(self.of_mean(first), self.of_mean(second))
+
     def difference(self, first: Spread, second: Spread) -> Spread:
         """The spread of the difference of two means, each `of_mean`, with the degrees of freedom of Welch and
         Satterthwaite. One run against the mean of many is the prediction of a run: t with the prior's degrees

@@ -9,7 +9,6 @@ by is fitted to the runs of the bar, of all claims before it, and its own.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from statistics import fmean
@@ -20,6 +19,7 @@ from asi_lab.lab import Store, fresh, meta, trial_label
 from asi_lab.records import (
     SEED_ID,
     CandidateState,
+    Evaluation,
     FreshLoss,
     FreshRun,
     PoolEntry,
@@ -28,14 +28,7 @@ from asi_lab.records import (
     Terms,
 )
 from asi_lab.scoring import claims, lineage_prior, tuning
-from asi_lab.scoring.baselines import (
-    ARCHITECTURES,
-    MIDPOINT,
-    SEED_ARCHITECTURE,
-    TITLES,
-    Baselines,
-    complete,
-)
+from asi_lab.scoring.baselines import MIDPOINT, SEED_ARCHITECTURE, TITLES, Baselines
 from asi_lab.scoring.claims import Gain
 from asi_lab.scoring.statistics import prior_of
 from asi_lab.settings import Settings
@@ -55,8 +48,8 @@ class Claim(msgspec.Struct, frozen=True):
     `runs` are its fresh runs at its own best learning rate, `rate` that rate over the preset's. A claim that
     has ended was either `dropped` at a look, `failed`, or has all runs; then `gain` says how far it lies
     under the bar, None with fewer than two runs, and `interval` is that of the gain at the family's level; a
-    dropped one has none, since how many runs it has depends on what they gave.
-    `tagged` is what no later claim takes back.
+    dropped one has none, since how many runs it has depends on what they gave. `tagged` is what no later
+    claim takes back.
     """
 
     promotion: Promotion
@@ -124,18 +117,13 @@ class _Found(msgspec.Struct):
 def beside(store: Store, found: Verification, claim: Claim) -> list[Beside]:
     """What the fresh runs of a claim gave in tasks and probes, beside those of the bar. Nothing of it is
     claimed: each interval is of one figure alone."""
-    groups = {
-        who: [
-            run.evidence.measured
-            for run in fresh.runs(store)
-            if (run.who, run.rate) == (who, rate) and not run.is_tuning and not run.failure
-        ][:count]
-        for who, rate, count in (
-            (trial_label(claim.candidate), claim.rate, claim.runs),
-            (found.terms.bar, found.bar_rate, found.bar_runs),
-        )
-    }
-    mine, bar = groups.values()
+    counted = [run for run in fresh.runs(store) if not run.is_tuning and not run.failure]
+
+    def of(who: str, rate: float | None, count: int) -> list[Evaluation]:
+        return [run.evidence.measured for run in counted if (run.who, run.rate) == (who, rate)][:count]
+
+    mine = of(trial_label(claim.candidate), claim.rate, claim.runs)
+    bar = of(found.terms.bar, found.bar_rate, found.bar_runs)
     if not mine or not bar:
         return []
     lines = []
@@ -146,13 +134,10 @@ def beside(store: Store, found: Verification, claim: Claim) -> list[Beside]:
 
 
 def _beside(name: str, better: int, mine: Sequence[float], bar: Sequence[float], freedom: float) -> Beside:
-    prior, difference, interval = (
-        prior_of([mine, bar], freedom, follow_mean=False),
-        fmean(mine) - fmean(bar),
-        None,
-    )
+    prior, difference = prior_of([mine, bar], freedom, follow_mean=False), fmean(mine) - fmean(bar)
+    interval = None
     if prior is not None:
-        half = prior.difference(prior.of_mean(mine), prior.of_mean(bar)).margin(0.025)
+        half = prior.of_difference(mine, bar).margin(0.025)
         interval = difference - half, difference + half
     return Beside(name, fmean(mine), fmean(bar), better, interval)
 
@@ -196,11 +181,11 @@ def terms_of(settings: Settings, store: Store) -> Terms | None:
     before the baselines are measured."""
     if promoted := meta.PROMOTED.read(store):
         return promoted.terms
-    ended = store.baselines()
-    if not {*ARCHITECTURES} <= {*complete(settings.baselines, ended)}:
+    known = Baselines.measured(settings, store.baselines())
+    if known is None:
         return None
     wanted, freedom = settings.verify, settings.baselines.noise_freedom
-    return Terms(Baselines(settings, ended).bar, wanted.bar_runs, wanted.tune, freedom)
+    return Terms(known.bar, wanted.bar_runs, wanted.tune, freedom)
 
 
 def read(settings: Settings, store: Store) -> Verification | None:
@@ -280,14 +265,12 @@ def _runs_of(who: str, runs: Sequence[FreshRun], terms: Terms) -> _Found:
         if found.rate is None and not found.due:
             found.failed = next(run.evidence.failure for run in ended if run.failure)  # at every rate
     counted = {run.index: run for run in runs if run.rate == found.rate and not run.is_tuning}
-    for index in itertools.count():
-        if index not in counted:
-            return found
-        if failure := counted[index].failure:
-            found.failed = failure
-            return found
-        found.losses.append(counted[index].loss)
-    raise AssertionError
+    while run := counted.get(len(found.losses)):
+        if run.failure:
+            found.failed = run.failure
+            break
+        found.losses.append(run.loss)
+    return found
 
 
 def _missing(who: str, runs: Sequence[FreshRun], rate: float | None, wanted: int) -> list[Run]:

@@ -12,8 +12,9 @@ from asi_lab.lab.spending import of_models, total
 from asi_lab.llm.choice import names_of
 from asi_lab.llm.prices import Price, dollars
 from asi_lab.scoring import claims, tuning, verification
+from asi_lab.scoring.baselines import Baselines
 from asi_lab.settings import Settings
-from asi_lab.view import leaderboard, status
+from asi_lab.view import status
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 25_000, 6_000
 """For a candidate with a summary, a plan of two turns, novelty, three opinions, an analysis and tags, as they
@@ -57,7 +58,7 @@ GAINS = (1.0, 1.5, 2.0, 3.0)
 def plan(settings: Settings, store: Store, hours: float) -> Plan | None:
     """Plan some hours by the lab's own pace; None where nothing was measured yet."""
     pace = status.pace(store.summaries(), settings, status.slots_of(store))
-    known = leaderboard.measured(settings, store.baselines())
+    known = Baselines.measured(settings, store.baselines())
     verified = verification.read(settings, store)
     if pace is None or known is None or verified is None:
         return None

@@ -13,10 +13,10 @@ import msgspec
 
 from asi_lab.lab import Store
 from asi_lab.lab.summary import Summary
-from asi_lab.records import SEED_ID, Against, BaselineRun, CandidateState, Noise
+from asi_lab.records import SEED_ID, Against, CandidateState, Noise
 from asi_lab.scoring import fitness, lineage_prior, verification
 from asi_lab.scoring.archive import pool_entries
-from asi_lab.scoring.baselines import ARCHITECTURES, SEED_ARCHITECTURE, Baselines, complete
+from asi_lab.scoring.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.settings import Settings
 
@@ -87,12 +87,6 @@ class Standing(msgspec.Struct, frozen=True):
         return tuple(one.reference for one in self.against if one.is_better)
 
 
-def measured(settings: Settings, runs: Sequence[BaselineRun]) -> Baselines | None:
-    """The baselines, None as long as too few of their runs are finished."""
-    whole = {*ARCHITECTURES} <= {*complete(settings.baselines, runs)}
-    return Baselines(settings, runs) if whole else None
-
-
 def standing(losses: Sequence[float], baselines: Baselines) -> Standing:
     """How an architecture that gave these losses, one a run, stands to the references."""
     against = baselines.against_all(losses)
@@ -103,7 +97,7 @@ def standing(losses: Sequence[float], baselines: Baselines) -> Standing:
 
 def read(store: Store, settings: Settings) -> Board | None:
     """The board of a store, None before the baselines are measured."""
-    baselines = measured(settings, store.baselines())
+    baselines = Baselines.measured(settings, store.baselines())
     if baselines is None:
         return None
     found, claims = board(baselines, store.summaries()), verification.read(settings, store)

@@ -70,7 +70,7 @@ def dossier(found: Candidate, store: Store, settings: Settings, board: Board | N
     return Dossier(
         found,
         store.get(found.parent) if found.parent is not None else None,
-        leaderboard.measured(settings, store.baselines()),
+        Baselines.measured(settings, store.baselines()),
         store.ledger.spent_on(found.id),
         steering.note(store, found.id),
         repeats.of(store, found.id),

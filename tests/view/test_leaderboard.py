@@ -40,8 +40,8 @@ def baselines(make_candidate) -> Baselines:
 
 
 def test_baselines_are_missing_until_all_are_measured(make_candidate):
-    assert leaderboard.measured(SETTINGS, runs(make_candidate, [4.0, 4.1])) is None
-    assert leaderboard.measured(SETTINGS, runs(make_candidate, [4.0, 4.1, 4.2])) is not None
+    assert Baselines.measured(SETTINGS, runs(make_candidate, [4.0, 4.1])) is None
+    assert Baselines.measured(SETTINGS, runs(make_candidate, [4.0, 4.1, 4.2])) is not None
 
 
 def test_a_win_needs_more_than_the_margin_of_the_bar(baselines):
