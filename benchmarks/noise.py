@@ -40,7 +40,11 @@ def main() -> None:
     parser.add_argument("--lab", type=Path, help="a lab that has been searched")
     lab = parser.parse_args().lab
     runs = [run for run in finished() if run.wanted.scale == "micro" and not run.wanted.changes]
-    runs = [run for run in runs if run.wanted.architecture in TITLES and run.wanted.index < TUNING_SEED]
+    runs = [
+        run
+        for run in runs
+        if run.wanted.architecture in TITLES and run.wanted.index < TUNING_SEED and not run.wanted.probes
+    ]
     fixed = by_architecture(run for run in runs if run.wanted.order == 0)
     varied = by_architecture(run for run in runs if run.wanted.order == run.wanted.index + 1)
     spreads(fixed, varied)

@@ -52,7 +52,8 @@ def known(scale: str) -> list[BaselineRun]:
     found = []
     for run in measuring.finished():
         asked = run.wanted
-        if asked.scale == scale and asked.order == 0 and {*asked.changes} <= {"train.learning_rate"}:
+        plain = not asked.order and not asked.probes
+        if asked.scale == scale and plain and {*asked.changes} <= {"train.learning_rate"}:
             rate = asked.changes.get("train.learning_rate", preset) / preset
             evidence = Evidence(evaluation=Evaluation(run.loss, 0, ()))
             found.append(BaselineRun(asked.architecture, asked.index, evidence, rate))
