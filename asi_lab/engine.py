@@ -16,45 +16,45 @@ from asi_lab import consent, sandbox
 from asi_lab.analyst import Analyst
 from asi_lab.common import disk
 from asi_lab.common.background import StopNow
-from asi_lab.common.process import physical_cores, run_module
+from asi_lab.common.process import physical_cores
 from asi_lab.control import Control
-from asi_lab.data.manifest import load_manifest
 from asi_lab.data.sources import check_out_of_reach
 from asi_lab.engineer import Engineer, contract
 from asi_lab.engineer.allocation import Allocation, share_out, visible_gpus
 from asi_lab.engineer.executor import Executor, LocalExecutor
+from asi_lab.engineer.ladder import Ladder
 from asi_lab.engineer.slots import Slots
 from asi_lab.engineer.trials import Trials
 from asi_lab.engineer.verifier import Verifier
-from asi_lab.errors import ConfigError, DataError, DiskError, StoreError, UsageError
+from asi_lab.errors import ConfigError, DiskError, LabError, StoreError, UsageError
 from asi_lab.events import NewEvent
 from asi_lab.heartbeat import Pacemaker, View
 from asi_lab.knowledge import rank as knowledge
-from asi_lab.lab import Lab, Lineage, Store, fresh, fsck, imports, meta, run_label, trial_label
+from asi_lab.lab import Lab, Lineage, Store, fsck, imports, meta, preparing, run_label, rungs, trial_label
 from asi_lab.lab.directory import check_rules, check_unchanged
 from asi_lab.lab.plans import Plans
+from asi_lab.lab.rungs import Rung
 from asi_lab.llm.live import LiveAnswers
 from asi_lab.llm.model import Model
 from asi_lab.llm.models import Models
 from asi_lab.loop import Loop
-from asi_lab.protocol import CHECKPOINT_FILE, PROBE_FILES, HeldOutText
+from asi_lab.protocol import CHECKPOINT_FILE, PROBE_FILES
 from asi_lab.records import RULES, SEED_ID, CandidateState, Run
 from asi_lab.researcher import Researcher
-from asi_lab.scoring import baselines, races, references, verification
+from asi_lab.scoring import baselines, promotion, races, references, verification
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE
-from asi_lab.scoring.verification import Verdict
-from asi_lab.settings import Settings, Train
+from asi_lab.settings import Settings
 
 News = Sequence[NewEvent]
 
 
 class _Held(NamedTuple):
-    """What an engine holds while it is at work on its lab: `settings` with the numbers that the lab leaves to
-    the machine, `news` is what the preparations gave, `lock` the lock's file descriptor."""
+    """What an engine holds while it is at work on its lab: the lab's `own` scale with the numbers that its
+    settings leave to the machine, `news` is what the preparations gave, `lock` the lock's file descriptor."""
 
     store: Store
     control: Control
-    settings: Settings
+    own: Rung
     executors: Sequence[Executor]
     news: News
     lock: int
@@ -95,12 +95,16 @@ class Engine:
         """
         return self._alone(None, lambda held: self._race(held, plan))
 
-    def verify(self, candidates: Sequence[int], hours: float | None) -> int:
-        """Promote candidates, and make the fresh runs that say what can be claimed of all that are promoted.
-        Without any the most promising ones are promoted, as many as the settings say, where none is open.
-        Returns and raises as `search`; also `UsageError` where one cannot be promoted.
+    def verify(self, candidates: Sequence[int], hours: float | None, scale: str | None = None) -> int:
+        """Promote candidates at a scale, and make the fresh runs that say what can be claimed of all that are
+        promoted there. Without any the most promising ones are promoted, as many as the settings say, where
+        none is open; without a scale either, at one after the other. Candidates without a scale are promoted
+        at the lab's own. Returns and raises as `search`; also `UsageError` where one cannot be promoted.
         """
-        return self._alone(hours, lambda held: self._verify(held, candidates))
+        if candidates and scale is None:
+            scale = self.settings.preset
+        wanted = rungs.named(self.lab, self.settings, scale)
+        return self._alone(hours, lambda held: self._verify(held, candidates, wanted))
 
     def _alone(self, hours: float | None, work: Callable[[_Held], None]) -> int:
         """Do `work` as the one engine of the lab, with its data prepared and its store open."""
@@ -113,11 +117,13 @@ class Engine:
                 try:
                     allocation = share_out(self.settings, visible_gpus(os.environ), physical_cores())
                     settings = allocation.settled(self.settings)
-                    executors, confinement = self._executors(settings, allocation)
-                    news = [*confinement, *_told(allocation), *self._prepare_data(control)]
+                    own = rungs.own(self.lab, settings)
+                    executors, confinement = self._executors(own, allocation)
+                    data = preparing.data(own, control.tick_unless_stopping, self.view.say)
+                    news = [*confinement, *_told(allocation), *data]
                     with Store.open(self.lab.store) as store:
                         control.attend(store)
-                        work(_Held(store, control, settings, executors, news, lock))
+                        work(_Held(store, control, own, executors, news, lock))
                 except StopNow:
                     self.view.say(
                         "Cut off. What is finished is kept; what was in trial goes on from its last "
@@ -133,16 +139,16 @@ class Engine:
 
     def _search(self, held: _Held, experiments: int | None) -> None:
         """Build the parts of a search, each from those before it, and run its loop."""
-        store, control, settings, executors, news, lock = held
+        store, control, own, executors, news, lock = held
+        settings, live = own.settings, LiveAnswers()
         config_text, thorough = self._config_text(store), not _ended_well(store)
-        live = LiveAnswers()
         watch = Pacemaker(store, control, self.view, live, len(executors), experiments)
         slots = Slots(executors, watch)
         models = Models(settings, store, self.lab.path, watch, live, self.connected)
         with self._beating(watch, slots, news):
             models.greet(references.source(SEED_ARCHITECTURE))
             slots.prepare()
-            trials = Trials(self.lab, settings, store, slots, watch)
+            trials = Trials(self.lab, own, store, slots, watch)
             self._measure_baselines(store, trials, lambda: control.may_go_on(watch.tick))
             lineage = self._lineage(store, config_text, lock, thorough=thorough)
             control.note_in(lineage)
@@ -154,11 +160,12 @@ class Engine:
             engineer = Engineer(settings, store, trials, models)
             analyst = Analyst(settings, store, models, plans, adviser.cited)
             roles = researcher, engineer, analyst
-            loop = Loop(settings, config_text, store, lineage, watch, models, plans, *roles)
+            ladder = self._ladder(held, slots, watch, lineage)
+            loop = Loop(settings, config_text, store, lineage, watch, models, plans, ladder, *roles)
             loop.run(experiments, lambda: _may_go_on(control, watch, models))
 
     def _race(self, held: _Held, plan: races.Plan) -> None:
-        store, control, settings, executors, news, lock = held
+        store, control, own, executors, news, lock = held
         config_text, thorough = self._config_text(store), not _ended_well(store)
         watch = Pacemaker(store, control, self.view, LiveAnswers(), len(executors), None)
         slots = Slots(executors, watch)
@@ -166,24 +173,67 @@ class Engine:
             slots.prepare()
             if store.get(SEED_ID) is not None:
                 self._lineage(store, config_text, lock, thorough=thorough)
-            trials = Trials(self.lab, settings, store, slots, watch)
+            trials = Trials(self.lab, own, store, slots, watch)
             begun: set[Run] = set()
             while due := _due(plan, store, begun):
                 _measure(trials, due, trials.reference, lambda: control.may_go_on(watch.tick))
                 begun.update(due)
 
-    def _verify(self, held: _Held, candidates: Sequence[int]) -> None:
-        store, control, settings, executors, news, lock = held
+    def _verify(self, held: _Held, candidates: Sequence[int], wanted: Sequence[Rung]) -> None:
+        store, control, own, executors, news, lock = held
         config_text, thorough = self._config_text(store), not _ended_well(store)
-        candidates = _promotable(settings, store, candidates)
-        told: list[NewEvent] = [("repair", line, {}) for line in self._build_tasks("claims", control)]
+        _check_promotable(own.settings, store, candidates)
         watch = Pacemaker(store, control, self.view, LiveAnswers(), len(executors), None)
         slots = Slots(executors, watch)
-        with self._beating(watch, slots, [*news, *told, *_promote(settings, store, candidates)]):
-            slots.prepare()
+        with self._beating(watch, slots, news):
             lineage = self._lineage(store, config_text, lock, thorough=thorough)
-            trials = Trials(self.lab, settings, store, slots, watch)
-            Verifier(settings, store, lineage, trials).run(lambda: control.may_go_on(watch.tick))
+            for rung in wanted:
+                below = rungs.below(self.lab, own, rung)
+                if not candidates and not promotion.is_of_use(rung, below, store):
+                    store.append_events(("warning", promotion.nobody(rung, below), {}))
+                    continue
+                verifier = self._verifier(held, rung, slots, watch, lineage)
+                quota = own.settings.verify.quota
+                verifier.run(lambda: control.may_go_on(watch.tick), candidates, quota)
+
+    def _verifier(
+        self, held: _Held, rung: Rung, slots: Slots, watch: Pacemaker, lineage: Lineage
+    ) -> Verifier:
+        """What verifies at a scale, with all prepared that this takes.
+
+        Raises:
+            LabError: its data or its settings do not do.
+        """
+        store, own = held.store, held.own
+        below = rungs.below(self.lab, own, rung)
+
+        def tick() -> None:
+            held.control.tick_unless_stopping()
+            watch.tick()
+
+        if rung.name:
+            rung = preparing.frozen(rung, store)
+            allocation = share_out(rung.settings, visible_gpus(os.environ), physical_cores())
+            rung = rung._replace(settings=allocation.settled(rung.settings))
+            executors, _ = self._executors(rung, allocation)
+            slots = slots.at(executors)
+            store.append_events(*preparing.data(rung, tick, self.view.say))
+            preparing.same_data(rung, meta.data_of(rung.name), store)
+        store.append_events(*preparing.tasks(rung, "claims", tick))
+        return Verifier(rung, below, store, lineage, Trials(self.lab, rung, store, slots, watch))
+
+    def _ladder(self, held: _Held, slots: Slots, watch: Pacemaker, lineage: Lineage) -> Ladder:
+        """What makes claims beside the search: nothing unless it has a share of the time. A scale that cannot
+        be prepared is told, and left out with those beyond it."""
+        store, wanted, verifiers = held.store, held.own.settings.verify, list[Verifier]()
+        for rung in rungs.of_lab(self.lab, held.own.settings) if wanted.share else ():
+            try:
+                verifiers.append(self._verifier(held, rung, slots, watch, lineage))
+            except LabError as error:
+                words = f"the search goes on without claims at {rung.title} and beyond: {error}"
+                store.append_events(("warning", words, {}))
+                break
+        return Ladder(verifiers, slots, wanted.share, wanted.quota)
 
     @contextlib.contextmanager
     def _beating(self, watch: Pacemaker, slots: Slots, news: News) -> Iterator[None]:
@@ -199,7 +249,7 @@ class Engine:
                 watch.beat("stopped", ("engine_stopped", f"engine {os.getpid()} stopped", {}))
                 self.view.refresh(watch.store)
 
-    def _executors(self, settings: Settings, allocation: Allocation) -> tuple[Sequence[Executor], News]:
+    def _executors(self, rung: Rung, allocation: Allocation) -> tuple[Sequence[Executor], News]:
         """Where trials run, for each slot, and what is to be told of their confinement.
 
         Raises:
@@ -208,6 +258,7 @@ class Engine:
         """
         if self.executor is not None:
             return [self.executor] * allocation.count, ()
+        settings, data = rung.settings, rung.data
         confinement = sandbox.choose(settings.sandbox, sandbox.probe())
         level, weak = confinement.level, confinement.level is sandbox.Level.LIMITS
         if settings.train.ranks != 1 and level is sandbox.Level.LANDLOCK:
@@ -220,33 +271,8 @@ class Engine:
         message = f"sandbox of trials: {level.value}; it leaves open {left}{hint}"
         told: NewEvent = ("warning" if weak else "note", message, {"sandbox": level.value})
         waiting = self.lab.trials / ".waiting"
-        executors = [
-            LocalExecutor(waiting, confinement, self.lab.data, settings, gpus) for gpus in allocation.gpus
-        ]
-        return executors, (told, *check_out_of_reach(settings.data, self.lab.data, level))
-
-    def _prepare_data(self, control: Control) -> list[NewEvent]:
-        """Build tokenizer, shards and task files once, in processes of their own; returns what is wrong with
-        the text, and what was put right.
-
-        Raises:
-            StopNow: the search is to end.
-            DataError: they cannot be built, or are damaged.
-        """
-        data = msgspec.json.encode(self.settings.data).decode()
-        if not (self.lab.data / "manifest.json").exists():
-            self.view.say(f"Preparing data: {self.settings.data.source}, {self.settings.data.tokenizer}")
-        warned = run_module("asi_lab.data.prepare", [str(self.lab.data), data], control.tick_unless_stopping)
-        repaired = self._build_tasks("search", control)
-        news: list[NewEvent] = [("warning", line, {}) for line in warned]
-        news += [("repair", line, {}) for line in repaired]
-        return news
-
-    def _build_tasks(self, text: HeldOutText, control: Control) -> list[str]:
-        """Build the offline tasks from a held-out text; returns what was put right."""
-        numbers = str(self.settings.seed), str(self.settings.evaluate.limit)
-        told = [str(self.lab.data), *numbers, text]
-        return run_module("asi_lab.scorer.tasks.build", told, control.tick_unless_stopping)
+        executors = [LocalExecutor(waiting, confinement, data, settings, gpus) for gpus in allocation.gpus]
+        return executors, (told, *check_out_of_reach(settings.data, data, level))
 
     def _check_rules(self) -> None:
         """Raises `UsageError` where the lab was begun under other rules."""
@@ -268,16 +294,7 @@ class Engine:
             meta.RULES.write(store, RULES)
             meta.CONFIG.write(store, text)
         check_unchanged(self.settings, text)
-        manifest = load_manifest(self.lab.data)
-        made, first = manifest.fingerprint, meta.DATA.read(store)
-        if first is None:
-            meta.DATA.write(store, made, *_repetition(self.settings.train, manifest.train.tokens))
-        elif first != made:
-            raise DataError(
-                f"{self.lab.data}: expected the data that this lab began with, fingerprint {first[:12]}; "
-                f"found {made[:12]}, so new results would not compare with the old ones. Put the old folder "
-                "or the old text back, or make another lab with --lab."
-            )
+        preparing.same_data(rungs.own(self.lab, self.settings), meta.DATA, store)
         return text
 
     def _measure_baselines(self, store: Store, trials: Trials, may_go_on: Callable[[], bool]) -> None:
@@ -325,48 +342,14 @@ def _ended_well(store: Store) -> bool:
     return beat.state == "stopped" if beat else not meta.ENGINE.is_there(store)
 
 
-def _repetition(train: Train, tokens: int) -> News:
-    """What is to be told where training reads its text more than once."""
-    wanted = train.steps * train.batch * train.context
-    if wanted <= tokens:
-        return []
-    words = f"training reads its text {wanted / tokens:.1f} times: {tokens:,} tokens for {wanted:,}"
-    return [("warning", f"{words}. Results tell less than on fresh text; give more of it", {})]
-
-
-def _promotable(settings: Settings, store: Store, candidates: Sequence[int]) -> Sequence[int]:
-    """These candidates, or without any the most promising ones where no claim is open.
-
-    Raises:
-        UsageError: one of them has no score, or nothing was searched yet.
-    """
-    found = verification.read(settings, store)
-    if found is None or store.get(SEED_ID) is None:
+def _check_promotable(settings: Settings, store: Store, candidates: Sequence[int]) -> None:
+    """Raises `UsageError` where one of them has no score, or nothing was searched yet."""
+    if verification.read(settings, store) is None or store.get(SEED_ID) is None:
         raise UsageError("verify: expected a lab that was searched. Start the search first.")
     for number in candidates:
         candidate = store.get(number)
         if candidate is None or candidate.state is not CandidateState.DONE or number == SEED_ID:
             raise UsageError(f"verify: expected candidates with a score (asi-lab top); found {number}.")
-    if candidates or found.count[Verdict.OPEN]:
-        return candidates
-    return verification.promotable(settings, store)[: settings.verify.quota]
-
-
-def _promote(settings: Settings, store: Store, candidates: Sequence[int]) -> News:
-    """Promote these candidates; returns what is to be told."""
-    terms, wanted = verification.terms_of(settings, store), settings.verify
-    assert terms is not None
-    news = list[NewEvent]()
-    if new := fresh.promote(store, terms, candidates):
-        news.append(("note", f"promoted: {', '.join(map(trial_label, new))}", {}))
-    elif not fresh.promotions(store):
-        words = "no candidate is better than DeltaNet both in loss and in the judge's mark: none is promoted"
-        news.append(("warning", words, {}))
-    if (terms.bar_runs, terms.tune) != (wanted.bar_runs, wanted.tune):
-        old = f"verify.bar_runs = {terms.bar_runs}, verify.tune = {str(terms.tune).lower()}"
-        words = f"lab.toml has other terms of claims; they go on under those of the first promotion: {old}"
-        news.append(("warning", words, {}))
-    return news
 
 
 def _told(allocation: Allocation) -> News:

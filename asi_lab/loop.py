@@ -21,6 +21,7 @@ import msgspec
 from asi_lab.analyst import Analyst
 from asi_lab.common.background import Background
 from asi_lab.engineer import Engineer
+from asi_lab.engineer.ladder import Ladder
 from asi_lab.engineer.reruns import Reruns
 from asi_lab.events import NewEvent, Watch
 from asi_lab.lab import Lineage, Store, steering, trial_label
@@ -47,6 +48,7 @@ class Loop:
         watch: Watch,
         models: Models,
         plans: Plans,
+        ladder: Ladder,
         researcher: Researcher,
         engineer: Engineer,
         analyst: Analyst,
@@ -54,7 +56,7 @@ class Loop:
         """`config_text` is what the lab began with; every commit holds it."""
         self.settings, self.config_text = settings, config_text
         self.store, self.lineage, self.watch = store, lineage, watch
-        self.models, self.plans = models, plans
+        self.models, self.plans, self.ladder = models, plans, ladder
         self.researcher, self.engineer, self.analyst = researcher, engineer, analyst
         self.trials, self.slots, self.states = engineer.trials, engineer.trials.slots, engineer.states
         self.proposals = Background(self.draw_and_propose, "plan", watch.follow)
@@ -77,9 +79,10 @@ class Loop:
             self.conclusions.settle()
 
     def next(self, experiments: int | None, may_go_on: Callable[[], bool]) -> int | None:
-        """Begin the reruns that people asked for; return whose turn it is then, None at the end."""
+        """Begin the reruns that people asked for, and runs of claims within their share; return whose turn it
+        is then, None at the end."""
         while (candidate_id := self.turns.next(experiments)) and may_go_on():
-            if not self.reruns.begin(may_go_on):
+            if not self.reruns.begin(may_go_on) and not self.ladder.begin(may_go_on):
                 return candidate_id
         return None
 
@@ -103,13 +106,15 @@ class Loop:
         self.slots.begin(trial_label(candidate_id), functools.partial(self.explore, candidate_id))
 
     def finish(self, may_go_on: Callable[[], bool]) -> None:
-        """Wait for all that was begun; then have those confirmed and published that still wait for that."""
+        """Wait for all that was begun; then have those confirmed and published that still wait for that, and
+        the claims made that are due."""
         self._wait()
         for number in [c.id for c in self.store.unfinished() if self._awaits_confirmation(c)]:
             self.begin(number)
         self._wait()
         while self.reruns.begin(may_go_on):
             self.slots.wait()
+        self.ladder.run(may_go_on)
 
     def _wait(self) -> None:
         self.slots.wait()

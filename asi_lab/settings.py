@@ -202,6 +202,13 @@ class Fitness(Section, frozen=True, kw_only=True):
 class Verify(Section, frozen=True, kw_only=True):
     """Claims: fresh runs of promoted candidates against the bar's (docs/verification.md)."""
 
+    rungs: Annotated[
+        tuple[str, ...],
+        about("Scales beyond the lab's own, each with claims of its own: presets, or TOML files in the lab."),
+    ] = ()
+    share: Annotated[
+        Fraction, about("Share of the trial time that goes into claims while the search goes on.")
+    ] = 0.0
     bar_runs: Annotated[
         int,
         Meta(ge=24),
@@ -211,6 +218,10 @@ class Verify(Section, frozen=True, kw_only=True):
         bool, about("Find the best learning rate of the bar and of each promoted candidate first.")
     ] = True
     quota: Annotated[Positive, about("Candidates promoted at a time where none is named.")] = 10
+    random: Annotated[
+        NonNegative,
+        about("Candidates drawn by lot beside them, of which nothing is claimed: do the scales agree?"),
+    ] = 2
 
 
 class Judge(Section, frozen=True, kw_only=True):

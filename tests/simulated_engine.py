@@ -27,12 +27,12 @@ from pathlib import Path
 import msgspec
 import tomlkit
 
-from asi_lab import engine, protocol
+from asi_lab import protocol
 from asi_lab.common.process import run_module
 from asi_lab.engine import Engine
 from asi_lab.engineer.executor import Health, Source
 from asi_lab.errors import LabError
-from asi_lab.lab import Lab
+from asi_lab.lab import Lab, preparing
 from asi_lab.protocol import Command, Progress, Report, ScoreJob, ServeJob, TrialJob
 from asi_lab.records import CandidateState, Check, Evaluation, HeldOut, TaskResult, Training, Work
 from asi_lab.settings import Data
@@ -50,7 +50,7 @@ def _run_module(module: str, arguments: list[str], tick: Callable[[], None]) -> 
     return [] if made else run_module(module, arguments, tick)
 
 
-engine.run_module = _run_module
+preparing.run_module = _run_module
 
 WORDS = ("linear", "attention", "keeps", "a", "matrix", "of", "fast", "weights", "by", "the", "delta", "rule")
 

@@ -17,9 +17,9 @@ from click.testing import CliRunner
 
 from asi_lab.cli import cli
 from asi_lab.data.manifest import load_manifest
-from asi_lab.engine import _repetition
 from asi_lab.errors import StoreError
 from asi_lab.lab import Lab, Lineage, Store, commands, fsck
+from asi_lab.lab.preparing import _repetition
 from asi_lab.records import CandidateState, Run
 from asi_lab.researcher.pool import boundary, generation_of
 from asi_lab.scoring import Baselines, references

@@ -184,11 +184,14 @@ class Reader:
         first, news = not self._seen, self._news(store)
         if news:
             self._events = (*self._events, *news)[-MOST_EVENTS:]
-        if self._renewed(store, news):
+        renewed, noted = self._renewed(store, news), first or any(e.kind in ("command", "note") for e in news)
+        if renewed:
             self._summaries = tuple(self._by_id[number] for number in sorted(self._by_id))
             known = Baselines.measured(self.settings, store.baselines())
             self._board = None if known is None else leaderboard.board(known, self._summaries)
-        if first or any(event.kind in ("command", "note") for event in news):
+        if self._board and (renewed or noted):
+            self._board = leaderboard.claimed(self._board, self.settings, store)
+        if noted:
             self._notes = steering.notes(store)
         found = status.read(self.lab, self.settings, store, known=(self._summaries, self._board))
         return Snapshot(found, self._board, self._summaries, self._events, self._notes)

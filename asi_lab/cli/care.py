@@ -75,8 +75,8 @@ def config_show(first: bool) -> None:
 @config.command("validate")
 @lab_option()
 def config_validate() -> None:
-    """Check lab.toml, also against what the lab began with."""
-    from asi_lab.lab import meta
+    """Check lab.toml and the scales that it names, also against what the lab began with."""
+    from asi_lab.lab import meta, rungs
     from asi_lab.lab.directory import check_unchanged
     from asi_lab.view import remote
 
@@ -84,6 +84,7 @@ def config_validate() -> None:
     settings = lab.settings()
     with remote.results(lab) as store:
         text = meta.CONFIG.read(store) if store else None
+    rungs.of_lab(lab, settings)
     if text is not None:
         check_unchanged(settings, text)
     click.echo(f"{lab.config}: fine.", err=True)

@@ -287,21 +287,23 @@ class VerificationView(ConsoleView):
     """Counts fresh runs."""
 
     def _count(self, store: Store) -> None:
-        found, done = verification.read(self.settings, store), len(fresh.runs(store))
-        count = found.count[Verdict.OPEN] if found else 0
+        scales = ["", *fresh.rungs(store)]
+        done = sum(len(fresh.runs(store, scale)) for scale in scales)
+        found = [verification.of_rung(store, scale) for scale in scales]
+        count = sum(one.count[Verdict.OPEN] for one in found if one)
         self._bars.update(
             self._whole, description="fresh runs", completed=done, detail=f"{done}, {count} open"
         )
         self._so_far = f" ({done} fresh runs, {count} claims open)"
 
 
-def verify(lab: Lab, candidates: Sequence[int], hours: float | None, as_json: bool) -> int:
+def verify(lab: Lab, candidates: Sequence[int], scale: str | None, hours: float | None, as_json: bool) -> int:
     """Promote candidates, make the fresh runs of claims and print what they show; returns the exit status.
 
     Raises `LabError` as `Engine.verify` does.
     """
     with VerificationView(tables.console(stderr=True), lab.settings(), None) as view:
-        outcome = Engine(lab, view).verify(candidates, hours)
+        outcome = Engine(lab, view).verify(candidates, hours, scale)
     show_verdicts(lab, as_json)
     return outcome
 
@@ -310,13 +312,13 @@ def show_verdicts(lab: Lab, as_json: bool) -> bool:
     """Print what is claimed; returns whether the lab has anything to claim by."""
     results, settings = tables.console(), lab.settings()
     with remote.results(lab) as store:
-        found = verification.read(settings, store) if store else None
+        found = judging.everywhere(settings, store) if store else {}
         names = {summary.id: summary.name for summary in store.summaries()} if store else {}
-    if found is None:
+    if not found:
         return False
     with for_whoever_is_there(results):
         if as_json:
-            print(tables.to_json(found), file=results.file)
+            print(tables.to_json(judging.figures(found)), file=results.file)
         else:
             results.print(judging.verdicts(found, names))
     return True

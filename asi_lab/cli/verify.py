@@ -10,10 +10,13 @@ from asi_lab.cli.shared import existing, json_option, lab_option, nothing_yet
 @click.command()
 @click.argument("candidates", nargs=-1, type=click.IntRange(min=1), metavar="[ID]...")
 @lab_option()
+@click.option("--rung", metavar="SCALE", help="At this scale alone: the lab's preset or one of verify.rungs.")
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Begin no run after so long.")
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, candidates: tuple[int, ...], hours: float | None, as_json: bool) -> None:
+def verify(
+    ctx: click.Context, candidates: tuple[int, ...], rung: str | None, hours: float | None, as_json: bool
+) -> None:
     """Promote candidates, and find out by fresh runs whether they are better than the bar.
 
     The bar is the lab's best reference. It and each candidate are tuned first, then run with fresh seeds and
@@ -22,11 +25,12 @@ def verify(ctx: click.Context, candidates: tuple[int, ...], hours: float | None,
     that hold do so at a false-discovery rate of at most 5 %.
 
     Without an ID the most promising candidates are promoted, where no claim is open: verify.quota of lab.toml
-    at a time. What is cut off goes on with the next call.
+    at a time, with verify.random others drawn by lot. Once all claims have ended, those that gained go on at
+    the next scale of verify.rungs, against the bar there. What is cut off goes on with the next call.
     """
     from asi_lab.cli import headless
 
-    ctx.exit(headless.verify(existing(), candidates, hours, as_json))
+    ctx.exit(headless.verify(existing(), candidates, rung, hours, as_json))
 
 
 @click.command()

@@ -8,6 +8,7 @@ thread does its work.
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 import time
 from collections import deque
@@ -29,9 +30,20 @@ class Slots:
 
     def __init__(self, executors: Sequence[Executor], watch: Watch) -> None:
         self._executors, self._watch = tuple(executors), watch
-        self._free = deque(executors)
+        self._others: list[Executor] = []
+        self._free = deque(range(len(executors)))
         self._begun: dict[str, Future[None]] = {}
         self._stopped = threading.Event()
+        self.seconds: dict[str, float] = {}
+        """How long which runs took, by label."""
+
+    def at(self, executors: Sequence[Executor]) -> Slots:
+        """The same slots with other executors, one for each: those of another scale. They are closed with
+        these."""
+        slots = copy.copy(self)
+        slots._executors = tuple(executors)
+        self._others += executors
+        return slots
 
     @property
     def count(self) -> int:
@@ -56,9 +68,11 @@ class Slots:
         """Do `work` in a slot, once one is free. With a single slot it is done when this returns."""
 
         def run() -> None:
+            began = time.monotonic()
             try:
                 work()
             finally:
+                self.seconds[label] = time.monotonic() - began
                 self._watch.over(label)
 
         if self.count == 1:
@@ -91,11 +105,11 @@ class Slots:
     @contextlib.contextmanager
     def executor(self) -> Iterator[Executor]:
         """An executor that no other run has, for a run to use while it goes on."""
-        executor = self._free.popleft()
+        place = self._free.popleft()
         try:
-            yield executor
+            yield self._executors[place]
         finally:
-            self._free.append(executor)
+            self._free.append(place)
 
     def heed(self) -> None:
         """Called by the runs a few times a second.
@@ -124,5 +138,5 @@ class Slots:
         for done in self._begun.values():
             with contextlib.suppress(BaseException):
                 done.result(max(0.0, deadline - time.monotonic()))
-        for executor in self._executors:
+        for executor in (*self._executors, *self._others):
             executor.close()

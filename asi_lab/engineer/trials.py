@@ -25,6 +25,7 @@ from asi_lab.engineer.supervise import Observe
 from asi_lab.errors import TrialError
 from asi_lab.events import EventKind, Watch
 from asi_lab.lab import Lab, Store, fresh, run_label, spending, trial_label
+from asi_lab.lab.rungs import Rung
 from asi_lab.lab.states import States
 from asi_lab.protocol import (
     ARCHITECTURE_FILE,
@@ -57,10 +58,11 @@ PASSES = 3
 
 
 class Trials:
-    """Runs trials of one lab. Every method may be called from several threads, each of them in a slot."""
+    """Runs trials of one lab at one scale. Every method may be called from several threads, each of them in a
+    slot."""
 
-    def __init__(self, lab: Lab, settings: Settings, store: Store, slots: Slots, watch: Watch) -> None:
-        self.lab, self.settings, self.store = lab, settings, store
+    def __init__(self, lab: Lab, rung: Rung, store: Store, slots: Slots, watch: Watch) -> None:
+        self.lab, self.rung, self.settings, self.store = lab, rung, rung.settings, store
         self.slots, self.watch, self.states = slots, watch, States(store)
 
     def candidate(
@@ -126,23 +128,27 @@ class Trials:
         differs, the trial was cut off too often, or the weights are lost (then as interrupted).
         """
         directory = self._directory(trial_label(candidate.id), candidate.code)
-        train, evaluate = self.settings.train, self.settings.evaluate
-        positions = evaluate.loss_tokens // train.context * train.context
-        prefix_tokens = positions * (train.context + 1) / 2
-        cheap = prefix_tokens < PASSES * train.steps * train.batch * train.context
-        compare = Compare(positions if cheap else MANY, task_positions=MANY, probe_positions=MANY)
         job = self._serve_job(directory, candidate.id)
         lost = not (directory / CHECKPOINT_FILE).exists()
         found = Evidence(failure=CandidateState.INTERRUPTED, error="its weights are lost" if lost else "")
         while not lost and self.may_begin(candidate):
             began = time.monotonic()
             found = self._run(
-                directory, job, _nobody, evidence, Expectations(), candidate.id, compare=compare
+                directory, job, _nobody, evidence, Expectations(), candidate.id, compare=self._at_many
             )
             if found.failure is not CandidateState.INTERRUPTED:
                 break
             candidate = self._cut_off(candidate, time.monotonic() - began, found)
         return candidate, msgspec.structs.replace(evidence, failure=found.failure, error=found.error)
+
+    @property
+    def _at_many(self) -> Compare:
+        """All positions of the loss where that costs less than training, and else `MANY`."""
+        train, evaluate = self.settings.train, self.settings.evaluate
+        positions = evaluate.loss_tokens // train.context * train.context
+        prefix_tokens = positions * (train.context + 1) / 2
+        cheap = prefix_tokens < PASSES * train.steps * train.batch * train.context
+        return Compare(positions if cheap else MANY, task_positions=MANY, probe_positions=MANY)
 
     def baseline(self, run: Run) -> None:
         """Measure a run that a search begins with, and record it as a baseline, also where it failed.
@@ -207,9 +213,10 @@ class Trials:
     def fresh(self, run: Run, code: str, candidate_id: int | None) -> Evidence:
         """Train and evaluate with a seed and an order of the data that no other run has: a candidate, or a
         reference where there is no id. What is measured on is the text kept for claims, but for runs of
-        tuning."""
+        tuning. The first counted run of a candidate is compared at as many positions as one that would lead
+        its lab."""
         who, index = f"{run.architecture}-fresh", run.seed_index
-        directory = self._directory(fresh.label(run), code)
+        directory = self._directory(fresh.label(run, self.rung.name), code)
         job = self._job("train", who, index)
         job = msgspec.structs.replace(
             job,
@@ -218,7 +225,9 @@ class Trials:
             data_seed=keyed_seed(self.settings.seed, who, index, "order"),
         )
         text: HeldOutText = "search" if run.is_tuning else "claims"
-        evidence = _with_an_end(self._whole_run(directory, job, candidate_id, text))
+        strict = candidate_id is not None and run.seed_index == 0
+        compare = self._at_many if strict else supervise.DRAWN
+        evidence = _with_an_end(self._whole_run(directory, job, candidate_id, text, compare))
         self._discard_weights(directory.name)
         return evidence
 
@@ -228,10 +237,12 @@ class Trials:
         job: TrialJob,
         candidate_id: int | None = None,
         text: HeldOutText = "search",
+        compare: Compare = supervise.DRAWN,
     ) -> Evidence:
         """A trial without limits of pruning; begun again where it was killed from outside."""
+        where = directory, job, _nobody, None, Expectations(), candidate_id, compare, text
         for _ in range(self.settings.search.max_starts):
-            evidence = self._run(directory, job, _nobody, None, Expectations(), candidate_id, text=text)
+            evidence = self._run(*where)
             if evidence.failure is not CandidateState.INTERRUPTED:
                 break
         return evidence
@@ -259,7 +270,7 @@ class Trials:
         return TrialJob.of(
             settings,
             task,
-            data=str(self.lab.data),
+            data=str(self.rung.data),
             vocab_size=self._vocab_size(),
             seed=keyed_seed(settings.seed, who, index, "init"),
             shared_seed=keyed_seed(settings.seed, index, "shared"),
@@ -277,7 +288,7 @@ class Trials:
         return msgspec.structs.replace(self._job("serve", candidate_id), probes=cut_off)
 
     def _vocab_size(self) -> int:
-        return load_manifest(self.lab.data).vocab_size
+        return load_manifest(self.rung.data).vocab_size
 
     def _score_job(self, expected: Expectations, text: HeldOutText) -> ScoreJob:
         """The scorer's job; a candidate is suspect where its loss is as low as the paper's leak rule says."""
@@ -285,7 +296,7 @@ class Trials:
         tasks = tuple(taskcode.resolve(name, self.lab.path) for name in settings.evaluate.tasks)
         margin = 1 - settings.fitness.leak
         return ScoreJob(
-            data=str(self.lab.data),
+            data=str(self.rung.data),
             data_seed=settings.seed,
             device=settings.device,
             train_context=settings.train.context,

@@ -26,7 +26,7 @@ BEST = "refs/heads/best"
 ARCHITECTURES = "refs/heads/arch/"
 FAILURES = "refs/failed/"
 REFERENCES = "refs/heads/reference/"
-NOTES = "refs/notes/asi-lab"
+NOTES, VERDICTS = "refs/notes/asi-lab", "refs/notes/asi-lab-verdicts"
 NAME, EMAIL = "asi-lab", "asi-lab@localhost"
 
 EPOCH = 946_684_800

@@ -159,23 +159,23 @@ def check_rules(lab: Lab, found: int) -> None:
         )
 
 
-def check_unchanged(now: Settings, then_text: str) -> None:
+def check_unchanged(now: Settings, then_text: str, where: str = config.FILE_NAME) -> None:
     """Refuse settings under which new results would not compare with the old ones.
 
     Raises:
         ConfigError: one of `FIXED` differs from the text that the lab began with, or what its
             baselines are.
     """
-    then = config.parse(then_text, "the lab's first configuration")
+    then = config.parse(then_text, f"the first {where}")
     changed = [name for name in FIXED if getattr(now, name) != getattr(then, name)]
     for name in ("references", "bar", "noise_freedom", "seeds"):
         if getattr(now.baselines, name) != getattr(then.baselines, name):
             changed.append(f"baselines.{name}")
     if changed:
         raise ConfigError(
-            f"lab.toml: {', '.join(changed)} changed since this lab began, so new results would not compare "
-            "with the old ones. Undo the change (asi-lab config show --first prints the old text), or make "
-            "another lab with --lab."
+            f"{where}: {', '.join(changed)} changed since this lab began, so new results would not compare "
+            "with the old ones. Undo the change (asi-lab config show --first prints the lab's old text), or "
+            "make another lab with --lab."
         )
 
 

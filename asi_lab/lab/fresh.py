@@ -1,4 +1,7 @@
-"""Promotions and fresh runs in the store: what claims are made of, apart from what the search chose by."""
+"""Promotions and fresh runs in the store: what claims are made of, apart from what the search chose by.
+
+A `rung` is the scale of the claims, empty for the lab's own.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ from asi_lab.records import FreshRun, Promoted, Promotion, Run, Terms
 RUNS, CUTS = "fresh/", "fresh-cut/"
 
 
-def label(run: Run) -> str:
+def label(run: Run, rung: str = "") -> str:
     """The name of a fresh run's trial: of its folder and of its series."""
-    return run_label(*run, kind="fresh")
+    return run_label(*run, kind=f"{rung}-fresh" if rung else "fresh")
 
 
-def runs(store: Store) -> list[FreshRun]:
-    """All fresh runs that have ended.
+def runs(store: Store, rung: str = "") -> list[FreshRun]:
+    """All fresh runs at a scale that have ended.
 
     Raises:
         StoreError: something else is recorded as one.
@@ -38,39 +41,50 @@ def runs(store: Store) -> list[FreshRun]:
         evaluation = run.evidence.evaluation
         if not run.failure and (evaluation is None or not math.isfinite(evaluation.loss)):
             raise StoreError(f"the fresh run {run.run.words} has no loss: {DAMAGED}")
-    return sorted(found, key=lambda run: (run.who, run.rate, run.index))
+    here = (run for run in found if run.rung == rung)
+    return sorted(here, key=lambda run: (run.who, run.rate, run.index))
 
 
 def keep(store: Store, run: FreshRun, *events: NewEvent) -> None:
     """Record a run that has ended. A run counts once: one that is there already stays."""
-    key = f"{RUNS}{label(run.run)}"
+    key = f"{RUNS}{label(run.run, run.rung)}"
     if store.get_meta(key) is None:
         store.put_meta(key, msgspec.to_builtins(run), *events)
 
 
-def cut_off(store: Store, run: Run, *events: NewEvent) -> int:
+def cut_off(store: Store, run: Run, rung: str, *events: NewEvent) -> int:
     """Count that a run came to an end that the machine may be to blame for; returns how often it has."""
-    key = f"{CUTS}{label(run)}"
+    key = f"{CUTS}{label(run, rung)}"
     count = int(store.get_meta(key, 0)) + 1
     store.put_meta(key, count, *events)
     return count
 
 
-def promotions(store: Store) -> tuple[Promotion, ...]:
-    """All promotions, in order."""
-    known = meta.PROMOTED.read(store)
+def rungs(store: Store) -> list[str]:
+    """The scales beyond the lab's own at which candidates were promoted."""
+    return [key.partition("/")[2] for key in store.metas(f"{meta.CLAIMS}/")]
+
+
+def promotions(store: Store, rung: str = "") -> tuple[Promotion, ...]:
+    """All promotions at a scale, in order."""
+    known = meta.promoted(rung).read(store)
     return known.promotions if known else ()
 
 
-def promote(store: Store, terms: Terms, candidates: Sequence[int]) -> list[int]:
-    """Promote candidates in this order, those that are not yet, all of them in one transaction; returns who
-    was. `terms` are fixed by the first promotion."""
-    known = meta.PROMOTED.read(store) or Promoted(terms, ())
-    have = {one.candidate for one in known.promotions}
-    new = [candidate for candidate in dict.fromkeys(candidates) if candidate not in have]
-    if new:
+def promote(
+    store: Store, rung: str, terms: Terms, candidates: Sequence[int], drawn: Sequence[int] = ()
+) -> list[int]:
+    """Promote candidates at a scale in this order, those that are not yet, all of them in one transaction,
+    and after them some that were `drawn` by lot; returns who was. `terms` are fixed by the first promotion.
+    One that was drawn can be promoted later on its own account."""
+    known = meta.promoted(rung).read(store) or Promoted(terms, ())
+    claimed = {one.candidate for one in known.promotions if not one.drawn}
+    wanted = [(who, False) for who in dict.fromkeys(candidates) if who not in claimed]
+    have = {one.candidate for one in known.promotions} | {*candidates}
+    wanted += [(who, True) for who in dict.fromkeys(drawn) if who not in have]
+    if wanted:
         first, now = len(known.promotions) + 1, time.time()
-        added = (Promotion(number, who, now) for number, who in enumerate(new, start=first))
+        added = (Promotion(n, who, now, by_lot) for n, (who, by_lot) in enumerate(wanted, start=first))
         grown = msgspec.structs.replace(known, promotions=(*known.promotions, *added))
-        meta.PROMOTED.write(store, grown)
-    return new
+        meta.promoted(rung).write(store, grown)
+    return [who for who, _ in wanted]

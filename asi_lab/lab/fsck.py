@@ -17,7 +17,7 @@ import numpy as np
 
 from asi_lab.common.embedding import embed, is_embedding
 from asi_lab.errors import LineageError, StoreError
-from asi_lab.lab import repeats, steering
+from asi_lab.lab import fresh, repeats, steering
 from asi_lab.lab.commits import (
     ARCHITECTURES,
     BEST,
@@ -105,6 +105,7 @@ class _Examination:
         for unknown in summaries:
             self._found(f"candidate {unknown}", "has a summary but no record", fixed=False)
         self._events()
+        self._claims()
         for run in self.store.series_runs():
             try:
                 rising = bool(np.all(np.diff(self.store.series(run)[:, 0]) > 0))
@@ -113,6 +114,19 @@ class _Examination:
                 message = "its loss curve is cut in the middle of a point"
             if message:
                 self._found(f"series {run}", message, fixed=False)
+
+    def _claims(self) -> None:
+        """Promotions are of candidates that have a score, and fresh runs are sound."""
+        try:
+            for rung in ("", *fresh.rungs(self.store)):
+                fresh.runs(self.store, rung)
+                for promotion in fresh.promotions(self.store, rung):
+                    candidate = self.store.get(promotion.candidate)
+                    if candidate is None or candidate.state is not CandidateState.DONE:
+                        message = f"is of candidate {promotion.candidate}, which has no score"
+                        self._found(f"promotion {promotion.number}", message, fixed=False)
+        except StoreError as error:
+            self._found("claims", str(error), fixed=False)
 
     def _events(self) -> None:
         last = 0

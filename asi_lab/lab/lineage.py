@@ -53,7 +53,7 @@ _SETTINGS = {
     "commit.gpgSign": "false",
     "gc.auto": "0",  # this class packs
     "maintenance.auto": "false",
-    "notes.displayRef": NOTES,
+    "notes.displayRef": f"{NOTES}*",
     "user.name": NAME,
     "user.email": EMAIL,
 }
@@ -178,15 +178,15 @@ class Lineage:
             self._detach_from(BEST, old)
         self.set_ref(BEST, candidate.commit)
 
-    def annotate(self, sha: str, text: str) -> None:
+    def annotate(self, sha: str, text: str, notes: str = NOTES) -> None:
         """Keep a text as the note of a commit, which `git log` and `git show` print with it; an empty one
-        removes it."""
+        removes it. `notes` is the ref of the notes that it is among."""
         command = ("add", "--force", "--file", "-") if text else ("remove", "--ignore-missing")
-        self._run("notes", "--ref", NOTES, *command, _checked(sha), stdin=text.encode())
+        self._run("notes", "--ref", notes, *command, _checked(sha), stdin=text.encode())
 
-    def notes(self) -> dict[str, str]:
-        """Return {commit id: text} of all notes."""
-        lines = self._run("notes", "--ref", NOTES, "list").splitlines()
+    def notes(self, notes: str = NOTES) -> dict[str, str]:
+        """Return {commit id: text} of all notes under that ref."""
+        lines = self._run("notes", "--ref", notes, "list").splitlines()
         return {sha: self._run("cat-file", "blob", blob).rstrip("\n") for blob, sha in map(str.split, lines)}
 
     def tag(self, name: str, sha: str, text: str) -> bool:

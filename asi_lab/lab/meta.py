@@ -62,8 +62,23 @@ RULES = Key("rules", int)
 DATA = Key("data", str)
 """The fingerprint of the data that the lab began with."""
 
-PROMOTED = Key("promoted", Promoted)
-"""Who was promoted, and the terms of the claims; none before the first promotion."""
+CLAIMS = "promoted"
+
+
+def promoted(rung: str) -> Key[Promoted]:
+    """Who was promoted at a scale, and the terms of the claims there; none before the first promotion."""
+    return Key(f"{CLAIMS}/{rung}" if rung else CLAIMS, Promoted)
+
+
+def config_of(rung: str) -> Key[str]:
+    """The settings that a scale of claims began with, as text."""
+    return Key(f"rung-config/{rung}", str)
+
+
+def data_of(rung: str) -> Key[str]:
+    """The fingerprint of the data that a scale of claims began with."""
+    return Key(f"rung-data/{rung}", str)
+
 
 PRUNING = Key("pruning", bool)
 """Whether pruning was in force at the last candidate."""

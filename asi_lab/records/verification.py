@@ -17,12 +17,14 @@ class FreshRun(msgspec.Struct, frozen=True):
 
     `who` is a candidate's four digits or a reference's name, `rate` the learning rate over the preset's. Runs
     whose index is one of tuning's are measured on the text that the search chose by, and enter no claim.
+    `rung` is the scale it was made at, empty for the lab's own.
     """
 
     who: str
     index: int
     evidence: Evidence
     rate: float = 1.0
+    rung: str = ""
 
     @property
     def run(self) -> Run:
@@ -57,27 +59,30 @@ class FreshRun(msgspec.Struct, frozen=True):
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What a lab's claims are made under, from its first promotion on: the reference that is the bar, how
-    many fresh runs it has, whether it and the candidates are tuned first, and how alike variances are taken
-    to be while the runs are few, in degrees of freedom."""
+    """What the claims at one scale are made under, from its first promotion on: the reference that is the
+    bar, how many fresh runs it has, whether it and the candidates are tuned first, and how alike variances
+    are taken to be while the runs are few, in degrees of freedom. `beside` are the references that are run
+    as well, to be shown beside the claims."""
 
     bar: str
     bar_runs: int
     tune: bool
     freedom: float
+    beside: tuple[str, ...] = ()
 
 
 class Promotion(msgspec.Struct, frozen=True):
     """That a candidate is to be verified. The order of the numbers, from 1 on, is that in which claims are
-    tagged; `time` is in seconds since the epoch."""
+    tagged; `time` is in seconds since the epoch. Of one that was `drawn` by lot nothing is claimed."""
 
     number: int
     candidate: int
     time: float
+    drawn: bool = False
 
 
 class Promoted(msgspec.Struct, frozen=True):
-    """All promotions of a lab, and the terms that the first one fixed."""
+    """All promotions at one scale, and the terms that the first one fixed."""
 
     terms: Terms
     promotions: tuple[Promotion, ...]

@@ -24,6 +24,9 @@ LEAST_FOR_FREEDOM = 8
 """Architectures with several runs from which on they themselves say how alike variances are; fewer say next
 to nothing of it, and are taken to be as alike as those of a recorded study were."""
 
+REDRAWN, LEAST_REDRAWN = 2000, 3
+"""Samples of a bootstrap, and the fewest different members of one that says anything."""
+
 TREND_LEVEL = 0.01
 """The variance follows the mean only where a slope is this unlikely by chance."""
 
@@ -145,6 +148,21 @@ def t_quantile(p: float, freedom: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, p))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Spearman's rank correlation of pairs, and its 95 % interval over pairs drawn again."""
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    pairs = np.array([first, second], dtype=np.float64)
+    rng, count, drawn = np.random.default_rng(0), pairs.shape[1], list[float]()
+    while len(drawn) < REDRAWN:
+        chosen = rng.integers(count, size=count)
+        if len(np.unique(chosen)) >= LEAST_REDRAWN:
+            drawn.append(float(spearmanr(pairs[0, chosen], pairs[1, chosen]).statistic))
+    low, high = (float(bound) for bound in np.nanpercentile(drawn, [2.5, 97.5]))
+    return float(spearmanr(pairs[0], pairs[1]).statistic), (low, high)
 
 
 def sd_interval(spread: Spread) -> tuple[float, float]:

@@ -4,7 +4,8 @@
 
 A pure function of what is recorded: whoever is killed and goes on comes to the same verdicts, in whatever
 order runs ended. Claims end in the order of their promotions. The prior of variances that a claim is judged
-by is fitted to the runs of the bar, of all claims before it, and its own.
+by is fitted to the runs of the bar, of all claims before it, and its own. What each of them needs in any case
+is made first, a run of each in turn, so that little time tells something of all.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from statistics import fmean
 import msgspec
 
 from asi_lab.lab import Store, fresh, meta, trial_label
-from asi_lab.records import (
-    SEED_ID,
-    CandidateState,
-    Evaluation,
-    FreshLoss,
-    FreshRun,
-    PoolEntry,
-    Promotion,
-    Run,
-    Terms,
-)
-from asi_lab.scoring import claims, lineage_prior, tuning
-from asi_lab.scoring.baselines import MIDPOINT, SEED_ARCHITECTURE, TITLES, Baselines
+from asi_lab.records import CandidateState, Evaluation, FreshLoss, FreshRun, Promotion, Run, Terms
+from asi_lab.scoring import claims, tuning
+from asi_lab.scoring.baselines import TITLES, Baselines
 from asi_lab.scoring.claims import Gain
 from asi_lab.scoring.statistics import prior_of
 from asi_lab.settings import Settings
+
+BY_LOT = 2
+"""Fresh runs of a candidate that was drawn by lot, at the preset's learning rate."""
+
+LOST = 2
+"""Fresh runs of the bar that may fail and are made up for by others: without them its mean is lower, so that
+less is claimed. With more of them nothing can be claimed."""
+
+BESIDE = 3
+"""Fresh runs of each reference that is shown beside the claims."""
 
 
 class Verdict(StrEnum):
@@ -45,11 +46,11 @@ class Verdict(StrEnum):
 class Claim(msgspec.Struct, frozen=True):
     """One promoted candidate.
 
-    `runs` are its fresh runs at its own best learning rate, `rate` that rate over the preset's. A claim that
-    has ended was either `dropped` at a look, `failed`, or has all runs; then `gain` says how far it lies
-    under the bar, None with fewer than two runs, and `interval` is that of the gain at the family's level; a
-    dropped one has none, since how many runs it has depends on what they gave. `tagged` is what no later
-    claim takes back.
+    `runs` are its fresh runs at its own best learning rate, `rate` that rate over the preset's. `gain` says
+    how far it lies under the bar, so far where the claim is open; None with fewer than two runs. A claim that
+    has ended was either `dropped` at a look, `failed`, or has all runs; `interval` is that of its gain at the
+    family's level; a dropped one has none, since how many runs it has depends on what they gave. `tagged` is
+    what no later claim takes back.
     """
 
     promotion: Promotion
@@ -69,11 +70,12 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """All claims of a lab under its terms, in the order of promotion.
+    """All claims at one scale under its terms, in the order of promotion.
 
     `bar_runs` runs of the bar are there, at `bar_rate` over the preset's learning rate.
     `level` is the false-discovery rate that the procedure keeps. `due` are the runs that can be made now, the
-    first first; none where the bar itself has `bar_failed`.
+    first first; none where the bar itself has `bar_failed`. `losses` are the fresh held-out losses (nats per
+    token) that count, one a run, by whose they are; those of `drawn` candidates are of the preset's rate.
     """
 
     terms: Terms
@@ -82,6 +84,8 @@ class Verification(msgspec.Struct, frozen=True):
     level: float
     claims: tuple[Claim, ...]
     due: tuple[Run, ...]
+    losses: dict[str, tuple[FreshLoss, ...]]
+    drawn: tuple[int, ...] = ()
     bar_failed: CandidateState | None = None
 
     @property
@@ -110,14 +114,15 @@ class _Found(msgspec.Struct):
 
     rate: float | None = None
     losses: list[FreshLoss] = []
+    lost: int = 0
     failed: CandidateState | None = None
     due: list[Run] = []
 
 
-def beside(store: Store, found: Verification, claim: Claim) -> list[Beside]:
+def beside(store: Store, found: Verification, claim: Claim, rung: str = "") -> list[Beside]:
     """What the fresh runs of a claim gave in tasks and probes, beside those of the bar. Nothing of it is
     claimed: each interval is of one figure alone."""
-    counted = [run for run in fresh.runs(store) if not run.is_tuning and not run.failure]
+    counted = [run for run in fresh.runs(store, rung) if not run.is_tuning and not run.failure]
 
     def of(who: str, rate: float | None, count: int) -> list[Evaluation]:
         return [run.evidence.measured for run in counted if (run.who, run.rate) == (who, rate)][:count]
@@ -133,6 +138,13 @@ def beside(store: Store, found: Verification, claim: Claim) -> list[Beside]:
     return lines
 
 
+def against(found: Verification, claim: Claim) -> list[Beside]:
+    """The fresh losses of a claim beside those of the references, those at the family's bar left out."""
+    mine, freedom = found.losses[trial_label(claim.candidate)], found.terms.freedom
+    theirs = ((name, found.losses.get(name, ())) for name in found.terms.beside)
+    return [_beside(name, -1, mine, losses, freedom) for name, losses in theirs if mine and losses]
+
+
 def _beside(name: str, better: int, mine: Sequence[float], bar: Sequence[float], freedom: float) -> Beside:
     prior, difference = prior_of([mine, bar], freedom, follow_mean=False), fmean(mine) - fmean(bar)
     interval = None
@@ -142,58 +154,79 @@ def _beside(name: str, better: int, mine: Sequence[float], bar: Sequence[float],
     return Beside(name, fmean(mine), fmean(bar), better, interval)
 
 
-def tag_text(claim: Claim, found: Verification) -> str:
-    """What the tag of a claim says."""
+def words(claim: Claim, found: Verification) -> str:
+    """What is known of one promoted candidate."""
+    title = TITLES.get(found.terms.bar, found.terms.bar)
+    told = f"{claim.verdict}: {_runs(claim)}"
+    if claim.gain is not None:
+        side = "under" if claim.gain.gain >= 0 else "above"
+        told += (
+            f", held-out loss {abs(claim.gain.gain):.4f} nats {side} the mean of {found.bar_runs} of {title}"
+        )
+    if claim.interval is not None:
+        low, high = claim.interval
+        told += f" (gain {low:+.4f} to {high:+.4f} at {confidence(found)})"
+    return f"{told}; tagged" if claim.tagged else told
+
+
+def _runs(claim: Claim) -> str:
+    if claim.failed:
+        return f"failed after {claim.runs} fresh runs ({claim.failed})"
+    return f"{claim.runs} fresh runs{', dropped at a look' if claim.dropped else f' of {claims.CAP}'}"
+
+
+def confidence(found: Verification) -> str:
+    """The level of the intervals, in per cent."""
+    ended = len(found.claims) - found.count[Verdict.OPEN]
+    return f"{100 * (1 - claims.interval_level(found.count[Verdict.HOLDS], ended)):.4g} %"
+
+
+def tag_text(claim: Claim, found: Verification, scale: str) -> str:
+    """What the tag of a claim at that scale says."""
     assert claim.gain is not None
     gain, bar = claim.gain, TITLES[found.terms.bar]
     return (
-        f"{gain.gain:+.4f} nats of held-out loss under the mean of {bar}\n\n"
+        f"{gain.gain:+.4f} nats of held-out loss under the mean of {bar} at {scale}\n\n"
         f"{claim.runs} fresh runs against {found.bar_runs} of {bar}, learning rates {claim.rate:g} and "
         f"{found.bar_rate:g} times the preset's.\nStandard error {gain.error:.4f} with {gain.freedom:.3g} "
         f"degrees of freedom, p = {gain.p:.2g} to one side.\nShown by LORD++ at a false-discovery rate of "
-        f"{found.level:.0%} over all tags of this lab."
+        f"{found.level:.0%} over all tags of this lab at that scale."
     )
 
 
-def promotable(settings: Settings, store: Store) -> list[int]:
-    """Candidates that may be promoted, the most promising first: better than DeltaNet in loss and in the
-    judge's mark, as in the paper, by what their loss is expected to be given those of their relatives."""
-    known = Baselines(settings, store.baselines())
-    noise, seed = known.noise().loss, known.anchor(SEED_ARCHITECTURE).loss
-    done = [s for s in store.summaries() if s.state is CandidateState.DONE]
-    entries = [
-        PoolEntry(s.id, -s.loss, noise, s.parent, settings.baselines.seeds if s.id == SEED_ID else 1)
-        for s in done
-        if s.loss is not None
-    ]
-    expected = lineage_prior.beliefs(entries, lineage_prior.fitted(entries))
-    have = {promotion.candidate for promotion in fresh.promotions(store)}
-    better = [
-        s.id
-        for s in done
-        if s.id not in have and s.loss is not None and s.loss < seed and (s.judge or 0.0) > MIDPOINT
-    ]
-    return sorted(better, key=lambda number: (-expected[number].mean, number))
+def read(settings: Settings, store: Store) -> Verification | None:
+    """What a lab's runs say of its claims at its own scale; None before its baselines are measured."""
+    if found := of_rung(store, ""):
+        return found
+    terms = first_terms(settings, store)
+    return None if terms is None else assess(terms, (), (), trial_label)
 
 
-def terms_of(settings: Settings, store: Store) -> Terms | None:
-    """What claims are made under: what the first promotion fixed, or before it what the settings say; None
-    before the baselines are measured."""
-    if promoted := meta.PROMOTED.read(store):
-        return promoted.terms
-    known = Baselines.measured(settings, store.baselines())
+def of_rung(store: Store, rung: str) -> Verification | None:
+    """What the runs at a scale say of the claims there; None before the first promotion."""
+    known = meta.promoted(rung).read(store)
     if known is None:
         return None
-    wanted, freedom = settings.verify, settings.baselines.noise_freedom
-    return Terms(known.bar, wanted.bar_runs, wanted.tune, freedom)
+    return assess(known.terms, known.promotions, fresh.runs(store, rung), trial_label)
 
 
-def read(settings: Settings, store: Store) -> Verification | None:
-    """What a lab's runs say of its claims; None before its baselines are measured."""
-    terms = terms_of(settings, store)
-    if terms is None:
-        return None
-    return assess(terms, fresh.promotions(store), fresh.runs(store), trial_label)
+def higher(store: Store) -> dict[str, Verification]:
+    """The claims at the scales beyond the lab's own, by scale, where candidates were promoted."""
+    found = ((rung, of_rung(store, rung)) for rung in fresh.rungs(store))
+    return {rung: verified for rung, verified in found if verified}
+
+
+def first_terms(settings: Settings, store: Store) -> Terms | None:
+    """What the claims at a lab's own scale will be made under; None before its baselines are measured."""
+    known = Baselines.measured(settings, store.baselines())
+    return None if known is None else terms_at(settings, known.bar)
+
+
+def terms_at(settings: Settings, bar: str) -> Terms:
+    """What claims are made under by the settings of a scale with that bar."""
+    wanted, references = settings.verify, settings.baselines
+    beside = tuple(name for name in references.references if name != bar)
+    return Terms(bar, wanted.bar_runs, wanted.tune, references.noise_freedom, beside)
 
 
 def assess(
@@ -203,19 +236,26 @@ def assess(
     label: Callable[[int], str],
 ) -> Verification:
     """What the runs say of the claims. `label` gives the name that a candidate's runs go by."""
-    bar, wanted, freedom = terms.bar, terms.bar_runs, terms.freedom
     by_who: dict[str, list[FreshRun]] = {}
     for run in runs:
         by_who.setdefault(run.who, []).append(run)
 
-    def look_at(who: str) -> _Found:
-        return _runs_of(who, by_who.get(who, ()), terms)
+    def look_at(who: str, terms: Terms = terms, may_lose: int = 0) -> _Found:
+        return _runs_of(who, by_who.get(who, ()), terms, may_lose)
 
-    of_bar, all_of_bar = look_at(bar), by_who.get(bar, ())
-    losses, due = of_bar.losses[:wanted], [*of_bar.due, *_missing(bar, all_of_bar, of_bar.rate, wanted)]
+    def missing(who: str, subject: _Found, wanted: int) -> list[Run]:
+        if subject.failed:
+            return []
+        return _missing(who, by_who.get(who, ()), subject.rate, wanted + subject.lost)
+
+    bar, wanted, freedom = terms.bar, terms.bar_runs, terms.freedom
+    of_bar = look_at(bar, may_lose=LOST)
+    losses, due = of_bar.losses[:wanted], [*of_bar.due, *missing(bar, of_bar, wanted)]
+    known = {bar: tuple(losses)}
     ended, groups, goes_on = list[Claim](), [losses], len(losses) == wanted
     waiting = list[Claim]()
-    for promotion in sorted(promotions, key=lambda promotion: promotion.number):
+    in_order = sorted(promotions, key=lambda promotion: promotion.number)
+    for promotion in (one for one in in_order if not one.drawn):
         who = label(promotion.candidate)
         subject = look_at(who)
         due += subject.due
@@ -223,19 +263,38 @@ def assess(
         if claim is not None:
             ended.append(claim)
             groups.append(subject.losses[: claim.runs])
+            known[who] = tuple(groups[-1])
             continue
-        have = len(subject.losses)
-        waiting.append(Claim(promotion, Verdict.OPEN, have, subject.rate))
-        until = (
-            next((look for look in claims.LOOKS if look > have), claims.CAP) if goes_on else claims.LOOKS[0]
-        )
-        if subject.failed is None:
-            due += _missing(who, by_who.get(who, ()), subject.rate, until)
+        mine = subject.losses[: claims.CAP]
+        known[who] = tuple(mine)
+        so_far = _gain(mine, losses, groups, freedom)
+        waiting.append(Claim(promotion, Verdict.OPEN, len(mine), subject.rate, gain=so_far))
+        next_look = next((look for look in claims.LOOKS if look > len(mine)), claims.CAP)
+        due += missing(who, subject, next_look if goes_on else claims.LOOKS[0])
         goes_on = False
-    found = (*_judged(ended), *waiting)
-    known = terms, len(losses), of_bar.rate, claims.LEVEL, found
+    drawn = tuple(promotion.candidate for promotion in in_order if promotion.drawn)
+    untuned = msgspec.structs.replace(terms, tune=False)
+    for who in map(label, drawn):
+        subject = look_at(who, untuned)
+        known.setdefault(who, tuple(subject.losses[:BY_LOT]))
+        due += missing(who, subject, BY_LOT)
+    due.sort(key=lambda run: (not run.is_tuning, run.seed_index))
+    for who in terms.beside:
+        subject = look_at(who)
+        known[who] = tuple(subject.losses[:BESIDE])
+        due += [*subject.due, *missing(who, subject, BESIDE)]
     nothing = of_bar.failed or not promotions
-    return Verification(*known, () if nothing else tuple(due), of_bar.failed)
+    return Verification(
+        terms=terms,
+        bar_runs=len(losses),
+        bar_rate=of_bar.rate,
+        level=claims.LEVEL,
+        claims=(*_judged(ended), *waiting),
+        due=() if nothing else tuple(dict.fromkeys(due)),
+        losses=known,
+        drawn=drawn,
+        bar_failed=of_bar.failed,
+    )
 
 
 def _judged(ended: Sequence[Claim]) -> list[Claim]:
@@ -254,8 +313,9 @@ def _judged(ended: Sequence[Claim]) -> list[Claim]:
     ]
 
 
-def _runs_of(who: str, runs: Sequence[FreshRun], terms: Terms) -> _Found:
-    """The best learning rate, the losses at it up to the first that is missing, and what tuning needs."""
+def _runs_of(who: str, runs: Sequence[FreshRun], terms: Terms, may_lose: int) -> _Found:
+    """The best learning rate, the losses at it up to the first that is missing, and what tuning needs. It has
+    failed with more failed runs than it `may_lose`."""
     found = _Found(rate=1.0)
     if terms.tune:
         ended = [run.for_tuning for run in runs if run.is_tuning]
@@ -265,11 +325,14 @@ def _runs_of(who: str, runs: Sequence[FreshRun], terms: Terms) -> _Found:
         if found.rate is None and not found.due:
             found.failed = next(run.evidence.failure for run in ended if run.failure)  # at every rate
     counted = {run.index: run for run in runs if run.rate == found.rate and not run.is_tuning}
-    while run := counted.get(len(found.losses)):
-        if run.failure:
+    while run := counted.get(len(found.losses) + found.lost):
+        if not run.failure:
+            found.losses.append(run.loss)
+        elif found.lost < may_lose:
+            found.lost += 1
+        else:
             found.failed = run.failure
             break
-        found.losses.append(run.loss)
     return found
 
 
@@ -295,7 +358,6 @@ def _ended(
         losses = losses[:look]
     elif subject.failed is None and len(losses) < claims.CAP:
         return None
-    known = claims.prior([*groups, losses], freedom)
     return Claim(
         promotion,
         Verdict.NOT_SHOWN,
@@ -303,5 +365,17 @@ def _ended(
         subject.rate,
         dropped=look is not None,
         failed=None if look is not None else subject.failed,
-        gain=claims.gain(losses, bar, known) if known is not None and len(losses) > 1 else None,
+        gain=_gain(losses, bar, groups, freedom),
     )
+
+
+def _gain(
+    losses: Sequence[FreshLoss],
+    bar: Sequence[FreshLoss],
+    groups: Sequence[Sequence[FreshLoss]],
+    freedom: float,
+) -> Gain | None:
+    """How far these losses lie under the bar's; None with fewer than two runs of either."""
+    known = claims.prior([*groups, losses], freedom)
+    enough = known is not None and min(len(losses), len(bar)) > 1
+    return claims.gain(losses, bar, known) if enough and known else None

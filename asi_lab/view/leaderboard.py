@@ -100,7 +100,12 @@ def read(store: Store, settings: Settings) -> Board | None:
     baselines = Baselines.measured(settings, store.baselines())
     if baselines is None:
         return None
-    found, claims = board(baselines, store.summaries()), verification.read(settings, store)
+    return claimed(board(baselines, store.summaries()), settings, store)
+
+
+def claimed(found: Board, settings: Settings, store: Store) -> Board:
+    """The same board with what is claimed of each candidate at the lab's own scale."""
+    claims = verification.read(settings, store)
     verdicts = {claim.candidate: claim.verdict.value for claim in claims.claims} if claims else {}
     rows = (msgspec.structs.replace(row, verdict=verdicts.get(row.id or 0, "")) for row in found.candidates)
     return msgspec.structs.replace(found, candidates=tuple(rows)) if verdicts else found

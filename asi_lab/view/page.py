@@ -27,7 +27,7 @@ from asi_lab.scoring import verification
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, TITLES, Baselines
 from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.scoring.results import thousands
-from asi_lab.scoring.verification import Beside, Verification
+from asi_lab.scoring.verification import Beside
 from asi_lab.settings import Settings
 from asi_lab.view import leaderboard, verdicts
 from asi_lab.view.leaderboard import Board
@@ -46,7 +46,8 @@ LONGEST = 20_000
 class Dossier(msgspec.Struct, frozen=True):
     """What a page is made of: a candidate, its parent's record, the lab's baselines as far as they are
     measured, what was spent on it, what people noted on it, its further runs, what the pool ranks it by, and
-    what is claimed of the lab's candidates, with what its fresh runs gave `beside` the bar's."""
+    what is claimed of the lab's candidates by scale, with what its fresh runs at the lab's own gave `beside`
+    the bar's."""
 
     candidate: Candidate
     parent: Candidate | None = None
@@ -55,18 +56,17 @@ class Dossier(msgspec.Struct, frozen=True):
     note: Note = Note()
     runs: Sequence[Repeat] = ()
     pool: Belief | None = None
-    verification: Verification | None = None
+    verified: verdicts.Everywhere = msgspec.field(default_factory=dict)
     beside: Sequence[Beside] = ()
 
 
 def dossier(found: Candidate, store: Store, settings: Settings, board: Board | None) -> Dossier:
     """Gather what the store and the leaderboard have on a candidate."""
     rows = board.candidates if board else ()
-    verified = verification.read(settings, store)
-    claim = verified.of(found.id) if verified else None
-    beside: Sequence[Beside] = ()
-    if verified and claim:
-        beside = verification.beside(store, verified, claim)
+    verified = verdicts.everywhere(settings, store)
+    own = verified.get(settings.preset)
+    claim = own.of(found.id) if own else None
+    beside = verification.beside(store, own, claim) if own and claim else ()
     return Dossier(
         found,
         store.get(found.parent) if found.parent is not None else None,
@@ -91,8 +91,8 @@ def page(known: Dossier, lineage: str) -> RenderableType:
         parts += _section("Comments", *map(_comment, known.note.comments))
     if found.proposal is not None:
         parts += _section("Motivation", Text(_text(found.proposal.motivation, multiline=True)))
-    if known.beside and known.verification:
-        bar = TITLES[known.verification.terms.bar]
+    if known.beside:
+        bar = TITLES[next(iter(known.verified.values())).terms.bar]
         title = f"Fresh runs beside those of {bar}, the bar: each figure alone, none of them claimed"
         parts += _section(title, _fresh(known.beside))
     if found.evidence is not None:
@@ -172,8 +172,10 @@ def _facts(known: Dossier, lineage: str) -> Table:
     if found.score is not None and known.pool is not None:
         fitness, worth = found.score.fitness, known.pool
         add("pool", f"value {worth.mean:.4f} ±{worth.sd:.4f} given its relatives (one run {fitness:.4f})")
-    if (verified := known.verification) and (claim := verified.of(found.id)):
-        add("verdict", verdicts.words(claim, verified))
+    claimed = ((scale, one, one.of(found.id)) for scale, one in known.verified.items())
+    told = [(scale, verification.words(claim, one)) for scale, one, claim in claimed if claim]
+    for scale, words in told:
+        add("verdict", f"at {scale}: {words}" if len(told) > 1 else words)
     if known.runs:
         add("run again", _again(known))
     if spent.calls or spent.trial_seconds:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -11,14 +13,23 @@ from rich.text import Text
 
 from asi_lab.common.text import plain
 from asi_lab.lab import Store, fresh
-from asi_lab.scoring import verification
+from asi_lab.scoring import agreement, verification
+from asi_lab.scoring.agreement import Correlation
 from asi_lab.scoring.baselines import TITLES
-from asi_lab.scoring.claims import CAP, interval_level
-from asi_lab.scoring.verification import Claim, Verdict, Verification
+from asi_lab.scoring.verification import Verdict, Verification
 from asi_lab.settings import Settings
 
 NAME = 36
 STYLES = {Verdict.HOLDS: "bold green", Verdict.OPEN: "yellow", Verdict.NOT_SHOWN: "dim"}
+
+Everywhere = Mapping[str, Verification]
+"""The claims by scale, that of the lab first."""
+
+
+def everywhere(settings: Settings, store: Store) -> dict[str, Verification]:
+    """The claims of a lab at all its scales; none before its baselines are measured."""
+    own = verification.read(settings, store)
+    return {settings.preset: own, **verification.higher(store)} if own else {}
 
 
 def headline(found: Verification) -> str:
@@ -30,69 +41,124 @@ def headline(found: Verification) -> str:
 
 
 def of_store(settings: Settings, store: Store) -> str:
-    """The headline of a lab; empty where no candidate was promoted."""
+    """The headline of each scale of a lab; empty where no candidate was promoted."""
     if not fresh.promotions(store):
         return ""
-    found = verification.read(settings, store)
-    return headline(found) if found else ""
+    found = everywhere(settings, store)
+    at = (f"at {scale}: " if len(found) > 1 else "" for scale in found)
+    return "\n".join(start + headline(one) for start, one in zip(at, found.values(), strict=True))
 
 
-def words(claim: Claim, found: Verification) -> str:
-    """What is known of one promoted candidate."""
-    title = TITLES.get(found.terms.bar, found.terms.bar)
-    told = f"{claim.verdict}: {_runs(claim)}"
-    if claim.gain is not None:
-        side = "under" if claim.gain.gain >= 0 else "above"
-        told += (
-            f", held-out loss {abs(claim.gain.gain):.4f} nats {side} the mean of {found.bar_runs} of {title}"
-        )
-    if claim.interval is not None:
-        low, high = claim.interval
-        told += f" (gain {low:+.4f} to {high:+.4f} at {_level(found)})"
-    return f"{told}; tagged verified/{claim.candidate:04d}" if claim.tagged else told
+def figures(found: Everywhere) -> dict[str, Any]:
+    """All of it as plain values: what is claimed by scale, and how the scales agree."""
+    pairs = pairwise(found.items())
+    compared = [agreement.agreement(*low, *high) for low, high in pairs]
+    hits = [agreement.hits(scale, one) for scale, one in found.items()]
+    return {"scales": found, "agreement": compared, "hits": hits}
 
 
-def _level(found: Verification) -> str:
-    """The level of the intervals, in per cent."""
-    ended = len(found.claims) - found.count[Verdict.OPEN]
-    return f"{100 * (1 - interval_level(found.count[Verdict.HOLDS], ended)):.4g} %"
+def verdicts(found: Everywhere, names: Mapping[int, str]) -> RenderableType:
+    """All claims as tables, one for each scale, in the order of promotion; how the scales agree, and how to
+    read it."""
+    parts: list[RenderableType] = []
+    for scale, one in found.items():
+        if len(found) > 1:
+            parts.append(Text(scale, style="bold underline"))
+        parts += [*_scale(one, names), Text()]
+    if any(one.claims for one in found.values()):
+        parts += [*_agreement(found), Text(NOTE, style="dim")]
+    return Group(*parts)
 
 
-def _runs(claim: Claim) -> str:
-    if claim.failed:
-        return f"failed after {claim.runs} fresh runs ({claim.failed})"
-    return f"{claim.runs} fresh runs{', dropped at a look' if claim.dropped else f' of {CAP}'}"
+NOTE = (
+    "gain: nats of held-out loss under the bar's mean, with fresh seeds, fresh orders of the data and text "
+    "that the search never reads, for an open claim so far; interval: at the level that the family leaves "
+    "it, none for a claim that was dropped. The rate of those that hold is that of a family whose end was "
+    "set beforehand: who stops promoting once something holds should go by the tags, which stay whatever is "
+    "added."
+)
 
 
-def verdicts(found: Verification, names: Mapping[int, str]) -> RenderableType:
-    """All claims as a table, in the order of promotion, and how to read it."""
+def _scale(found: Verification, names: Mapping[int, str]) -> Iterator[RenderableType]:
     title = TITLES.get(found.terms.bar, found.terms.bar)
     at = "" if found.bar_rate in (None, 1.0) else f" at {found.bar_rate:g} times the learning rate"
-    lines = [Text(headline(found), style="bold")]
-    lines.append(Text(f"bar: {title}, {found.bar_runs} of {found.terms.bar_runs} fresh runs{at}"))
+    yield Text(headline(found), style="bold")
+    yield Text(f"bar: {title}, {found.bar_runs} of {found.terms.bar_runs} fresh runs{at}")
     if found.bar_failed:
         failed = f"The bar itself failed in a fresh run ({found.bar_failed}): nothing can be claimed"
-        lines.append(Text(failed, style="red"))
+        yield Text(failed, style="red")
     if not found.claims:
-        return Group(*lines, Text("No candidate is promoted yet."))
+        yield Text("No candidate is promoted yet.")
+        return
+    yield Text()
+    yield _claims(found, names)
+    if beside := _beside(found):
+        yield Text()
+        yield from beside
+
+
+def _claims(found: Verification, names: Mapping[int, str]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
     shown.add_column("id", justify="right", no_wrap=True)
     shown.add_column("name", overflow="fold")
     shown.add_column("verdict", no_wrap=True)
-    for heading in ("gain", "interval", "runs"):
+    interval = f"{verification.confidence(found)} interval"
+    for heading in ("gain", interval, "runs"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for claim in found.claims:
         verdict = f"{claim.verdict}{', tagged' if claim.tagged else ''}"
         gain = "" if claim.gain is None else f"{claim.gain.gain:+.4f}"
-        interval = "" if claim.interval is None else "{:+.3f} to {:+.3f}".format(*claim.interval)
+        between = "" if claim.interval is None else "{:+.3f} to {:+.3f}".format(*claim.interval)
         runs = f"{claim.runs} {claim.failed}" if claim.failed else str(claim.runs)
         name = plain(names.get(claim.candidate, ""), limit=NAME)
-        cells = (f"{claim.candidate:04d}", name, verdict, gain, interval, runs)
+        cells = (f"{claim.candidate:04d}", name, verdict, gain, between, runs)
         shown.add_row(*map(Text, cells), style=STYLES[claim.verdict])
-    note = (
-        "gain: nats of held-out loss under the bar's mean, with fresh seeds, fresh orders of the data and "
-        f"text that the search never reads; interval: at {_level(found)}, none for a claim that was dropped. "
-        "The rate of those that hold is that of a family whose end was set beforehand: who stops promoting "
-        "once something holds should go by the tags, which stay whatever is added."
-    )
-    return Group(*lines, Text(), shown, Text(), Text(note, style="dim"))
+    return shown
+
+
+def _beside(found: Verification) -> list[RenderableType]:
+    """How the claims stand to the other references; nothing of it is claimed."""
+    rows = [(claim, verification.against(found, claim)) for claim in found.claims if not claim.dropped]
+    known = sorted({line.name for _, lines in rows for line in lines}, key=found.terms.beside.index)
+    if not known:
+        return []
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    shown.add_column("id", justify="right", no_wrap=True)
+    for name in known:
+        shown.add_column(f"under {TITLES[name]} (95 %)", justify="right", no_wrap=True)
+    for claim, lines in rows:
+        by_name = {line.name: line for line in lines}
+        cells = [_gain(by_name[name]) if name in by_name else "" for name in known]
+        shown.add_row(f"{claim.candidate:04d}", *cells)
+    return [Text("Beside the other references, each figure alone, none of them claimed:"), shown]
+
+
+def _gain(line: verification.Beside) -> str:
+    told = f"{line.bar - line.candidate:+.4f}"
+    if line.interval is not None:
+        low, high = line.interval
+        told += f" ({-high:+.3f} to {-low:+.3f})"
+    return told
+
+
+def _agreement(found: Everywhere) -> Iterator[RenderableType]:
+    for scale, one in found.items():
+        hit = agreement.hits(scale, one)
+        lot = f", of {hit.drawn} drawn by lot {hit.drawn_under}" if hit.drawn else ""
+        words = f"mean loss under the bar's at {scale}: of {hit.promoted} promoted {hit.promoted_under}{lot}"
+        yield Text(words)
+    for low, high in pairwise(found.items()):
+        both = agreement.agreement(*low, *high)
+        words = f"rank correlation of {both.smaller} with {both.larger}: {_correlation(both.everyone)}"
+        if both.better_half:
+            words += f"; of the better half {_correlation(both.better_half)}"
+        at_both = f" ({both.count} architectures at both)"
+        yield Text(words + at_both)
+    yield Text()
+
+
+def _correlation(found: Correlation | None) -> str:
+    if found is None:
+        return f"unknown, it takes {agreement.LEAST} architectures"
+    low, high = found.interval
+    return f"{found.value:.2f} ({low:.2f} to {high:.2f})"

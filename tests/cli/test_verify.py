@@ -11,27 +11,58 @@ import sys
 import time
 
 import pytest
+import tomlkit
 
 from asi_lab import engine
 from asi_lab.engineer.executor import Executor
-from asi_lab.lab import Lineage, Store, fresh
+from asi_lab.lab import Lab, Lineage, Store, fresh, rungs
+from asi_lab.lab.commits import VERDICTS
 from asi_lab.records import Terms
-from asi_lab.scoring import verification
+from asi_lab.scoring import promotion, verification
 from asi_lab.view import verdicts
 from tests import simulated_engine
 from tests.cli.conftest import ENGINE
 
-SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n[verify]\ntune = false\nquota = 3\n"
+SETTINGS = (
+    "[baselines]\nseeds = 2\nmax_seeds = 2\n[verify]\ntune = false\nquota = 3\nrandom = 0\nrungs = []\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def simulated(monkeypatch):
+    executor: Executor = simulated_engine.SimulatedExecutor(0.0)
+    monkeypatch.setattr(engine.Engine, "_executors", lambda self, rung, places: ([executor], ()))
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A lab of five candidates: the second failed, the fourth is the best."""
+    lab = simulated_engine.make_lab(tmp_path_factory.mktemp("searched"), SETTINGS, seed=3)
+    executor: Executor = simulated_engine.SimulatedExecutor(0.0)
+    assert engine.Engine(lab, simulated_engine.Silent(), executor).search(5, None) == 0
+    return lab
 
 
 @pytest.fixture
-def lab(tmp_path, monkeypatch, run):
-    """A lab of five candidates: the second failed, the fourth is the best."""
-    simulated: Executor = simulated_engine.SimulatedExecutor(0.0)
-    monkeypatch.setattr(engine.Engine, "_executors", lambda self, settings, places: ([simulated], ()))
-    lab = simulated_engine.make_lab(tmp_path, SETTINGS, seed=3)
-    assert run("--lab", lab.path, "--no-tui", "--experiments", 5).exit_code == 0
-    return lab
+def lab(tmp_path, searched):
+    """A copy of that lab."""
+    subprocess.run(["cp", "-r", searched.path, tmp_path / "lab"], check=True)
+    return Lab(tmp_path / "lab")
+
+
+def with_a_rung(lab, *more: str) -> None:
+    """Give the lab a scale `big`, whose bar is named and which has a text of its own size."""
+    text = lab.config.read_text()
+    big = tomlkit.parse(text).unwrap()
+    del big["verify"]
+    big["train"]["steps"] = 4
+    big["baselines"] |= {"references": ["delta_net", "gated_delta_net"], "bar": "gated_delta_net"}
+    (lab.path / "big.toml").write_text(tomlkit.dumps(big))
+    lab.config.write_text(text.replace("rungs = []", 'rungs = ["big.toml"]') + "\n".join(more))
+
+
+def promising(lab, store) -> list[int]:
+    return promotion.promising(rungs.own(lab, lab.settings()), None, store)
 
 
 def scored(lab) -> list[int]:
@@ -40,7 +71,7 @@ def scored(lab) -> list[int]:
 
 
 def found(run, lab):
-    return json.loads(run("--lab", lab.path, "verdicts", "--json").stdout)
+    return json.loads(run("--lab", lab.path, "verdicts", "--json").stdout)["scales"]["micro"]
 
 
 def test_what_is_better_holds_and_is_tagged(run, lab, monkeypatch):
@@ -102,7 +133,7 @@ def test_a_second_call_makes_no_run_again_and_remakes_a_tag_that_was_lost(run, l
 
 def test_without_an_id_the_most_promising_are_promoted(run, lab):
     with Store.open_readonly(lab.store) as store:
-        expected = verification.promotable(lab.settings(), store)[:3]
+        expected = promising(lab, store)[:3]
         losses = {summary.id: summary.loss for summary in store.summaries()}
         assert expected
         assert all(losses[number] < losses[0] for number in expected)
@@ -138,9 +169,7 @@ def test_a_run_that_is_cut_off_again_and_again_has_failed(run, lab, monkeypatch)
     assert claims[second]["verdict"] == "not shown"
 
 
-def test_after_a_race_alone_nothing_can_be_verified(run, tmp_path, monkeypatch):
-    simulated: Executor = simulated_engine.SimulatedExecutor(0.0)
-    monkeypatch.setattr(engine.Engine, "_executors", lambda self, settings, places: ([simulated], ()))
+def test_after_a_race_alone_nothing_can_be_verified(run, tmp_path):
     lab = simulated_engine.make_lab(tmp_path, SETTINGS)
     run("--lab", lab.path, "race", "delta_net", "gated_delta_net", "mamba2", "--seeds", 3)
     result = run("--lab", lab.path, "verify")
@@ -167,9 +196,7 @@ def test_who_has_no_score_cannot_be_promoted(run, lab, number):
     assert "Traceback" not in result.output
 
 
-def test_a_lab_that_was_never_searched(run, tmp_path, monkeypatch):
-    simulated: Executor = simulated_engine.SimulatedExecutor(0.0)
-    monkeypatch.setattr(engine.Engine, "_executors", lambda self, settings, places: ([simulated], ()))
+def test_a_lab_that_was_never_searched(run, tmp_path):
     lab = simulated_engine.make_lab(tmp_path, SETTINGS)
     assert "No results yet" in run("--lab", lab.path, "verdicts").stderr
     result = run("--lab", lab.path, "verify")
@@ -180,21 +207,22 @@ def test_a_lab_that_was_never_searched(run, tmp_path, monkeypatch):
 def test_killed_at_any_moment_verdicts_are_those_of_an_undisturbed_run(run, lab, tmp_path):
     """The same lab, verified at once, and by engines that are killed again and again."""
     copy = tmp_path / "copy"
+    with_a_rung(lab)
     subprocess.run(["cp", "-r", lab.path, copy], check=True)
     with Store.open_readonly(lab.store) as store:
-        better = f"{verification.promotable(lab.settings(), store)[0]:04d}-fresh"
-    environment = {**os.environ, "SIMULATED_BETTER": better}
+        better = promising(lab, store)[0]
+    environment = {**os.environ, "SIMULATED_BETTER": f"{better:04d}-fresh {better:04d}-big-fresh"}
     undisturbed = [sys.executable, str(ENGINE), str(lab.path), "verify", "0"]
     subprocess.run(undisturbed, check=True, env=environment, capture_output=True)
     rng, kills, made = random.Random(1), 0, 0
     while True:
         command = [sys.executable, str(ENGINE), str(copy), "verify", "0.002"]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        wanted = made + rng.randrange(1, 12)
+        wanted = made + rng.randrange(8, 40)
         while process.poll() is None and made < wanted:
-            time.sleep(0.02 * rng.random())
+            time.sleep(0.1 * rng.random())
             with Store.open_readonly(copy / "store") as store:
-                made = len(fresh.runs(store))
+                made = sum(len(fresh.runs(store, rung)) for rung in ("", "big"))
         if process.poll() is not None:
             assert process.returncode == 0
             break
@@ -203,15 +231,21 @@ def test_killed_at_any_moment_verdicts_are_those_of_an_undisturbed_run(run, lab,
         kills += 1
     assert kills >= 3
     run_again = [json.loads(run("--lab", path, "verdicts", "--json").stdout) for path in (lab.path, copy)]
-    for one in run_again:
-        for claim in one["claims"]:
-            claim["promotion"].pop("time")
+    for claim in (
+        claim for one in run_again for scale in one["scales"].values() for claim in scale["claims"]
+    ):
+        claim["promotion"].pop("time")
     assert run_again[0] == run_again[1]
+    assert run_again[0]["scales"]["big"]["claims"][0]["verdict"] == "holds"
     with Store.open_readonly(copy / "store") as store:
-        ended = [run.run for run in fresh.runs(store)]
-    assert len(ended) == len(set(ended))
+        for rung in ("", "big"):
+            ended = [run.run for run in fresh.runs(store, rung)]
+            assert len(ended) == len(set(ended)) > 24
     refs = [Lineage.open(path / "lineage_repo").refs("refs/tags/") for path in (lab.path, copy)]
-    assert refs[0] == refs[1] != {}
+    assert refs[0] == refs[1]
+    assert {*refs[0]} == {f"refs/tags/verified/{better:04d}", f"refs/tags/verified/big/{better:04d}"}
+    notes = [Lineage.open(path / "lineage_repo").notes(VERDICTS) for path in (lab.path, copy)]
+    assert notes[0] == notes[1] != {}
 
 
 def test_hours_are_planned_for_the_search_and_for_claims(run, lab):
@@ -238,8 +272,9 @@ def test_terms_are_those_of_the_first_promotion(run, lab):
     number = scored(lab)[0]
     run("--lab", lab.path, "verify", number)
     before = found(run, lab)
-    terms = {"bar": before["terms"]["bar"], "bar_runs": 24, "tune": False, "freedom": 3.5}
-    assert before["terms"] == terms
+    bar, beside = before["terms"]["bar"], before["terms"]["beside"]
+    assert before["terms"] == {"bar": bar, "bar_runs": 24, "tune": False, "freedom": 3.5, "beside": beside}
+    assert {bar, *beside} == {*lab.settings().baselines.references}
     text = lab.config.read_text()
     lab.config.write_text(text.replace("tune = false", "tune = true") + "bar_runs = 48\n")
     result = run("--lab", lab.path, "verify", number)
@@ -250,3 +285,153 @@ def test_terms_are_those_of_the_first_promotion(run, lab):
 def test_an_empty_table():
     empty = verification.assess(Terms("mamba2", 24, True, 3.5), (), (), str)
     assert verdicts.headline(empty).startswith("0 hold")
+
+
+def test_what_gained_goes_on_at_the_next_scale(run, lab, monkeypatch):
+    with_a_rung(lab)
+    better, other = scored(lab)[:2]
+    monkeypatch.setenv("SIMULATED_BETTER", f"{better:04d}-fresh {better:04d}-big-fresh")
+    run("--lab", lab.path, "verify", better, other)
+    assert [*json.loads(run("--lab", lab.path, "verdicts", "--json").stdout)["scales"]] == ["micro"]
+    result = run("--lab", lab.path, "verify")
+    assert result.exit_code == 0, result.output
+    told = json.loads(run("--lab", lab.path, "verdicts", "--json").stdout)
+    big = told["scales"]["big"]
+    assert big["terms"]["bar"] == "gated_delta_net"
+    assert [claim["promotion"]["candidate"] for claim in big["claims"]] == [better]
+    assert big["claims"][0]["verdict"] == "holds"
+    assert big["bar_runs"] == 24
+    assert (lab.path / "rungs" / "big" / "data" / "manifest.json").exists()
+    assert told["agreement"][0]["count"] == len({*told["scales"]["micro"]["losses"]} & {*big["losses"]}) >= 3
+    assert {"ended": 1, "holding": 1, "promoted_under": 1}.items() <= told["hits"][1].items()
+    lineage = Lineage.open(lab.lineage)
+    assert {*lineage.refs("refs/tags/")} >= {f"refs/tags/verified/big/{better:04d}"}
+    with Store.open_readonly(lab.store) as store:
+        note = lineage.notes(VERDICTS)[store.held(better).sha]
+    assert [line.split(": ")[:2] for line in note.splitlines()] == [
+        ["Verdict at big", "holds"],
+        ["Verdict at micro", "holds"],
+    ]
+    for words in (("verdicts",), ("show", better), ("status",)):
+        lines = run("--lab", lab.path, *words).stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert any("big" in line for line in lines)
+
+
+def test_a_candidate_can_be_promoted_at_a_scale_by_hand(run, lab):
+    with_a_rung(lab)
+    number = scored(lab)[0]
+    assert run("--lab", lab.path, "verify", number, "--rung", "big").exit_code == 0
+    with Store.open_readonly(lab.store) as store:
+        assert fresh.runs(store) == []
+        assert [one.candidate for one in fresh.promotions(store, "big")] == [number]
+    result = run("--lab", lab.path, "verify", number, "--rung", "huge")
+    assert result.exit_code == 2
+    assert "expected one of micro, big; found 'huge'" in result.stderr
+
+
+def test_where_no_study_names_the_bar_of_a_scale_seeds_that_do_not_count_do(run, lab):
+    with_a_rung(lab)
+    big = lab.path / "big.toml"
+    big.write_text(big.read_text().replace('bar = "gated_delta_net"', 'bar = ""'))
+    number = scored(lab)[0]
+    assert run("--lab", lab.path, "verify", number, "--rung", "big").exit_code == 0
+    with Store.open_readonly(lab.store) as store:
+        runs = fresh.runs(store, "big")
+        terms = verification.of_rung(store, "big").terms
+    tuned = {
+        name: [run.evidence.measured.loss for run in runs if run.who == name and run.is_tuning]
+        for name in ("delta_net", "gated_delta_net")
+    }
+    assert [len(losses) for losses in tuned.values()] == [3, 3]
+    assert terms.bar == min(tuned, key=lambda name: sum(tuned[name]))
+
+
+def test_claims_at_a_scale_keep_the_settings_that_they_began_with(run, lab):
+    with_a_rung(lab)
+    number = scored(lab)[0]
+    run("--lab", lab.path, "verify", number, "--rung", "big", "--hours", 1e-9)
+    big = lab.path / "big.toml"
+    big.write_text(big.read_text().replace("steps = 4", "steps = 5"))
+    result = run("--lab", lab.path, "verify", "--rung", "big")
+    assert result.exit_code == 2
+    assert "big.toml: train changed since this lab began" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ('["enormous"]', "expected one of micro, mini"),
+        ('["none.toml"]', "with settings like those of lab.toml; found none"),
+        ('["../big.toml"]', "or the name of a TOML file in the lab"),
+        ('["mini", "mini"]', "found mini twice"),
+        ('["micro"]', "found micro twice"),
+    ],
+)
+def test_scales_that_are_none(run, lab, wanted, told):
+    lab.config.write_text(lab.config.read_text().replace("rungs = []", f"rungs = {wanted}"))
+    result = run("--lab", lab.path, "verify")
+    assert result.exit_code == 2
+    assert told in " ".join(result.stderr.split())
+
+
+def test_those_drawn_by_lot_go_through_all_scales(run, lab, monkeypatch):
+    with_a_rung(lab)
+    text = lab.config.read_text()
+    lab.config.write_text(text.replace("random = 0", "random = 1").replace("quota = 3", "quota = 1"))
+    with Store.open_readonly(lab.store) as store:
+        best = promising(lab, store)[0]
+    monkeypatch.setenv("SIMULATED_BETTER", f"{best:04d}-fresh")
+    assert run("--lab", lab.path, "verify").exit_code == 0
+    with Store.open_readonly(lab.store) as store:
+        drawn = [
+            [one.candidate for one in fresh.promotions(store, rung) if one.drawn] for rung in ("", "big")
+        ]
+        found = [verification.of_rung(store, rung) for rung in ("", "big")]
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 1
+    assert drawn[0] != [best]
+    assert all(len(one.losses[f"{drawn[0][0]:04d}"]) == verification.BY_LOT for one in found)
+    assert [[claim.candidate for claim in one.claims] for one in found] == [[best], [best]]
+
+
+def test_claims_beside_the_search_change_no_candidate(run, tmp_path):
+    found = []
+    for share in (0.0, 0.5):
+        (tmp_path / str(share)).mkdir()
+        settings = f"{SETTINGS}share = {share}\n"
+        lab = simulated_engine.make_lab(tmp_path / str(share), settings, seed=3)
+        assert run("--lab", lab.path, "--no-tui", "--experiments", 8).exit_code == 0
+        with Store.open_readonly(lab.store) as store:
+            summaries = store.summaries()
+            made = [event.message for event in store.events(0, 10_000) if "fresh run of" in event.message]
+            last = next(e.seq for e in store.events(0, 10_000) if e.kind == "commit" and e.candidate == 8)
+            early = [e for e in store.events(0, last) if "fresh run of" in e.message and e.seq < last]
+            claims = verification.read(lab.settings(), store)
+        found.append([(s.id, s.parent, s.loss, s.fitness, s.state) for s in summaries])
+        if share:
+            assert len(early) >= 1
+            assert claims.due == ()
+            assert claims.count[verification.Verdict.OPEN] == 0
+            assert sum(not one.drawn for one in claims_of(lab)) >= 2
+        else:
+            assert made == []
+    assert found[0] == found[1]
+
+
+def claims_of(lab):
+    with Store.open_readonly(lab.store) as store:
+        return fresh.promotions(store)
+
+
+def test_a_scale_that_cannot_be_prepared_is_told_and_the_search_goes_on(run, tmp_path):
+    lab = simulated_engine.make_lab(tmp_path, f"{SETTINGS}share = 0.5\n", seed=3)
+    with_a_rung(lab)
+    manifest = lab.path / "rungs" / "big" / "data" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    result = run("--lab", lab.path, "--no-tui", "--experiments", 5)
+    assert result.exit_code == 0, result.output
+    words = f"the search goes on without claims at big and beyond: Cannot read {manifest}"
+    assert words in " ".join(result.stderr.split())
+    assert len(claims_of(lab)) >= 1

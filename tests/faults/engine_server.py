@@ -42,11 +42,11 @@ import git  # noqa: F401  # what is imported where it is needed is imported once
 import scipy.special  # noqa: F401
 import simulated_engine
 
-from asi_lab import cli, engine, heartbeat
+from asi_lab import cli, heartbeat
 from asi_lab.common import process
 from asi_lab.engineer import supervise
 from asi_lab.knowledge import rank
-from asi_lab.lab import Lineage, Store
+from asi_lab.lab import Lineage, Store, preparing
 from asi_lab.lab.repository import Repository
 from asi_lab.llm import prompting
 from asi_lab.records import Candidate
@@ -122,9 +122,9 @@ def _serve(request: dict[str, Any], boundaries: Path) -> int:
     supervise.Clock = lambda: types.SimpleNamespace(now=lambda: 0.0)  # type: ignore[assignment,misc]  # records hold times
     heartbeat.HEARTBEAT_SECONDS = 1e9  # beats that depend on the machine's speed would be other boundaries
     if request.get("prepare"):
-        engine.run_module = process.run_module
+        preparing.run_module = process.run_module
     else:
-        engine.Engine._prepare_data = lambda self, control: []  # type: ignore[method-assign]
+        preparing.data = lambda rung, tick, say: []
     Boundaries(boundaries, {request.get("kill"): signal.SIGKILL, request.get("stop"): signal.SIGSTOP})
     if "map_bytes" in request:
         Store.open.__func__.__kwdefaults__["map_size"] = request["map_bytes"]  # type: ignore[attr-defined]

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from asi_lab.errors import LineageError
-from asi_lab.lab import Lineage, Store, fsck
+from asi_lab.lab import Lineage, Store, fresh, fsck
 from asi_lab.lab.commits import is_published
-from asi_lab.records import SEED_ID, CandidateState
+from asi_lab.records import SEED_ID, CandidateState, Evaluation, Evidence, FreshRun, Terms
 
 S = CandidateState
 CONFIG = 'preset = "micro"\n'
@@ -291,3 +291,15 @@ def test_an_engine_killed_at_random_moments_publishes_the_same_lineage(tmp_path)
         assert fsck.check(store, tmp_path / "killed" / "lineage", "config") == []
         published = [e.candidate for e in store.events() if e.kind in ("commit", "repair")]
         assert sorted(published) == list(range(last + 1))  # the seed's by a repair
+
+
+def test_promotions_and_fresh_runs_are_looked_at(lab):
+    terms = Terms("mamba2", 24, tune=True, freedom=3.5)
+    fresh.promote(lab.store, "", terms, [2])
+    fresh.keep(lab.store, FreshRun("0002", 0, Evidence(evaluation=Evaluation(4.0, 1, ()))))
+    assert lab.check() == []
+    fresh.promote(lab.store, "mini", terms, [3])
+    found = [(finding.subject, finding.message) for finding in lab.check()]
+    assert found == [("promotion 1", "is of candidate 3, which has no score")]
+    lab.store.put_meta(f"{fresh.RUNS}0002-fresh0", {"who": "0002"})
+    assert "claims" in {finding.subject for finding in lab.repair()}

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from textual.widgets import ContentSwitcher
 
-from asi_lab.lab import Lab, Store, commands
+from asi_lab.lab import Lab, Store, commands, fresh
 from asi_lab.protocol import Progress
+from asi_lab.records import Terms
 from asi_lab.tui import preferences, since
 from asi_lab.tui.app import PANES
 from asi_lab.tui.dialogs import Confirm, Help, Start
@@ -118,6 +119,22 @@ def test_rows_are_filtered_and_the_details_opened_and_closed(lab, size):
         assert len(table.rows) == CANDIDATES + 1
 
     use(lab, size, script)
+
+
+@pytest.mark.parametrize("size", EACH_SIZE)
+def test_what_is_claimed_stands_in_the_table_and_in_the_overview(own, size):
+    search(own, 3)
+    with Store.open(own.store) as store:
+        fresh.promote(store, "", Terms("mamba2", 24, tune=False, freedom=3.5), [2])
+
+    async def script(app, pilot) -> None:
+        assert "0 hold (false-discovery rate" in " ".join(seen(app).split())
+        table = app.query_one("#table", LineTable)
+        await pilot.press("2", "slash", *"open", "enter")
+        await until(pilot, lambda: [row.key for row in table.rows] == [2])
+        assert "● open" in seen(app)
+
+    use(own, size, script)
 
 
 def test_details_stand_beside_the_table_where_there_is_room(lab):

@@ -86,7 +86,7 @@ class Candidates(ListPane):
         """Filter and table at the left, details at the right or alone."""
         with VerticalScroll(id="list", can_focus=False):
             yield Field(
-                self.begin, placeholder="words of name, state, id, model or tags; Esc clears", id="filter"
+                self.begin, placeholder="words of name, state, verdict, id, model; Esc clears", id="filter"
             )
             yield LineTable(COLUMNS, id="table", chosen=self.chosen, opened=self.opened)
         yield Lines(id="details")
@@ -160,10 +160,10 @@ class Candidates(ListPane):
     def fill(self, snapshot: Snapshot) -> None:
         """Show the rows that match, in order."""
         found, notes = list(snapshot.summaries), snapshot.notes
-        if self.wanted:
-            found = [s for s in found if self._matches(s, notes.get(s.id, NO_NOTE).tags)]
-        found.sort(key=(lambda s: s.name) if self.order == "name" else ORDERS.get(self.order, ORDERS["id"]))
         places = {row.id: row for row in snapshot.board.candidates} if snapshot.board else {}
+        if self.wanted:
+            found = [s for s in found if self._matches(s, places.get(s.id), notes.get(s.id, NO_NOTE).tags)]
+        found.sort(key=(lambda s: s.name) if self.order == "name" else ORDERS.get(self.order, ORDERS["id"]))
         table, marks = self.table, self.lab_app.marks
         rows = []
         for s in found:
@@ -176,10 +176,11 @@ class Candidates(ListPane):
         table.show(rows, empty)
         table.select(self.lab_app.selected)
 
-    def _matches(self, summary: Summary, tags: tuple[str, ...]) -> bool:
+    def _matches(self, summary: Summary, place: Place | None, tags: tuple[str, ...]) -> bool:
         words = (
             f"{summary.id:04d}",
             summary.state.value,
+            place.verdict if place else "",
             summary.name,
             summary.model,
             summary.researcher,
@@ -208,13 +209,14 @@ class Candidates(ListPane):
 
 def _cells(s: Summary, place: Place | None, marked: bool, tags: tuple[str, ...]) -> tuple[str, ...]:
     """`place` is the candidate's row on the leaderboard: its gain, also in units of the noise, with a star
-    where it beats the bar beyond noise. Names are shown without what all begin with."""
+    where it beats the bar beyond noise. What is claimed of it stands in place of its state. Names are shown
+    without what all begin with."""
     own = s.name.removeprefix(tables.PREFIX)
     name = own if own == s.name else f"…{own}"
     units = "" if place is None or place.gain_in_noise is None else f"{place.gain_in_noise:+.1f}"
     return (
         f"{s.id:04d}",
-        f"{glyph(s.state)} {s.state.value}",
+        f"{glyph(s.state)} {(place and place.verdict) or s.state.value}",
         f"{'◆ ' if marked else ''}{''.join(f'#{tag} ' for tag in tags)}{plain(name)}",
         "" if s.loss is None else f"{s.loss:.4f}",
         "" if place is None else f"{place.gain:+.2%}",
