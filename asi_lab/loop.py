@@ -27,8 +27,9 @@ from asi_lab.events import NewEvent, Watch
 from asi_lab.lab import Lineage, Store, steering, trial_label
 from asi_lab.lab.plans import Plans
 from asi_lab.llm.models import Models
-from asi_lab.records import Candidate, CandidateState, Evidence
+from asi_lab.records import Arm, Candidate, CandidateState, Evidence
 from asi_lab.researcher import Researcher
+from asi_lab.researcher.arms import seen_from
 from asi_lab.scoring import Archive, Baselines, baselines, fitness
 from asi_lab.settings import Settings
 from asi_lab.turns import Turns
@@ -150,9 +151,9 @@ class Loop:
 
     def draw_and_propose(self, candidate_id: int) -> None:
         """Draw a parent and references, have the researcher write something new, and record it."""
-        created, archive, behind = time.time(), self._known_to(candidate_id), self.turns.behind
+        created, behind = time.time(), self.turns.behind
         drawn = self.researcher.draw(candidate_id, self.archive.entries(), behind)
-        proposed = self.researcher.propose(candidate_id, drawn, archive)
+        proposed = self.researcher.propose(candidate_id, drawn, self._known_to(candidate_id, drawn.arm))
         self.researcher.accept(candidate_id, created, drawn, proposed, self.archive, behind)
 
     def measure(self, candidate: Candidate) -> Candidate:
@@ -175,7 +176,7 @@ class Loop:
         if candidate.commit is not None or (changed := self.engineer.repair(candidate)) is None:
             return candidate
         proposal, done = changed
-        if same := self.researcher.known.claim(candidate.id, proposal.code_hash):
+        if same := self.researcher.known(candidate.arm).claim(candidate.id, proposal.code_hash):
             error = f"{done.role} made of it the same code as {same}"
             return self.states.fail(candidate, Evidence(failure=S.DUPLICATE, error=error))
         message = f"{candidate.name}: repaired by {done.role} after {done.failure.value}"
@@ -193,7 +194,7 @@ class Loop:
         """Have the analyst judge it, and compute the fitness."""
         if candidate.state is not S.EVALUATED:
             return candidate
-        judgement = self.analyst.judge(candidate, self._known_to(candidate.id))
+        judgement = self.analyst.judge(candidate, self._known_to(candidate.id, candidate.arm))
         known, found = self.baselines, candidate.measured
         against = known.against_all([found.loss])
         score = fitness.score(found, known.reference, judgement, known.noise(), against)
@@ -203,7 +204,7 @@ class Loop:
         """Have the analyst compare it with parent, siblings and baseline."""
         if candidate.state is not S.JUDGED:
             return candidate
-        analysis = self.analyst.explain(candidate, self._known_to(candidate.id))
+        analysis = self.analyst.explain(candidate, self._known_to(candidate.id, candidate.arm))
         return self.states.advance(candidate, S.ANALYSED, analysis=analysis)
 
     def publish(self, candidate: Candidate) -> Candidate:
@@ -249,6 +250,8 @@ class Loop:
         """What the lab knows now."""
         return Archive(self.settings, self.store, self.baselines)
 
-    def _known_to(self, candidate_id: int) -> Archive:
-        """What the lab knows, without results of candidates that may train at the same time as this one."""
-        return Archive(self.settings, self.store, self.baselines, self.turns.concurrent(candidate_id))
+    def _known_to(self, candidate_id: int, arm: Arm | None) -> Archive:
+        """What the lab knows, without results of candidates that may train at the same time as this one, and
+        without those that its arm is not told of."""
+        concurrent = self.turns.concurrent(candidate_id)
+        return Archive(self.settings, self.store, self.baselines, concurrent, seen_from(arm))

@@ -61,6 +61,14 @@ class Search(Section, frozen=True, kw_only=True):
             "as there is room for. Draws lag by two for each beyond the first."
         ),
     ] = 1
+    controls: Annotated[
+        tuple[Literal["best_of_n", "sequential"], ...],
+        about(
+            "Controls beside the search, which say what it adds: best_of_n proposes from the seed alone, "
+            "sequential from the best that it has found itself."
+        ),
+    ] = ()
+    control_share: Annotated[Fraction, about("Share of the candidates that each of `controls` takes.")] = 0.1
 
 
 class Data(Section, frozen=True, kw_only=True):

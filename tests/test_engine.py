@@ -200,7 +200,7 @@ def test_a_lost_lineage_and_lost_refs_are_made_again_at_the_next_start(undisturb
 
 def test_the_references_are_known_and_not_proposed_again(undisturbed):
     with Store.open_readonly(undisturbed.store) as store:
-        known = store.code_hashes()
+        known = {s.code_hash: s.id for s in store.summaries()}
     assert known[references.seed().code_hash] == 0
     assert references.upper().code_hash not in known
 

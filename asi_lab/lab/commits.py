@@ -144,6 +144,8 @@ def files_of(candidate: Candidate) -> dict[str, str]:
 
 def _trailers(candidate: Candidate, proposal: Proposal) -> list[tuple[str, str]]:
     trailers = [("Candidate", str(candidate.id))]
+    if candidate.arm and candidate.arm.is_apart:
+        trailers.append(("Arm", candidate.arm.value))
     if candidate.draw:
         trailers.append(("Parent", str(candidate.draw.parent)))
         trailers += [("Reference", str(reference)) for reference in candidate.draw.references]
@@ -217,6 +219,15 @@ def _evidence(candidate: Candidate) -> dict[str, Any] | None:
     return told
 
 
+def _draw(candidate: Candidate) -> dict[str, Any] | None:
+    """The draw. Only controls that are kept apart from the pool name their arm: the others are told by who
+    wrote them."""
+    told: dict[str, Any] | None = msgspec.to_builtins(candidate.draw)
+    if told and not (candidate.arm and candidate.arm.is_apart):
+        del told["arm"]
+    return told
+
+
 def _score(candidate: Candidate) -> dict[str, Any] | None:
     """The score, likewise."""
     if candidate.score is None:
@@ -242,7 +253,7 @@ def _metrics(candidate: Candidate, proposal: Proposal) -> bytes:
     content = {
         "candidate": candidate.id,
         "status": _status(candidate),
-        "draw": candidate.draw,
+        "draw": _draw(candidate),
         "name": proposal.name,
         "change": proposal.change,
         "researcher": proposal.researcher,

@@ -136,7 +136,10 @@ def _accepted(hint: Any) -> str:
             ]
         return " ".join(words)
     if typing.get_origin(kind) is tuple:
-        item = _accepted(typing.get_args(kind)[0])
+        first = typing.get_args(kind)[0]
+        item = _accepted(first)
+        if typing.get_origin(first) is typing.Literal:
+            return f"list of {item}"
         return (
             f"list of {item}s".replace("number", "numbers", 1).removesuffix("s")
             if item
@@ -239,6 +242,17 @@ def _check_together(settings: Settings, where: str, text: str) -> None:
             search.parent_ranks <= search.pool,
             ["search", "parent_ranks"],
             f"expected at most search.pool = {search.pool}; found {search.parent_ranks}",
+        ),
+        (
+            len(search.controls) == len({*search.controls}),
+            ["search", "controls"],
+            f"expected each once; found {', '.join(search.controls)}",
+        ),
+        (
+            not search.controls or 0 < search.control_share * len(search.controls) < 1,
+            ["search", "control_share"],
+            f"expected more than 0 and less than 1/{len(search.controls)}, so that each of search.controls "
+            f"and the search itself get candidates; found {search.control_share:g}",
         ),
         (
             baselines.seeds <= baselines.max_seeds,

@@ -199,10 +199,6 @@ class Store:
         scored = [(s.merit, -s.id) for s in done if s.merit is not None]
         return -max(scored)[1] if scored else None
 
-    def code_hashes(self) -> dict[str, int]:
-        """Return the first candidate's id for every code hash."""
-        return {s.code_hash: s.id for s in reversed(self.summaries()) if s.code_hash}
-
     def vector(self, candidate: int) -> NDArray[np.float32] | None:
         """Return a candidate's embedding `[D]`, None when it has none."""
         raw = self._read("vectors", number_key(candidate))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from asi_lab.records import Candidate, CandidateState, merit
+from asi_lab.records import Arm, Candidate, CandidateState, merit
 
 _NAME = 200
 
@@ -34,6 +34,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     model: str = ""
     fitness_spread: float | None = None
     beyond: float = 0.0
+    arm: Arm | None = None
 
     @property
     def merit(self) -> float | None:
@@ -67,4 +68,5 @@ def summarise(candidate: Candidate) -> Summary:
         model=proposal.model if proposal else "",
         fitness_spread=score.spread if score else None,
         beyond=score.judgement.beyond if score else 0.0,
+        arm=candidate.arm,
     )

@@ -36,9 +36,12 @@ def listed(settings: AgentSettings, group: str) -> tuple[str, ...]:
 
 
 def arms_of(settings: AgentSettings, store: Store, before: int | None = None) -> list[bandit.Arm]:
-    """The state of the bandit over the planners, as it was before candidate `before`, or as it is now."""
+    """The state of the bandit over the planners, as it was before candidate `before`, or as it is now. What
+    came of controls that are apart from the pool is not for the search to know."""
     names = listed(settings, "planner")
-    summaries = [s for s in store.summaries() if before is None or s.id < before]
+    summaries = [
+        s for s in store.summaries() if (before is None or s.id < before) and not (s.arm and s.arm.is_apart)
+    ]
     dollars: dict[int, float] = defaultdict(float)
     for entry in spending.of_models(store.ledger.entries().values()):
         if (candidate := entry["candidate"]) is not None:

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from asi_lab.common import background
-from asi_lab.common.randomness import keyed_random
 from asi_lab.events import Watch
 from asi_lab.lab import Store, spending, trial_label
 from asi_lab.lab.spending import CallCost
@@ -29,6 +28,7 @@ from asi_lab.llm.live import LiveAnswers
 from asi_lab.llm.model import Call, Message, Model, Reply
 from asi_lab.llm.record import Exchange, Recorded
 from asi_lab.llm.tokens import Meter
+from asi_lab.records import Arm
 from asi_lab.settings import AgentSettings, Settings
 
 T = TypeVar("T")
@@ -131,11 +131,9 @@ class Models:
             control = f"; the grammar proposes {self.settings.control:.0%} as a control"
             self.store.append_events(("note", f"language models: {', '.join(self._models)}{control}", {}))
 
-    def plans(self, candidate_id: int) -> bool:
-        """Whether a language model proposes this candidate, or the grammar as a control."""
-        if not self.present:
-            return False
-        return keyed_random(self.seed, candidate_id, "control").random() >= self.settings.control
+    def plans(self, arm: Arm | None) -> bool:
+        """Whether a language model proposes the candidates of this arm, or the grammar."""
+        return self.present and self.settings.control < 1 and arm is not Arm.GRAMMAR
 
     def of(self, candidate_id: int, judge: str | None = None) -> Asker:
         """Whoever works on one candidate; `judge` is the model that judges, where it is not to be chosen."""

@@ -23,6 +23,7 @@ from asi_lab.records.appraisal import (
 from asi_lab.records.candidate import (
     RULES,
     SEED_ID,
+    Arm,
     Candidate,
     Cognition,
     Draw,
@@ -30,6 +31,7 @@ from asi_lab.records.candidate import (
     PoolEntry,
     Proposal,
     Repair,
+    is_kin,
 )
 from asi_lab.records.evidence import (
     ACCURACIES,
@@ -58,6 +60,7 @@ __all__ = [
     "TUNING_SEED",
     "Against",
     "Analysis",
+    "Arm",
     "BaselineRun",
     "Candidate",
     "CandidateState",
@@ -87,5 +90,6 @@ __all__ = [
     "Terms",
     "Training",
     "Work",
+    "is_kin",
     "merit",
 ]

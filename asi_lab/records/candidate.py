@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -16,12 +17,34 @@ RULES = 3
 """How results come about: splits, scores, figures, commits. Results of other rules do not compare."""
 
 
+class Arm(StrEnum):
+    """How candidates come about, so that ways can be compared: two arms share the pool, and differ in who
+    proposes; the others are controls that draw otherwise, and share nothing with anybody."""
+
+    EVOLUTION = "evolution"
+    GRAMMAR = "grammar"
+    BEST_OF_N = "best_of_n"
+    SEQUENTIAL = "sequential"
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether it is a control that draws otherwise than from the pool."""
+        return self in (Arm.BEST_OF_N, Arm.SEQUENTIAL)
+
+
+def is_kin(one: Arm | None, other: Arm | None) -> bool:
+    """Whether the candidates of two arms may know of each other. Those without one came before there were
+    arms, and are of the pool."""
+    return one is other or not ((one and one.is_apart) or (other and other.is_apart))
+
+
 class Draw(msgspec.Struct, frozen=True):
-    """What the pool gave for one candidate.
+    """What the pool gave for one candidate, or for one of a control its seed or its own best.
 
     `references` may hold fewer than `references_wanted` ids while the pool is young. `step` is how far the
     search had escalated because it stood still (`stagnation`). A parent that was not drawn by rank has
-    rank 0: the seed for that reason, or one that a person has pinned (`steering`).
+    rank 0: the seed for that reason, or one that a person has pinned (`steering`). `arm` is the candidate's,
+    None in records of before there were arms.
     """
 
     generation: int
@@ -30,6 +53,7 @@ class Draw(msgspec.Struct, frozen=True):
     references: tuple[int, ...] = ()
     references_wanted: int = 4
     step: int = 0
+    arm: Arm | None = None
 
 
 class Neighbour(msgspec.Struct, frozen=True):
@@ -123,6 +147,11 @@ class Candidate(msgspec.Struct, frozen=True):
         return self.draw.parent if self.draw else None
 
     @property
+    def arm(self) -> Arm | None:
+        """The arm that it is of; None for the seed, which all arms know."""
+        return self.draw.arm if self.draw else None
+
+    @property
     def ancestor(self) -> int:
         """Id of the parent architecture, of a candidate that has one: all but the seed."""
         assert self.draw is not None
@@ -171,10 +200,11 @@ class Candidate(msgspec.Struct, frozen=True):
 
 class PoolEntry(msgspec.Struct, frozen=True):
     """A finished candidate as the pool sees it: `fitness` is its `merit`, the mean over `runs` runs, `noise`
-    the sd of one run's, and `parent` the id of its parent, None for the seed."""
+    the sd of one run's, `parent` the id of its parent, None for the seed, and `arm` its arm."""
 
     id: int
     fitness: float
     noise: float = 0.0
     parent: int | None = None
     runs: int = 1
+    arm: Arm | None = None

@@ -2,7 +2,8 @@
 
     pool -> rank among the best -> further away while the search stands still -> pinned and banned ones
 
-A draw is a function of the candidate's id, of finished records and of what people have ordered.
+A control that is kept apart draws otherwise (`arms`), and nobody steers it. A draw is a function of the
+candidate's id, of finished records and of what people have ordered.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import msgspec
 
 from asi_lab.events import NewEvent
 from asi_lab.lab.steering import Steering
-from asi_lab.records import Draw, PoolEntry
-from asi_lab.researcher import pool, stagnation
+from asi_lab.records import Arm, Draw, PoolEntry
+from asi_lab.researcher import arms, pool, stagnation
 from asi_lab.researcher.stagnation import Likeness
 from asi_lab.settings import Settings
 
 
 def draw(
     candidate_id: int,
+    arm: Arm,
     entries: Sequence[PoolEntry],
     orders: Steering,
     settings: Settings,
@@ -33,12 +35,14 @@ def draw(
     they may be under way.
     """
     search, seed = settings.search, settings.seed
-    drawn = pool.draw(candidate_id, entries, search, seed, behind, orders.banned)
-    last = candidate_id - 1 - behind
-    step = stagnation.standstill(last, entries, search).step
-    known = [e.id for e in entries if e.id <= last and e.id not in orders.banned]
+    if arm.is_apart:
+        return arms.draw(arm, candidate_id - 1 - behind, entries, orders.banned)
+    mine, last = arms.of(arm, entries), candidate_id - 1 - behind
+    drawn = pool.draw(candidate_id, mine, search, seed, behind, orders.banned)
+    step = stagnation.standstill(last, mine, search).step
+    known = [e.id for e in mine if e.id <= last and e.id not in orders.banned]
     drawn = stagnation.escalated(drawn, step, candidate_id, known, likeness, seed)
-    return steered(orders, drawn, entries)
+    return msgspec.structs.replace(steered(orders, drawn, entries), arm=arm)
 
 
 def steered(orders: Steering, drawn: Draw, entries: Sequence[PoolEntry]) -> Draw:
@@ -51,16 +55,18 @@ def steered(orders: Steering, drawn: Draw, entries: Sequence[PoolEntry]) -> Draw
 
 
 def news(
-    candidate_id: int, drawn: Draw, entries: Sequence[PoolEntry], settings: Settings, behind: int
+    candidate_id: int, entries: Sequence[PoolEntry], settings: Settings, behind: int
 ) -> Sequence[NewEvent]:
-    """What is new since the candidate before: another pool, another step against standstill."""
+    """What is new in the search since the candidate before, whatever arm that is of: another pool, another
+    step against standstill."""
     search, told = settings.search, list[NewEvent]()
-    last = candidate_id - 1 - behind
-    if pool.generation_of(max(1, last), search) != drawn.generation:
-        ids = [entry.id for entry in pool.members(drawn.generation, entries, search)]
-        message = f"generation {drawn.generation}: {len(ids)} in the pool"
+    entries, last = arms.of(Arm.EVOLUTION, entries), candidate_id - 1 - behind
+    generation = pool.generation_of(max(1, last + 1), search)
+    if pool.generation_of(max(1, last), search) != generation:
+        ids = [entry.id for entry in pool.members(generation, entries, search)]
+        message = f"generation {generation}: {len(ids)} in the pool"
         told.append(("pool_updated", message, {"ids": ids}))
-    if drawn.step != stagnation.standstill(last - 1, entries, search).step:
-        words = stagnation.standstill(last, entries, search).words
-        told.append(("standstill", words, {"step": drawn.step}))
+    found = stagnation.standstill(last, entries, search)
+    if found.step != stagnation.standstill(last - 1, entries, search).step:
+        told.append(("standstill", found.words, {"step": found.step}))
     return told

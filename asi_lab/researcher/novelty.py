@@ -9,11 +9,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
+import numpy as np
 
 from asi_lab.common.embedding import Vector, embed
 from asi_lab.common.syntax import code_hash
 from asi_lab.lab import Store
-from asi_lab.records import Neighbour, Proposal
+from asi_lab.records import SEED_ID, Arm, Neighbour, Proposal, is_kin
 from asi_lab.researcher.index import Index
 from asi_lab.scoring import references
 
@@ -32,16 +33,19 @@ class Proposed(msgspec.Struct, frozen=True):
 
 
 class Known:
-    """The ideas and the code of all candidates of a lab: what a proposal must differ from. Any thread may
-    call; whoever accepts a proposal holds `accepting` from its last comparison to its record."""
+    """The ideas and the code of all candidates of an arm and its kin: what a proposal must differ from. Any
+    thread may call; whoever accepts a proposal holds `accepting` from its last comparison to its record."""
 
-    def __init__(self, store: Store, most_similar: float) -> None:
+    def __init__(self, store: Store, most_similar: float, arm: Arm) -> None:
         """Motivations of a cosine of `most_similar` count as the same."""
         self.accepting = threading.Lock()
-        self.index, self._most_similar = Index(*store.vectors()), most_similar
+        kin = [s for s in store.summaries() if s.id == SEED_ID or is_kin(arm, s.arm)]
+        ids, vectors = store.vectors()
+        mine = np.isin(ids, [s.id for s in kin])
+        self.index, self._most_similar = Index(ids[mine], vectors[mine]), most_similar
         upper = references.upper()
         self._code = {upper.code_hash: upper.name}
-        self._code |= {code: _name(number) for code, number in store.code_hashes().items()}
+        self._code |= {s.code_hash: _name(s.id) for s in reversed(kin) if s.code_hash}
 
     def until_new(
         self, draft: Draft, retries: int, repeats: Callable[[Proposal], str] = lambda proposal: ""

@@ -36,10 +36,14 @@ def members(
     The banned are still measured, so they count in what their relatives are worth.
     """
     last = boundary(generation, search)
-    known = [entry for entry in entries if entry.id <= last]
+    return ranked([entry for entry in entries if entry.id <= last], banned)[: search.pool]
+
+
+def ranked(known: Sequence[PoolEntry], banned: Collection[int] = ()) -> list[PoolEntry]:
+    """These candidates without the `banned`, by what all of them say that each is worth."""
     worth = lineage_prior.worth(known)
     eligible = [entry for entry in known if entry.id not in banned]
-    return sorted(eligible, key=lambda entry: (-worth[entry.id], entry.id))[: search.pool]
+    return sorted(eligible, key=lambda entry: (-worth[entry.id], entry.id))
 
 
 def draw(

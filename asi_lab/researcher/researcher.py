@@ -1,6 +1,6 @@
 """The researcher: a new architecture from a draw (paper, section 2.2).
 
-A language model plans where the lab has one and it is not the control's turn; else the grammar mutates the
+A language model plans where the lab has one and it is not the grammar's turn; else the grammar mutates the
 parent. Where the planner gives no usable answer, or cannot be had, the grammar takes this candidate, and the
 lab's events say so: a night is never lost to a model.
 """
@@ -21,8 +21,18 @@ from asi_lab.lab.plans import Plan, Plans
 from asi_lab.llm.ask import Asker, RoleFailed
 from asi_lab.llm.model import ModelError
 from asi_lab.llm.models import Models
-from asi_lab.records import RULES, Candidate, CandidateState, Cognition, Draw, Evidence, PoolEntry, Proposal
-from asi_lab.researcher import context, experience, grammar, planner, stagnation
+from asi_lab.records import (
+    RULES,
+    Arm,
+    Candidate,
+    CandidateState,
+    Cognition,
+    Draw,
+    Evidence,
+    PoolEntry,
+    Proposal,
+)
+from asi_lab.researcher import arms, context, experience, grammar, planner, stagnation
 from asi_lab.researcher import draw as drawing
 from asi_lab.researcher.novelty import Draft, Known, Proposed
 from asi_lab.scoring import results
@@ -51,14 +61,22 @@ class Researcher:
         self.settings, self.store, self.models = settings, store, models
         self.plans, self.adviser = plans, adviser
         self.imports, self.inspect = imports, inspect
-        self.known = Known(store, settings.search.duplicate_similarity)
+        self._known: dict[Arm, Known] = {}
+        for arm in (Arm.EVOLUTION, Arm.BEST_OF_N, Arm.SEQUENTIAL):
+            self._known[arm] = Known(store, settings.search.duplicate_similarity, arm)
+
+    def known(self, arm: Arm | None) -> Known:
+        """What a proposal of an arm must differ from."""
+        return self._known[arm if arm and arm.is_apart else Arm.EVOLUTION]
 
     def draw(self, candidate_id: int, entries: Sequence[PoolEntry], behind: int) -> Draw:
-        """Parent and references for a candidate, as they were when its plan was begun."""
+        """Arm, parent and references for a candidate, as they were when its plan was begun. What the lab
+        begins with is of no control. `entries` are all finished candidates."""
         if (drawn := self.plans.drawn(candidate_id)) is not None:
             return drawn
-        orders, likeness = steering.read(self.store), self.known.index.likeness
-        return drawing.draw(candidate_id, entries, orders, self.settings, behind, likeness)
+        arm = Arm.EVOLUTION if candidate_id in self.imports else arms.arm_of(candidate_id, self.settings)
+        orders, likeness = steering.read(self.store), self.known(arm).index.likeness
+        return drawing.draw(candidate_id, arm, entries, orders, self.settings, behind, likeness)
 
     def accept(
         self,
@@ -72,8 +90,9 @@ class Researcher:
         """Record a proposal after another comparison, since others may have been accepted meanwhile; one that
         repeats another ends as a duplicate. `created` is in seconds since the epoch; `archive` is that of all
         candidates."""
-        with self.known.accepting:
-            proposed = self.known.compared(proposed)
+        known = self.known(drawn.arm)
+        with known.accepting:
+            proposed = known.compared(proposed)
             repeated, proposal = proposed.duplicate, proposed.proposal
             candidate = Candidate(
                 id=candidate_id,
@@ -88,24 +107,27 @@ class Researcher:
             message = f"{proposal.name} from {drawn.parent} ({proposal.change})"
             references = list(drawn.references)
             data = {"generation": drawn.generation, "parent": drawn.parent, "references": references}
+            if drawn.arm and drawn.arm.is_apart:
+                message, data = f"{message}, arm {drawn.arm}", {**data, "arm": drawn.arm}
             event: NewEvent = ("candidate_proposed", message, data)
-            news = drawing.news(candidate_id, drawn, archive.entries(), self.settings, behind)
+            news = drawing.news(candidate_id, archive.entries(), self.settings, behind)
             self.store.put(candidate, *news, event, vector=proposed.vector)
-            self.known.add(candidate_id, proposed)
+            known.add(candidate_id, proposed)
 
     def propose(self, candidate_id: int, draw: Draw, archive: Archive) -> Proposed:
         """A new architecture: one that the lab begins with, or from the planner, or from the grammar."""
+        known = self.known(draw.arm)
         if (imported := self.imports.get(candidate_id)) is not None:
-            return self.known.until_new(lambda attempt, repeated: imported, retries=0)
-        if self.models.plans(candidate_id):
+            return known.until_new(lambda attempt, repeated: imported, retries=0)
+        if self.models.plans(draw.arm):
             try:
                 draft, repeats = self._planner(candidate_id, draw, archive)
-                return self.known.until_new(draft, self.settings.agents.plan_retries, repeats)
+                return known.until_new(draft, self.settings.agents.plan_retries, repeats)
             except (RoleFailed, ModelError) as error:
                 self.models.stand_in(candidate_id, "planner", "the grammar proposes it", error)
                 steering.give_back(self.store, candidate_id)
         draft = self._grammar(candidate_id, draw, archive)
-        return self.known.until_new(draft, self.settings.search.novelty_retries)
+        return known.until_new(draft, self.settings.search.novelty_retries)
 
     def _grammar(self, candidate_id: int, draw: Draw, archive: Archive) -> Draft:
         """How the grammar drafts: one mutation of the parent, or several where it is to leave a paradigm."""
@@ -144,7 +166,8 @@ class Researcher:
     def _begun(self, ask: Asker, candidate_id: int, draw: Draw, archive: Archive) -> Plan:
         """Gather what the planner of a candidate is told, and keep it."""
         learnt = self._experience(ask, candidate_id, draw, archive)
-        idea = steering.taken(self.store, candidate_id)
+        is_apart = draw.arm is not None and draw.arm.is_apart
+        idea = "" if is_apart else steering.taken(self.store, candidate_id)
         cognitions = self._advice(candidate_id, archive.get(draw.parent), archive)
         insights = self.adviser.told(cognitions)
         told = context.values(self.settings, candidate_id, draw, archive, learnt, insights, idea)

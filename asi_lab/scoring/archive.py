@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from asi_lab.lab import Store
 from asi_lab.lab.summary import Summary
@@ -26,6 +26,7 @@ def pool_entries(done: Sequence[Summary], settings: BaselineSettings) -> list[Po
             noise=s.fitness_spread or s.fitness_noise or 0.0,
             parent=s.parent,
             runs=settings.seeds if s.id == SEED_ID else 1,
+            arm=s.arm,
         )
         for s in done
         if s.merit is not None
@@ -34,13 +35,19 @@ def pool_entries(done: Sequence[Summary], settings: BaselineSettings) -> list[Po
 
 class Archive:
     """The candidates and baselines of a lab at one moment. Results of the candidates in `concurrent`
-    are hidden: they may have been training at the same time, and which of them has finished is chance."""
+    are hidden: they may have been training at the same time, and which of them has finished is chance. `sees`
+    says which others are told of."""
 
     def __init__(
-        self, settings: Settings, store: Store, baselines: Baselines, concurrent: Collection[int] = ()
+        self,
+        settings: Settings,
+        store: Store,
+        baselines: Baselines,
+        concurrent: Collection[int] = (),
+        sees: Callable[[Summary], bool] = lambda summary: True,
     ) -> None:
         self.settings, self.store, self.baselines = settings, store, baselines
-        self.concurrent = concurrent
+        self.concurrent, self.sees = concurrent, sees
 
     def get(self, candidate_id: int) -> Candidate:
         """The record of a candidate that is there."""
@@ -73,9 +80,7 @@ class Archive:
     def failures(self) -> list[Candidate]:
         """The latest candidates that failed, oldest first; duplicates do not count."""
         failed = [
-            s.id
-            for s in self.store.summaries()
-            if s.state.is_failure and s.state is not CandidateState.DUPLICATE and s.id not in self.concurrent
+            s.id for s in self._told() if s.state.is_failure and s.state is not CandidateState.DUPLICATE
         ]
         return [self.get(number) for number in failed[-LESSONS:]]
 
@@ -92,7 +97,9 @@ class Archive:
     def standings(self) -> str:
         """The best candidates, the latest ones and those under way, a line each; empty without any."""
         latest = [self.get(s.id) for s in self._done() if s.id != SEED_ID][-LATEST:]
-        under_way = [self.get(s.id) for s in self.store.summaries() if not s.state.is_terminal]
+        under_way = [
+            self.get(s.id) for s in self.store.summaries() if not s.state.is_terminal and self.sees(s)
+        ]
         shown = {candidate.id: candidate for candidate in (*self.best(BEST), *latest, *under_way)}
         return "\n".join(
             f"- candidate {c.id} {c.name}, from {c.parent} ({c.proposal.change}): "
@@ -102,5 +109,7 @@ class Archive:
         )
 
     def _done(self) -> list[Summary]:
-        found = self.store.summaries()
-        return [s for s in found if s.state is CandidateState.DONE and s.id not in self.concurrent]
+        return [s for s in self._told() if s.state is CandidateState.DONE]
+
+    def _told(self) -> list[Summary]:
+        return [s for s in self.store.summaries() if s.id not in self.concurrent and self.sees(s)]

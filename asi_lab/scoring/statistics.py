@@ -92,14 +92,10 @@ class Prior(msgspec.Struct, frozen=True):
         """The spread of the difference of two means, each `of_mean`, with the degrees of freedom of Welch and
         Satterthwaite. One run against the mean of many is the prediction of a run: t with the prior's degrees
         of freedom and a few more."""
-        squares = [spread.sd**2 for spread in (first, second)]
-        whole = sum(squares)
+        whole = first.sd**2 + second.sd**2
         if whole == 0.0:
             return Spread(0.0, self.seen)
-        weighed = sum(
-            square**2 / spread.freedom for square, spread in zip(squares, (first, second), strict=True)
-        )
-        return Spread(math.sqrt(whole), min(whole**2 / weighed, self.seen))
+        return Spread(math.sqrt(whole), min(_welch(first, second), self.seen))
 
 
 def prior_of(groups: Sequence[Sequence[float]], freedom: float, *, follow_mean: bool = True) -> Prior | None:
@@ -135,6 +131,22 @@ def prior_of(groups: Sequence[Sequence[float]], freedom: float, *, follow_mean: 
     rested = [math.exp(-slope * (mean - centre)) for mean in means]
     pool = sum(own * variance(group) * rest for own, group, rest in zip(owns, known, rested, strict=True))
     return Prior(pool / sum(owns), EXACT, *shape)
+
+
+def spread_of_difference(first: Sequence[float], second: Sequence[float]) -> Spread | None:
+    """The spread of the difference between the means of two samples that need not vary alike (Welch 1947);
+    None where one of them holds fewer than two values, or neither varies."""
+    if min(len(first), len(second)) < 2 or variance(first) + variance(second) == 0.0:
+        return None
+    one, other = (Spread(math.sqrt(variance(v) / len(v)), len(v) - 1) for v in (first, second))
+    return Spread(math.hypot(one.sd, other.sd), _welch(one, other))
+
+
+def _welch(first: Spread, second: Spread) -> float:
+    """The degrees of freedom of a difference of means, by Welch and Satterthwaite."""
+    squares = [spread.sd**2 for spread in (first, second)]
+    weighed = sum(square**2 / spread.freedom for square, spread in zip(squares, (first, second), strict=True))
+    return sum(squares) ** 2 / weighed
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> float:

@@ -89,7 +89,8 @@ def estimate(
     pace = status.pace(store.summaries(), settings, status.slots_of(store)) if store else None
     basis = {"time": pace.basis if pace else "nothing was measured here yet"}
     names = names_of(settings.agents)
-    share = 1.0 - settings.agents.control / 3  # judge and analyst work for the control arm too
+    pooled = 1.0 - settings.search.control_share * len(settings.search.controls)
+    share = 1.0 - pooled * settings.agents.control / 3  # judge and analyst work for the grammar's too
     known = of_models(store.ledger.entries().values()) if store else []
     entries = [entry for entry in known if entry["candidate"]]  # what every search pays once is left out
     count, spent = len({entry["candidate"] for entry in entries}), total(entries)

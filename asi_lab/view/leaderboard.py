@@ -13,12 +13,14 @@ import msgspec
 
 from asi_lab.lab import Store
 from asi_lab.lab.summary import Summary
-from asi_lab.records import SEED_ID, Against, CandidateState, Noise
+from asi_lab.records import SEED_ID, Against, Arm, CandidateState, Noise, is_kin
 from asi_lab.scoring import fitness, lineage_prior, verification
 from asi_lab.scoring.archive import pool_entries
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, Baselines
 from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.settings import Settings
+from asi_lab.view import arms
+from asi_lab.view.arms import Compared
 
 LEVEL = 0.05
 """Chance of a single false win: a candidate no better than a reference is marked this often."""
@@ -31,7 +33,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     sd of that difference, None for the bar itself and without noise. `beats` names the references that are
     beaten by the one-sided t-test. `beyond` are points above the end of the judge's scale, which count for
     the rank alone. `pool` is what the pool would rank it by: its merit given the runs of its relatives; None
-    for a reference. `verdict` is what is claimed of it, by fresh runs; empty where it was not promoted.
+    for a reference, and for candidates of a control that is apart from the pool. `verdict` is what is claimed
+    of it, by fresh runs; empty where it was not promoted. `arm` is its arm, None for a reference.
     """
 
     rank: int | None
@@ -52,6 +55,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     pool: Belief | None = None
     beyond: float = 0.0
     verdict: str = ""
+    arm: Arm | None = None
 
 
 class Board(msgspec.Struct, frozen=True):
@@ -59,7 +63,8 @@ class Board(msgspec.Struct, frozen=True):
 
     `bar` names the reference that candidates have to beat. By reference, the bar first: `margins` are how far
     (nats per token) under its mean a single run must be to beat it at `level`, `beating` how many of the
-    `scored` candidates do; `expected_by_luck` is how many would if none were better.
+    `scored` candidates do; `expected_by_luck` is how many would if none were better. `arms` are those of the
+    search and its controls, empty where there are none to compare.
     """
 
     noise: Noise
@@ -71,6 +76,7 @@ class Board(msgspec.Struct, frozen=True):
     scored: int
     beating: dict[str, int]
     expected_by_luck: float
+    arms: tuple[Compared, ...] = ()
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -114,10 +120,11 @@ def claimed(found: Board, settings: Settings, store: Store) -> Board:
 def board(baselines: Baselines, summaries: Sequence[Summary]) -> Board:
     """Rank the finished candidates; the seed stands among the references."""
     done = [s for s in summaries if s.state is CandidateState.DONE]
-    known = pool_entries(done, baselines.settings)
+    pooled = [s for s in done if is_kin(Arm.EVOLUTION, s.arm)]
+    known = pool_entries(pooled, baselines.settings)
     worth = lineage_prior.beliefs(known, lineage_prior.fitted(known))
     ranked = sorted((s for s in done if s.id != SEED_ID), key=lambda s: (-(s.merit or 0.0), s.id))
-    rows = tuple(_row(s, rank, baselines, worth[s.id]) for rank, s in enumerate(ranked, start=1))
+    rows = tuple(_row(s, rank, baselines, worth.get(s.id)) for rank, s in enumerate(ranked, start=1))
     names = sorted(baselines.names, key=lambda name: name != baselines.bar)
     return Board(
         noise=baselines.noise(),
@@ -129,10 +136,11 @@ def board(baselines: Baselines, summaries: Sequence[Summary]) -> Board:
         scored=len(rows),
         beating={name: sum(name in row.beats for row in rows) for name in names},
         expected_by_luck=LEVEL * len(rows),
+        arms=arms.compared(summaries, baselines.anchor(baselines.bar, whole=True).loss),
     )
 
 
-def _row(summary: Summary, rank: int, baselines: Baselines, worth: Belief) -> Row:
+def _row(summary: Summary, rank: int, baselines: Baselines, worth: Belief | None) -> Row:
     assert summary.loss is not None
     assert summary.fitness is not None
     assert summary.benchmark_gain is not None
@@ -156,6 +164,7 @@ def _row(summary: Summary, rank: int, baselines: Baselines, worth: Belief) -> Ro
         commit=summary.commit,
         pool=worth,
         beyond=summary.beyond,
+        arm=summary.arm,
     )
 
 

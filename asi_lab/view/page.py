@@ -21,7 +21,7 @@ from asi_lab.lab import Store, repeats, steering
 from asi_lab.lab.repeats import Repeat
 from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Comment, Note
-from asi_lab.records import Candidate, Check, Evaluation, Evidence, Score, TaskResult, Training, Work
+from asi_lab.records import Arm, Candidate, Check, Evaluation, Evidence, Score, TaskResult, Training, Work
 from asi_lab.researcher import stagnation
 from asi_lab.scoring import verification
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, TITLES, Baselines
@@ -29,7 +29,7 @@ from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.scoring.results import thousands
 from asi_lab.scoring.verification import Beside
 from asi_lab.settings import Settings
-from asi_lab.view import leaderboard, verdicts
+from asi_lab.view import arms, leaderboard, verdicts
 from asi_lab.view.leaderboard import Board
 from asi_lab.view.tables import LINE, NAME, costs, duration, grid, result_lines, standing_words, to_json
 
@@ -151,7 +151,10 @@ def _facts(known: Dossier, lineage: str) -> Table:
             f" ({draw.references_wanted} wanted)" if len(draw.references) < draw.references_wanted else ""
         )
         rank = f"rank {draw.parent_rank} of" if draw.parent_rank else "not drawn by rank, beside"
-        add("parent", f"{draw.parent:04d}, {rank} pool generation {draw.generation}")
+        place = f", {rank} pool generation {draw.generation}"
+        if draw.arm not in (None, Arm.EVOLUTION):
+            add("arm", f"{draw.arm.value}: {arms.ABOUT[draw.arm]}")
+        add("parent", f"{draw.parent:04d}{'' if draw.arm and draw.arm.is_apart else place}")
         if draw.step:
             add("standstill", f"step {draw.step}: {stagnation.WORDS[draw.step]}")
         add("references", f"{references}{wanted}")

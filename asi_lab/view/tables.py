@@ -30,6 +30,7 @@ from asi_lab.lab.spending import Spent
 from asi_lab.lab.steering import Steering
 from asi_lab.records import SEED_ID, Candidate
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, TITLES, Baselines
+from asi_lab.view import arms
 from asi_lab.view.leaderboard import Board, Row, Standing, standing
 from asi_lab.view.status import Status, Work
 
@@ -108,6 +109,7 @@ _COLUMNS = (
     ("#", 3, 0),
     ("id", 4, 0),
     ("name", 14, 0),
+    ("arm", 10, 3),
     ("verdict", 9, 0),
     ("parent", 6, 1),
     ("loss", 7, 0),
@@ -122,7 +124,7 @@ _COLUMNS = (
 
 def leaderboard(found: Board, count: int, width: int) -> RenderableType:
     """The first `count` candidates and the baselines, and below it how to read them."""
-    return Group(_board(found, count, width), Text(), _verdict(found))
+    return Group(_board(found, count, width), Text(), _verdict(found), *arms.table(found.arms, found.bar))
 
 
 def _board(found: Board, count: int, width: int) -> Table:
@@ -130,8 +132,8 @@ def _board(found: Board, count: int, width: int) -> Table:
 
     The noise, one figure for all rows, stands under the heading of its column.
     """
-    is_verified = any(row.verdict for row in found.candidates)
-    columns = [column for column in _COLUMNS if is_verified or column[0] != "verdict"]
+    told = {"verdict": any(row.verdict for row in found.candidates), "arm": bool(found.arms)}
+    columns = [column for column in _COLUMNS if told.get(column[0], True)]
     for turn in range(1, 7):
         if sum(least + 1 for _, least, _ in columns) - 1 <= width:
             break
@@ -145,7 +147,7 @@ def _board(found: Board, count: int, width: int) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     rest = width - sum(least + 1 for heading, least, _ in columns if heading != "name")
     for heading, least, _ in columns:
-        is_text, is_name = heading in ("name", "verdict"), heading == "name"
+        is_text, is_name = heading in ("name", "arm", "verdict"), heading == "name"
         shown.add_column(
             f"{heading}\n{noise.get(heading, '')}",
             justify="left" if is_text else "right",
@@ -168,7 +170,7 @@ def board_json(found: Board | None, count: int) -> str:
     if found is not None:
         return to_json(msgspec.structs.replace(found, candidates=found.candidates[:count]))
     empty = dict.fromkeys(Board.__struct_fields__)
-    return to_json({**empty, "baselines": [], "candidates": [], "scored": 0, "beating": {}})
+    return to_json({**empty, "baselines": [], "candidates": [], "scored": 0, "beating": {}, "arms": []})
 
 
 def _cells(row: Row, room: int) -> dict[str, Text]:
@@ -181,6 +183,7 @@ def _cells(row: Row, room: int) -> dict[str, Text]:
         "#": Text("" if row.rank is None else str(row.rank)),
         "id": Text("" if row.id is None else f"{row.id:04d}"),
         "name": Text(name),
+        "arm": Text(row.arm or ""),
         "verdict": Text(row.verdict or ("not tried" if row.rank is not None else "")),
         "parent": Text("" if row.parent is None else f"{row.parent:04d}"),
         "loss": Text(f"{row.loss:.4f}"),
@@ -320,6 +323,8 @@ def _status_rows(found: Status) -> Iterable[tuple[str, Text]]:
             ),
         )
         yield "wins", Text(wins(board))
+    if board.arms:
+        yield "arms", Text(f"ended: {arms.words(board.arms)}; compared by asi-lab top")
 
 
 def budget(found: Status) -> str:

@@ -56,6 +56,22 @@ def test_paper_presets_hold_the_papers_numbers():
         ("seed=3\n", ["preset", "found None"]),
         ("preset='micro'\n[model]\nheads=3\n", ["lab.toml:3", "model.heads", "divisor of model.width = 64"]),
         ("preset='micro'\nmodel=3\n", ["lab.toml:2", "model", "a table", "found 3"]),
+        (
+            "preset='micro'\n[search]\ncontrols=['best_of_n', 'best_of_one']\n",
+            ["lab.toml:3", "search.controls", "list of 'best_of_n' | 'sequential'", "'best_of_one'"],
+        ),
+        (
+            "preset='micro'\n[search]\ncontrols=['sequential', 'sequential']\n",
+            ["lab.toml:3", "search.controls", "each once"],
+        ),
+        (
+            "preset='micro'\n[search]\ncontrols=['best_of_n', 'sequential']\ncontrol_share=0.5\n",
+            ["lab.toml:4", "search.control_share", "less than 1/2", "found 0.5"],
+        ),
+        (
+            "preset='micro'\n[search]\ncontrols=['best_of_n']\ncontrol_share=0.0\n",
+            ["lab.toml:4", "search.control_share", "more than 0", "found 0"],
+        ),
         ("preset='micro'\n[colour]\na=1\n", ["lab.toml:2", "'colour'", "at the top level", "search"]),
         ("preset='micro'\n[supervise]\nprune=1\n", ["lab.toml:3", "true | false", "found 1"]),
         ("preset='micro'\n[evaluate]\ntasks=[]\n", ["lab.toml:3", "evaluate.tasks", "at least one"]),

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -85,15 +84,6 @@ def test_lists_follow_the_states(store, make_candidate):
     assert store.best_id() == 1  # the first of equals; the analysed one is not finished
     store.put(make_candidate(2, state=S.DONE, fitness=0.2))
     assert [c.id for c in store.unfinished()] == [4]
-    assert store.code_hashes() == {f"hash{n}": n for n in range(6)}
-
-
-def test_the_first_candidate_of_a_code_hash_counts(store, make_candidate):
-    for number in (3, 4):
-        candidate = make_candidate(number)
-        proposal = msgspec.structs.replace(candidate.proposal, code_hash="same")
-        store.put(msgspec.structs.replace(candidate, proposal=proposal))
-    assert store.code_hashes() == {"same": 3}
 
 
 def test_reading_all_candidates_holds_no_transaction(store, make_candidate):

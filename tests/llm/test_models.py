@@ -23,13 +23,14 @@ from asi_lab.common.background import StopNow
 from asi_lab.common.text import CUT
 from asi_lab.engine import Engine
 from asi_lab.errors import ConfigError
-from asi_lab.lab import Lab, Store, commands
+from asi_lab.lab import Lab, Store, commands, steering
 from asi_lab.lab.config import parse
 from asi_lab.lab.spending import Spent
 from asi_lab.llm import prompting
 from asi_lab.llm.model import Cancelled, Model, ModelError, Reply, TokenUsage, TooLong
 from asi_lab.llm.scripted import Scripted
-from asi_lab.records import CandidateState
+from asi_lab.records import Arm, CandidateState
+from asi_lab.researcher import arms
 from asi_lab.researcher.pool import generation_of
 from asi_lab.scoring import references
 from asi_lab.view import status, tables
@@ -463,6 +464,30 @@ def test_the_planner_is_told_where_everybody_stands(lab):
     line = f"candidate 1 {night.NAMES[1]}, from 0 (mechanism 1 behind the output norm): loss"
     assert line not in planners[0]
     assert line in planners[-1]
+
+
+def test_planners_of_controls_are_told_of_nothing_that_the_search_found(tmp_path):
+    """Those of best_of_n are each as if they were the first, and take up nobody's idea."""
+    controls = '[search]\ncontrols = ["best_of_n"]\ncontrol_share = 0.6\n'
+    told = SETTINGS.format(control=0.0, ahead=0, repairs=3)
+    lab = simulated_engine.make_lab(tmp_path, controls + told, seed=4)
+    settings = lab.settings()
+    assert [arms.arm_of(n, settings) for n in (1, 2)] == [Arm.EVOLUTION, Arm.BEST_OF_N]
+    search(lab, night.Night(), 1)
+    with Store.open(lab.store) as store:
+        steering.obey(store, commands.new("idea", text="two time scales"))
+    model = search(lab, night.Night(), 2)
+    (asked,) = [
+        r.messages[1].content
+        for r in model.requests
+        if night.ROLES.get(r.messages[0].content) == "planner" and len(r.messages) == 2
+    ]
+    assert night.NAMES[1] not in asked
+    assert "two time scales" not in asked
+    with Store.open_readonly(lab.store) as store:
+        assert [idea.taken_by for idea in steering.read(store).ideas] == [None]
+        assert store.held(2).arm is Arm.BEST_OF_N
+        assert store.held(2).proposal.researcher == "planner"
 
 
 class Broken(night.Night):

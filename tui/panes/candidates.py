@@ -86,7 +86,9 @@ class Candidates(ListPane):
         """Filter and table at the left, details at the right or alone."""
         with VerticalScroll(id="list", can_focus=False):
             yield Field(
-                self.begin, placeholder="words of name, state, verdict, id, model; Esc clears", id="filter"
+                self.begin,
+                placeholder="words of name, state, verdict, id, model, arm or tags; Esc clears",
+                id="filter",
             )
             yield LineTable(COLUMNS, id="table", chosen=self.chosen, opened=self.opened)
         yield Lines(id="details")
@@ -184,6 +186,7 @@ class Candidates(ListPane):
             summary.name,
             summary.model,
             summary.researcher,
+            summary.arm or "",
             *tags,
         )
         text = " ".join(words).lower()
