@@ -61,7 +61,7 @@ def check(lab: Lab, settings: Settings) -> None:
     trust.check_owner(lab.path, lab.path)
     check_sandbox(lab, settings)
     granted = trust.granted()
-    for folder in taskcode.code_of(settings.evaluate.tasks, lab.path):
+    for folder in taskcode.code_of((*settings.evaluate.tasks, *settings.verify.tasks), lab.path):
         taskcode.check(folder, granted.tasks, trust.command(lab.path))
     for host in key_hosts(settings.agents):
         host.check(trust.command(lab.path))
@@ -90,7 +90,7 @@ def asked(lab: Lab, settings: Settings) -> Asked:
     granted = trust.granted()
     own = [path for path in (lab.path, lab.lineage / ".git") if path.exists()]
     strange = [path for path in own if not trust.is_own(path)]
-    folders = taskcode.code_of(settings.evaluate.tasks, lab.path)
+    folders = taskcode.code_of((*settings.evaluate.tasks, *settings.verify.tasks), lab.path)
     codes = [_task_code(folder, why) for folder, why in folders.items()]
     hosts = [host for host in key_hosts(settings.agents) if not host.is_granted]
     return Asked(

@@ -30,7 +30,19 @@ from asi_lab.errors import ConfigError, DiskError, LabError, StoreError, UsageEr
 from asi_lab.events import NewEvent
 from asi_lab.heartbeat import Pacemaker, View
 from asi_lab.knowledge import rank as knowledge
-from asi_lab.lab import Lab, Lineage, Store, fsck, imports, meta, preparing, run_label, rungs, trial_label
+from asi_lab.lab import (
+    Lab,
+    Lineage,
+    Store,
+    choice,
+    fsck,
+    imports,
+    meta,
+    preparing,
+    run_label,
+    rungs,
+    trial_label,
+)
 from asi_lab.lab.directory import check_rules, check_unchanged
 from asi_lab.lab.plans import Plans
 from asi_lab.lab.rungs import Rung
@@ -123,6 +135,9 @@ class Engine:
                     news = [*confinement, *_told(allocation), *data]
                     with Store.open(self.lab.store) as store:
                         control.attend(store)
+                        path, tick = self.lab.path, control.tick_unless_stopping
+                        settings = choice.settled(settings, store, "search", path, tick)
+                        own = own._replace(settings=settings)
                         work(_Held(store, control, own, executors, news, lock))
                 except StopNow:
                     self.view.say(
@@ -204,7 +219,7 @@ class Engine:
         Raises:
             LabError: its data or its settings do not do.
         """
-        store, own = held.store, held.own
+        store, own, path = held.store, held.own, self.lab.path
         below = rungs.below(self.lab, own, rung)
 
         def tick() -> None:
@@ -219,6 +234,12 @@ class Engine:
             slots = slots.at(executors)
             store.append_events(*preparing.data(rung, tick, self.view.say))
             preparing.same_data(rung, meta.data_of(rung.name), store)
+            rung = rung._replace(
+                settings=choice.settled(rung.settings, store, "search", path, tick, rung.name)
+            )
+        else:
+            rung = own
+        rung = rung._replace(settings=choice.settled(rung.settings, store, "claims", path, tick, rung.name))
         store.append_events(*preparing.tasks(rung, "claims", tick))
         return Verifier(rung, below, store, lineage, Trials(self.lab, rung, store, slots, watch))
 

@@ -128,6 +128,17 @@ class ScoreJob(msgspec.Struct, frozen=True):
     text: HeldOutText = "search"
 
 
+class TaskData(msgspec.Struct, frozen=True):
+    """What `python -m asi_lab.scorer.fetch` says of a task that comes with lm-eval: the data sets that it has
+    asked for (`NAME` or `NAME CONFIG`), their size in bytes where that is known, and why they cannot be had,
+    empty where they are there."""
+
+    task: str
+    datasets: tuple[str, ...]
+    bytes: int | None = None
+    why: str = ""
+
+
 class MeasureMark(msgspec.Struct, frozen=True, tag="measure"):
     """To the scorer: training is paused after `step` steps; measure the held-out loss there."""
 

@@ -156,12 +156,29 @@ class Evaluate(Section, frozen=True, kw_only=True):
 
     tasks: Annotated[
         tuple[str, ...],
-        about("Offline tasks (`asi_*`), any lm-eval task name, or a folder of task YAML (with a slash)."),
+        about(
+            "Offline tasks (`asi_*`), any lm-eval task name, a folder of task YAML (with a slash), or "
+            "`suite:exploration`, `suite:offline`."
+        ),
     ]
     probes: Annotated[
         tuple[str, ...],
-        about("Probes (`probe_*`): what a layer learns in seconds on synthetic streams; each is a task."),
+        about(
+            "Probes (`probe_*`, or `suite:probes`): what a layer learns in seconds on synthetic streams; "
+            "each is a task."
+        ),
     ] = ()
+    datasets: Annotated[
+        str,
+        about(
+            "Folder with copies of lm-eval's data sets under their names on the hub, such as baber/piqa/; "
+            "empty: the Hugging Face cache."
+        ),
+    ] = ""
+    missing: Annotated[
+        Literal["fail", "skip"],
+        about("Where a data set cannot be had when the lab begins: refuse, or leave its task out for good."),
+    ] = "fail"
     limit: Annotated[Positive, about("Most samples of a task.")] = 500
     batch: Annotated[Positive, about("Sequences in one forward pass.")] = 64
     loss_tokens: Annotated[Positive, about("Held-out tokens for the loss.")] = 65_536
@@ -230,6 +247,13 @@ class Verify(Section, frozen=True, kw_only=True):
         NonNegative,
         about("Candidates drawn by lot beside them, of which nothing is claimed: do the scales agree?"),
     ] = 2
+    tasks: Annotated[
+        tuple[str, ...],
+        about(
+            "Further tasks that fresh runs are measured on, beside the claims: `suite:generalization`, or "
+            "others that are not among evaluate.tasks."
+        ),
+    ] = ()
 
 
 class Judge(Section, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from asi_lab.lab import Lab, Store, fresh, trial_label
 from asi_lab.records import SEED_ID, Candidate, CandidateState
 from asi_lab.scoring import agreement, verification
 from asi_lab.scoring.baselines import TITLES, Baselines
+from asi_lab.scoring.beside import Beside, of_references
 from asi_lab.scoring.verification import Claim, Verdict, Verification
 from asi_lab.view import verdicts
 
@@ -115,7 +116,7 @@ def of_scale(scale: str, found: Verification, candidates: dict[int, Candidate]) 
         cells += ["" if claim.rate is None else f"{claim.rate:g}"]
         cells += ["" if claim.gain is None else f"{claim.gain.gain:+.4f}"]
         cells += ["" if claim.interval is None else "{:+.4f} to {:+.4f}".format(*claim.interval)]
-        beside = {line.name: line for line in verification.against(found, claim)}
+        beside = {line.name: line for line in of_references(found, claim)}
         cells += [over(beside.get(name)) for name in found.terms.beside]
         yield f"| {' | '.join(cells)} |"
 
@@ -126,7 +127,7 @@ def verdict_of(claim: Claim) -> str:
     return f"**{words}**{', tagged' if claim.tagged else ''}" if claim.verdict is Verdict.HOLDS else words
 
 
-def over(line: verification.Beside | None) -> str:
+def over(line: Beside | None) -> str:
     if line is None:
         return ""
     told = f"{line.bar - line.candidate:+.4f}"

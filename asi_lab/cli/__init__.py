@@ -16,7 +16,20 @@ from typing import Any, NoReturn
 import click
 
 from asi_lab import __version__
-from asi_lab.cli import calibrate, care, check, cognition, demo, look, money, race, steer, trust, verify
+from asi_lab.cli import (
+    calibrate,
+    care,
+    check,
+    cognition,
+    demo,
+    fetch,
+    look,
+    money,
+    race,
+    steer,
+    trust,
+    verify,
+)
 from asi_lab.cli.shared import current_lab, existing, lab_option, prepare, preset_option, seed_option
 from asi_lab.common import streams
 from asi_lab.errors import LabError, UsageError
@@ -114,6 +127,7 @@ def cli(
 
 for _command in (
     care.init,
+    fetch.fetch,
     demo.demo,
     look.status,
     look.watch,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from asi_lab.cli import fetch
 from asi_lab.cli.shared import (
     create,
     create_from,
@@ -35,7 +36,11 @@ from asi_lab.errors import UsageError
 @click.option(
     "--best", "count", type=click.IntRange(min=1), default=10, show_default=True, help="How many of them."
 )
-def init(preset: str | None, seed: int | None, origin: Path | None, count: int) -> None:
+@click.option("--fetch", "fetching", is_flag=True, help="Then fetch what it needs, as asi-lab fetch does.")
+@click.pass_context
+def init(
+    ctx: click.Context, preset: str | None, seed: int | None, origin: Path | None, count: int, fetching: bool
+) -> None:
     """Make a lab with a commented lab.toml."""
     from asi_lab.view import tables
 
@@ -44,8 +49,10 @@ def init(preset: str | None, seed: int | None, origin: Path | None, count: int) 
         create(lab, preset, seed)
     else:
         create_from(lab, origin, count, preset, seed)
+    whole = fetch.all_of(lab, download=True) if fetching else True
     settings = tables.shown(lab.config)
     click.echo(f"Change {settings} as you like, then: {tables.command(lab, '--no-tui')}", err=True)
+    ctx.exit(0 if whole else 1)
 
 
 @click.group()

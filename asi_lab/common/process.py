@@ -90,9 +90,12 @@ def forget_packages(names: Iterable[str]) -> None:
         sys.modules[name] = None  # type: ignore[assignment]
 
 
-def run_module(module: str, arguments: list[str], tick: Callable[[], None]) -> list[str]:
+def run_module(
+    module: str, arguments: list[str], tick: Callable[[], None], environment: Mapping[str, str] = {}
+) -> list[str]:
     """Run a module of ours in a process of its own, which ends with this one; returns the lines that it
-    printed. `tick` is called a few times a second; whatever it raises ends the process.
+    printed. `tick` is called a few times a second; whatever it raises ends the process. `environment` is set
+    in it beside ours.
 
     Raises:
         DataError: it failed, with what it said.
@@ -103,6 +106,7 @@ def run_module(module: str, arguments: list[str], tick: Callable[[], None]) -> l
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # Ctrl+C is for the engine
+        env={**os.environ, **environment},
         preexec_fn=die_with_parent,
     ) as process:
         try:

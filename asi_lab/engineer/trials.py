@@ -24,7 +24,7 @@ from asi_lab.engineer.slots import Slots
 from asi_lab.engineer.supervise import Observe
 from asi_lab.errors import TrialError
 from asi_lab.events import EventKind, Watch
-from asi_lab.lab import Lab, Store, fresh, run_label, spending, trial_label
+from asi_lab.lab import Lab, Store, choice, fresh, run_label, spending, trial_label
 from asi_lab.lab.rungs import Rung
 from asi_lab.lab.states import States
 from asi_lab.protocol import (
@@ -293,7 +293,9 @@ class Trials:
     def _score_job(self, expected: Expectations, text: HeldOutText) -> ScoreJob:
         """The scorer's job; a candidate is suspect where its loss is as low as the paper's leak rule says."""
         settings = self.settings
-        tasks = tuple(taskcode.resolve(name, self.lab.path) for name in settings.evaluate.tasks)
+        named = settings.evaluate.tasks + (settings.verify.tasks if text == "claims" else ())
+        tasks = tuple(taskcode.resolve(name, self.lab.path) for name in named)
+        copies = choice.copies(settings, self.lab.path)
         margin = 1 - settings.fitness.leak
         return ScoreJob(
             data=str(self.rung.data),
@@ -301,7 +303,7 @@ class Trials:
             device=settings.device,
             train_context=settings.train.context,
             model=settings.model,
-            evaluate=msgspec.structs.replace(settings.evaluate, tasks=tasks),
+            evaluate=msgspec.structs.replace(settings.evaluate, tasks=tasks, datasets=copies),
             suspect_below={
                 step: mark.loss * margin - SUSPECT_NOISE * mark.noise for step, mark in expected.marks.items()
             },

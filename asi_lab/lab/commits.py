@@ -203,7 +203,7 @@ def _evidence(candidate: Candidate) -> dict[str, Any] | None:
         return None
     told: dict[str, Any] = msgspec.to_builtins(candidate.evidence)
     for task in (told["evaluation"] or {}).get("tasks", ()):
-        del task["seconds"]
+        del task["seconds"], task["reported"]
         if candidate.rules < TIMELESS_RULES:
             del task["curve"]
     if candidate.rules == 1:

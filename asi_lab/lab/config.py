@@ -16,7 +16,7 @@ import msgspec
 import tomlkit
 from msgspec import Meta
 
-from asi_lab.data import probes
+from asi_lab.data import probes, suites
 from asi_lab.errors import ConfigError
 from asi_lab.settings import Section, Settings
 
@@ -161,7 +161,21 @@ def _decode(table: dict[str, Any], where: str, text: str) -> Settings:
         settings = msgspec.convert(table, Settings)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(str(error), table, where, text)) from None
+    settings = _without_suites(settings, where, text)
     _check_together(settings, where, text)
+    return settings
+
+
+def _without_suites(settings: Settings, where: str, text: str) -> Settings:
+    """The same settings, with the tasks of suites in the place of their names."""
+    for section, key in (("evaluate", "tasks"), ("evaluate", "probes"), ("verify", "tasks")):
+        part = getattr(settings, section)
+        try:
+            names = suites.expanded(getattr(part, key))
+        except ValueError as error:
+            raise ConfigError(f"{where}{_line(text, [section, key])}: {section}.{key}: {error}.") from None
+        changed = msgspec.structs.replace(part, **{key: names})
+        settings = msgspec.structs.replace(settings, **{section: changed})
     return settings
 
 
@@ -222,6 +236,7 @@ def _line(text: str, path: list[str]) -> str:
 def _check_together(settings: Settings, where: str, text: str) -> None:
     """Rules over several keys."""
     model, train, search, baselines = settings.model, settings.train, settings.search, settings.baselines
+    tasks, beside = settings.evaluate.tasks, settings.verify.tasks
     rules = [
         (
             model.width % model.heads == 0,
@@ -287,9 +302,30 @@ def _check_together(settings: Settings, where: str, text: str) -> None:
             f"expected as many as there are agents.models; found {len(settings.agents.weights)}",
         ),
         (
-            len(settings.evaluate.tasks) > 0,
+            len(tasks) > 0,
             ["evaluate", "tasks"],
             "expected at least one task; found an empty list",
+        ),
+        (
+            not suites.kept_for_claims(tasks),
+            ["evaluate", "tasks"],
+            "expected none of generalization's tasks, which enter no fitness and go into verify.tasks; found "
+            f"{', '.join(suites.kept_for_claims(tasks))}",
+        ),
+        (
+            not {*tasks} & {*beside},
+            ["verify", "tasks"],
+            "expected other tasks than those that the search chooses by (evaluate.tasks); found "
+            f"{', '.join(sorted({*tasks} & {*beside}))} in both",
+        ),
+        *(
+            (
+                len(names) == len({*names}) and not {*names} & {*probes.NAMES},
+                [section, "tasks"],
+                "expected each task once, and probes in evaluate.probes alone; found "
+                f"{', '.join(sorted(n for n in {*names} if names.count(n) > 1 or n in probes.NAMES))}",
+            )
+            for section, names in (("evaluate", tasks), ("verify", beside))
         ),
         (
             set(settings.evaluate.probes) <= {*probes.NAMES},

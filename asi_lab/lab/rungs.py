@@ -63,6 +63,9 @@ def of_lab(lab: Lab, settings: Settings) -> list[Rung]:
             raise ConfigError(f"verify.rungs: expected scales that differ in name; found {name} twice.")
         data = msgspec.structs.replace(its.data, source=text if is_own_text else its.data.source)
         search = msgspec.structs.replace(its.search, slots=settings.search.slots)
+        evaluate = msgspec.structs.replace(
+            its.evaluate, missing=settings.evaluate.missing, datasets=settings.evaluate.datasets
+        )
         its = msgspec.structs.replace(
             its,
             seed=settings.seed,
@@ -70,7 +73,8 @@ def of_lab(lab: Lab, settings: Settings) -> list[Rung]:
             sandbox=settings.sandbox,
             search=search,
             data=data,
-            verify=settings.verify,
+            evaluate=evaluate,
+            verify=msgspec.structs.replace(settings.verify, tasks=its.verify.tasks),
         )
         found.append(Rung(name, name, its, lab.path / FOLDER / name / "data"))
     return found

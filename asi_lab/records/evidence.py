@@ -70,7 +70,8 @@ CHOICE_PROBABILITY = "choice_probability"
 """The name of the score of a choice task: the probability of the right choice among the choices."""
 
 ACCURACIES = ("acc", "acc_norm", "exact_match")
-"""lm-eval's names of the share of right answers; the first that a task has is shown."""
+"""lm-eval's names of the share of right answers; the first that a task has is shown, where the paper reads no
+other."""
 
 
 class TaskResult(msgspec.Struct, frozen=True):
@@ -81,7 +82,7 @@ class TaskResult(msgspec.Struct, frozen=True):
     `score` would be for a model that knows nothing. `metrics` are lm-eval's own figures, of the trial's full
     rows as they came: what they claim too much is taken out of `score` alone. The `curve` of a probe is the
     mean log probability of an answer (nats) after so many steps of its training. `seconds` is what the task
-    took, training included; it enters nothing.
+    took, training included; it enters nothing. `reported` are the metrics that the paper reads of the task.
     """
 
     task: str
@@ -93,16 +94,27 @@ class TaskResult(msgspec.Struct, frozen=True):
     metrics: dict[str, float] = {}
     curve: tuple[tuple[int, float], ...] = ()
     seconds: float = 0.0
+    reported: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The metrics for people: those that the paper reads, else the first accuracy if any."""
+        names = self.reported or next(((name,) for name in ACCURACIES if name in self.metrics), ())
+        return {name: self.metrics[name] for name in names if name in self.metrics}
 
     @property
     def accuracy(self) -> float | None:
         """The share of right answers, as lm-eval counts them; None where a task has no such figure."""
-        return next((self.metrics[name] for name in ACCURACIES if name in self.metrics), None)
+        return next((value for name, value in self.figures.items() if name in ACCURACIES), None)
 
     @property
     def chance_accuracy(self) -> float | None:
         """What `accuracy` would be for a model that knows nothing; None where that is not known."""
         return self.chance if self.score_name == CHOICE_PROBABILITY else None
+
+    def chance_of(self, metric: str) -> float | None:
+        """Likewise of any metric."""
+        return self.chance_accuracy if metric in ACCURACIES else None
 
     @property
     def words(self) -> str:

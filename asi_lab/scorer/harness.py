@@ -7,7 +7,7 @@ import difflib
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +15,45 @@ import datasets
 import msgspec
 import yaml
 from lm_eval import evaluator
+from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager, _yaml_loader
 
-from asi_lab.data import taskcode
+from asi_lab.data import suites, taskcode
 from asi_lab.errors import DataError
-from asi_lab.records import CandidateState
+from asi_lab.records import CandidateState, TaskResult
 from asi_lab.scorer.fault import CandidateFault
 from asi_lab.scorer.lm import RemoteLM
-from asi_lab.scorer.scores import TaskScore
+from asi_lab.scorer.scores import TaskScore, metrics_of
 from asi_lab.scorer.tasks.build import TASK_NAMES, task_of
 
-OFFLINE_PREFIX = "asi_"
 PATTERN = re.compile(r"[*?\[\]{}]|::|://")
 """What makes a path a pattern or an address to `datasets`."""
 
+COPIES = frozenset({".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".md", ""})
+"""Endings of files that may lie in copies of data sets: formats that are read without running anything."""
 
-def load(names: Sequence[str], tasks_dir: Path, consented: Sequence[str] = ()) -> list[Task]:
-    """Load tasks with their data.
+
+def load(
+    names: Sequence[str], tasks_dir: Path, consented: Sequence[str] = (), copies: str = ""
+) -> list[Task | Group]:
+    """Load tasks with their data, and groups that lm-eval averages.
 
     A name that starts with `asi_` is an offline task, whose samples alone are read from `tasks_dir`. One with
     a slash, or that starts with a dot or tilde, is a folder, all of whose tasks are taken; data files are
     found relative to it. Any other is a task, group or tag that comes with lm-eval, whose data may be
-    downloaded, and is never taken from the current folder. `consented` are hashes of folders whose code may
-    run (`asi_lab.data.taskcode`).
+    downloaded, and is never taken from the current folder, but from the folder `copies` where there is one.
+    `consented` are hashes of folders whose code may run (`asi_lab.data.taskcode`).
 
     Raises:
         DataError: a task is unknown, named twice or cannot be loaded.
         ConsentError: a folder may run code and is not consented.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    tasks: list[Task] = []
-    included: TaskManager | None = None
+    tasks: list[Task | Group] = []
+    included: Included | None = None
     for name in names:
-        if name.startswith(OFFLINE_PREFIX):
+        if name.startswith(suites.OFFLINE_PREFIX):
             tasks += _load_offline(name, tasks_dir)
         elif taskcode.is_folder(name):
             folder = Path(name).expanduser().absolute()
@@ -58,13 +63,82 @@ def load(names: Sequence[str], tasks_dir: Path, consented: Sequence[str] = ()) -
                 for found in manager.all_subtasks:
                     tasks += _load(manager, found, place)
         else:
-            included = included or TaskManager()
-            with tempfile.TemporaryDirectory(prefix="asi-lab-") as empty:
-                tasks += _load(included, name, Path(empty))
-    loaded = [task.task_name for task in tasks]
+            included = included or Included(copies)
+            tasks += included.load(name)
+    loaded = [task.task_name for item in tasks for task in parts(item)]
     if twice := sorted({name for name in loaded if loaded.count(name) > 1}):
         raise DataError(f"expected each task once, found {', '.join(twice)} more than once in evaluate.tasks")
     return tasks
+
+
+class Included:
+    """The tasks that come with lm-eval; `copies` is a folder with copies of their data sets, or empty."""
+
+    def __init__(self, copies: str = "") -> None:
+        """Raises `DataError` where the copies hold other files than data."""
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        self._manager = TaskManager()
+        self._copies = Path(copies) if copies else None
+        if self._copies is not None:
+            _check_copies(self._copies)
+
+    def check(self, name: str) -> None:
+        """Raises `DataError` where lm-eval knows no task of that name."""
+        _check_known(self._manager, name)
+
+    def load(self, name: str) -> list[Task | Group]:
+        """A task, the tasks of a tag or group, or a group that is averaged; raises `DataError`."""
+        with contextlib.ExitStack() as stack:
+            if self._copies is not None:
+                place = stack.enter_context(_literal(self._copies.absolute()))
+            else:
+                place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asi-lab-")))
+            return _load(self._manager, name, place)
+
+
+def parts(item: Task | Group) -> list[Task]:
+    """The tasks to be run of what `load` gave: of a group those that have a metric that it averages. The
+    others enter nothing of it, such as the generated part of metabench, which has no accuracy."""
+    if not isinstance(item, Group):
+        return [item]
+    averaged = {one.metric for one in item.aggregate_metric_list}
+    return [task for task in item.get_all_tasks() if averaged & {*task.aggregation()}]
+
+
+def averaged(group: Group, scores: Sequence[TaskScore], results: Sequence[TaskResult]) -> TaskResult:
+    """The one result of a group: lm-eval's own average of its parts' metrics, and the score by its weights.
+
+    Args:
+        group: what `load` gave.
+        scores: those of its parts, as `evaluate` gave them.
+        results: the results of these.
+
+    Raises:
+        DataError: its parts have scores of different kinds.
+    """
+    kinds = sorted({result.score_name for result in results})
+    if len(kinds) != 1:
+        raise DataError(
+            f"expected group {group.name!r} to have parts with one kind of score, found "
+            f"{', '.join(kinds) or 'none'}; name its tasks instead"
+        )
+    by_size = group.aggregate_metric_list[0].weight_by_size
+    weights = [result.samples if by_size else 1 for result in results]
+
+    def mean(values: Iterable[float]) -> float:
+        return sum(w * value for w, value in zip(weights, values, strict=True)) / sum(weights)
+
+    return TaskResult(
+        group.name,
+        mean(result.score for result in results),
+        kinds[0],
+        results[0].higher_is_better,
+        mean(result.chance for result in results),
+        sum(result.samples for result in results),
+        metrics_of(group.aggregate({score.name: score.figures for score in scores})),
+        seconds=sum(result.seconds for result in results),
+        reported=suites.figures(group.name),
+    )
 
 
 def generates(task: Task) -> bool:
@@ -132,13 +206,34 @@ def _load_offline(name: str, tasks_dir: Path) -> list[Task]:
         return list(TaskManager(include_defaults=False).load([task])["tasks"].values())
 
 
-def _load(manager: TaskManager, name: str, folder: Path) -> list[Task]:
+def _check_known(manager: TaskManager, name: str) -> None:
     if name not in manager.all_tasks:
         near = difflib.get_close_matches(name, manager.all_tasks)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise DataError(f"expected a task that lm-eval knows in evaluate.tasks, found {name!r}{hint}")
+
+
+def _load(manager: TaskManager, name: str, folder: Path) -> list[Task | Group]:
+    _check_known(manager, name)
     with _explained(name), contextlib.chdir(folder):
-        return list(manager.load([name])["tasks"].values())
+        found = manager.load([name])
+    group = found["groups"].get(name)
+    if group is not None and group.aggregate_metric_list:
+        return [group]
+    return list(found["tasks"].values())
+
+
+def _check_copies(folder: Path) -> None:
+    """Raises `DataError` where a folder is none, or holds other files than data."""
+    if not folder.is_dir():
+        raise DataError(f"expected a folder with copies of data sets at {folder} (evaluate.datasets)")
+    hidden = ".git", ".cache"  # of tools that download
+    for path in folder.rglob("*"):
+        if path.is_file() and not {*path.parts} & {*hidden} and path.suffix not in COPIES:
+            raise DataError(
+                f"expected files of data in evaluate.datasets ({' '.join(sorted(COPIES - {''}))}), "
+                f"found {path}"
+            )
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 
 os.environ["TQDM_DISABLE"] = "1"  # read when lm-eval imports tqdm; bars would fill the log
+os.environ["HF_HUB_OFFLINE"] = "1"  # the engine has fetched all data sets: all candidates get the same
 
 import argparse
 import contextlib

@@ -17,6 +17,7 @@ import numpy as np
 from lm_eval.api.task import Task
 from numpy.typing import NDArray
 
+from asi_lab.data import suites
 from asi_lab.errors import DataError
 from asi_lab.records import CHOICE_PROBABILITY, CandidateState, TaskResult
 from asi_lab.scorer.fault import CandidateFault
@@ -38,7 +39,8 @@ class TaskMeasure(Protocol):
 
 
 class TaskScore:
-    """The score of one task, and what it would be if log probabilities were others. `seconds` it took."""
+    """The score of one task, and what it would be if log probabilities were others. `figures` are lm-eval's,
+    `seconds` it took."""
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class TaskScore:
         Raises:
             DataError: the task has no samples, or none that can be scored.
         """
-        self.name, self._figures, self.seconds = task.task_name, figures, 0.0
+        self.name, self.figures, self.seconds = task.task_name, figures, 0.0
         first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
         if not first:
             raise DataError(f"expected samples of task {self.name!r}, found none; look at its data files")
@@ -96,8 +98,9 @@ class TaskScore:
             found.higher_is_better,
             found.chance,
             self._samples,
-            _metrics(self._figures),
+            metrics_of(self.figures),
             seconds=self.seconds,
+            reported=suites.figures(self.name),
         )
 
 
@@ -191,7 +194,13 @@ class _SuccessRate:
 
 
 def _gold(task: Task, doc: dict[str, Any], choices: Sequence[str]) -> list[int]:
-    """Indices of the right choices."""
+    """Indices of the right choices: where a task judges answers by code of its own, those that this calls
+    right (bbq has ten ways to say that it cannot be known, and doc_to_target gives the first)."""
+    if callable(task.config.process_results):
+        alone = [[(float(i == j), False) for j in range(len(choices))] for i in range(len(choices))]
+        judged = [i for i, one in enumerate(alone) if task.process_results(doc, one).get("acc") == 1]
+        if judged:
+            return judged
     gold = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
     answers = gold if isinstance(gold, list) else [gold]
     indices = [
@@ -206,7 +215,7 @@ def _gold(task: Task, doc: dict[str, Any], choices: Sequence[str]) -> list[int]:
     return indices
 
 
-def _metrics(figures: dict[str, Any]) -> dict[str, float]:
+def metrics_of(figures: dict[str, Any]) -> dict[str, float]:
     """lm-eval's own figures, without its marker for tasks that have no filter."""
     return {
         key.removesuffix(",none"): float(value)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from numpy.typing import NDArray
 
 from asi_lab.common.device import pick_device
+from asi_lab.data import suites
 from asi_lab.data.manifest import HELD_OUT, MARKS_FILE
 from asi_lab.data.shards import held_out_windows
 from asi_lab.data.tokenizer import Tokenizer
+from asi_lab.errors import DataError
 from asi_lab.protocol import COMPARED_FILE, Compare, ScoreJob
 from asi_lab.records import CandidateState, Evaluation, HeldOut, TaskResult
 from asi_lab.scorer import harness
@@ -43,8 +46,13 @@ class Scoring:
         text = HELD_OUT[job.text]
         self.windows = held_out_windows(data, text.shard, job.train_context, settings.loss_tokens)
         self.mark_windows = held_out_windows(data, MARKS_FILE, job.train_context, settings.mark_tokens)
-        tasks = harness.load(settings.tasks, data / text.tasks, job.consented)
-        self._order = [task.task_name for task in tasks]
+        self._items = harness.load(settings.tasks, data / text.tasks, job.consented, settings.datasets)
+        tasks = [task for item in self._items for task in harness.parts(item)]
+        if job.text == "search" and (wrong := suites.kept_for_claims(task.task_name for task in tasks)):
+            raise DataError(
+                f"expected none of generalization's tasks in evaluate.tasks, found {', '.join(wrong)}; "
+                "they go into verify.tasks"
+            )
         self._scored_tasks = [task for task in tasks if not harness.generates(task)]
         self._generated_tasks = [task for task in tasks if harness.generates(task)]
         self._batch_tokens = settings.batch * job.train_context
@@ -111,14 +119,18 @@ class Scoring:
         )
         correction = 0.0 if is_rounding(found) else -float(found.mean())
         results, compared = self._compare_tasks(server, wanted.task_positions)
-        for score in self._run(self._lm(server), self._generated_tasks):
-            results[score.name] = score.result()
+        generated = self._run(self._lm(server), self._generated_tasks)
+        results |= {score.name: score.result() for score in generated}
+        scores = {score.name: score for score in (*self.tasks, *generated)}
         of_each = wanted.probe_positions // max(1, len(self.probes))
         of_probes = [probe.compare(server, of_each, _write_down) for probe in self.probes]
         return Evaluation(
             loss=self.loss + correction,
             loss_tokens=self.log_probs.size,
-            tasks=(*(results[name] for name in self._order), *(result for result, _ in of_probes)),
+            tasks=(
+                *(_result(item, scores, results) for item in self._items),
+                *(result for result, _ in of_probes),
+            ),
             prefix_positions=len(found) + compared + sum(count for _, count in of_probes),
             seconds=self._seconds + time.perf_counter() - began,
             correction=correction,
@@ -193,6 +205,16 @@ class Scoring:
             scores += harness.evaluate(lm, [task], self.settings.limit, self.job.data_seed)
             scores[-1].seconds = time.perf_counter() - began
         return scores
+
+
+def _result(
+    item: Task | Group, scores: Mapping[str, TaskScore], results: Mapping[str, TaskResult]
+) -> TaskResult:
+    """The result of a task, or that of a group from those of its parts."""
+    names = [task.task_name for task in harness.parts(item)]
+    if not isinstance(item, Group):
+        return results[names[0]]
+    return harness.averaged(item, [scores[name] for name in names], [results[name] for name in names])
 
 
 def _position(piece: ScoredPiece, at: int) -> Position:

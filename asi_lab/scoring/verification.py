@@ -12,16 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from statistics import fmean
 
 import msgspec
 
 from asi_lab.lab import Store, fresh, meta, trial_label
-from asi_lab.records import CandidateState, Evaluation, FreshLoss, FreshRun, Promotion, Run, Terms
+from asi_lab.records import CandidateState, FreshLoss, FreshRun, Promotion, Run, Terms
 from asi_lab.scoring import claims, tuning
 from asi_lab.scoring.baselines import TITLES, Baselines
 from asi_lab.scoring.claims import Gain
-from asi_lab.scoring.statistics import prior_of
 from asi_lab.settings import Settings
 
 BY_LOT = 2
@@ -98,17 +96,6 @@ class Verification(msgspec.Struct, frozen=True):
         return next((claim for claim in self.claims if claim.candidate == candidate), None)
 
 
-class Beside(msgspec.Struct, frozen=True):
-    """One figure of the fresh runs: means of candidate and bar, and the 95 % interval of what the candidate
-    has more; None where no two runs differ. `better` is the sign of a gain."""
-
-    name: str
-    candidate: float
-    bar: float
-    better: int
-    interval: tuple[float, float] | None
-
-
 class _Found(msgspec.Struct):
     """One subject's runs, as far as they tell."""
 
@@ -117,41 +104,6 @@ class _Found(msgspec.Struct):
     lost: int = 0
     failed: CandidateState | None = None
     due: list[Run] = []
-
-
-def beside(store: Store, found: Verification, claim: Claim, rung: str = "") -> list[Beside]:
-    """What the fresh runs of a claim gave in tasks and probes, beside those of the bar. Nothing of it is
-    claimed: each interval is of one figure alone."""
-    counted = [run for run in fresh.runs(store, rung) if not run.is_tuning and not run.failure]
-
-    def of(who: str, rate: float | None, count: int) -> list[Evaluation]:
-        return [run.evidence.measured for run in counted if (run.who, run.rate) == (who, rate)][:count]
-
-    mine = of(trial_label(claim.candidate), claim.rate, claim.runs)
-    bar = of(found.terms.bar, found.bar_rate, found.bar_runs)
-    if not mine or not bar:
-        return []
-    lines = []
-    for task in mine[0].tasks:
-        own, theirs = ([e.score_of(task.task) for e in group] for group in (mine, bar))
-        lines.append(_beside(task.task, 1 if task.higher_is_better else -1, own, theirs, found.terms.freedom))
-    return lines
-
-
-def against(found: Verification, claim: Claim) -> list[Beside]:
-    """The fresh losses of a claim beside those of the references, those at the family's bar left out."""
-    mine, freedom = found.losses[trial_label(claim.candidate)], found.terms.freedom
-    theirs = ((name, found.losses.get(name, ())) for name in found.terms.beside)
-    return [_beside(name, -1, mine, losses, freedom) for name, losses in theirs if mine and losses]
-
-
-def _beside(name: str, better: int, mine: Sequence[float], bar: Sequence[float], freedom: float) -> Beside:
-    prior, difference = prior_of([mine, bar], freedom, follow_mean=False), fmean(mine) - fmean(bar)
-    interval = None
-    if prior is not None:
-        half = prior.of_difference(mine, bar).margin(0.025)
-        interval = difference - half, difference + half
-    return Beside(name, fmean(mine), fmean(bar), better, interval)
 
 
 def words(claim: Claim, found: Verification) -> str:

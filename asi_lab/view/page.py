@@ -25,9 +25,9 @@ from asi_lab.records import Arm, Candidate, Check, Evaluation, Evidence, Score, 
 from asi_lab.researcher import stagnation
 from asi_lab.scoring import verification
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, TITLES, Baselines
+from asi_lab.scoring.beside import Beside, of_tasks
 from asi_lab.scoring.lineage_prior import Belief
 from asi_lab.scoring.results import thousands
-from asi_lab.scoring.verification import Beside
 from asi_lab.settings import Settings
 from asi_lab.view import arms, leaderboard, verdicts
 from asi_lab.view.leaderboard import Board
@@ -66,7 +66,7 @@ def dossier(found: Candidate, store: Store, settings: Settings, board: Board | N
     verified = verdicts.everywhere(settings, store)
     own = verified.get(settings.preset)
     claim = own.of(found.id) if own else None
-    beside = verification.beside(store, own, claim) if own and claim else ()
+    beside = of_tasks(store, own, claim) if own and claim else ()
     return Dossier(
         found,
         store.get(found.parent) if found.parent is not None else None,
@@ -293,7 +293,8 @@ def _fresh(rows: Sequence[Beside]) -> RenderableType:
 
 
 def _tasks(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:
-    """Scores beside those of DeltaNet (the mean of its runs) and of the parent; below each its accuracy."""
+    """Scores beside those of DeltaNet (the mean of its runs) and of the parent; below each what the paper
+    reads of it, else its accuracy."""
     evidence = known.parent.evidence if known.parent else None
     parent = {t.task: t for t in evidence.evaluation.tasks} if evidence and evidence.evaluation else {}
     base = known.baselines.tasks(SEED_ARCHITECTURE, whole=True) if known.baselines else {}
@@ -306,9 +307,10 @@ def _tasks(tasks: Sequence[TaskResult], known: Dossier) -> RenderableType:
         scores = [_score(one.score if one else None) for one in row]
         cells = (task.task, *scores, _score(task.chance), str(task.samples), figure)
         shown.add_row(*(Text(_text(cell)) for cell in cells))
-        if task.accuracy is not None:
-            right = [_score(one.accuracy if one else None) for one in row]
-            cells = ("  accuracy", *right, _score(task.chance_accuracy), "", "in no score")
+        for metric in task.figures:
+            values = [_score(one.metrics.get(metric) if one else None) for one in row]
+            label = metric if task.reported else "accuracy"
+            cells = (f"  {label}", *values, _score(task.chance_of(metric)), "", "in no score")
             shown.add_row(*map(Text, cells), style="dim")
     return shown
 

@@ -16,6 +16,7 @@ from asi_lab.lab import Store, fresh
 from asi_lab.scoring import agreement, verification
 from asi_lab.scoring.agreement import Correlation
 from asi_lab.scoring.baselines import TITLES
+from asi_lab.scoring.beside import Beside, of_references
 from asi_lab.scoring.verification import Verdict, Verification
 from asi_lab.settings import Settings
 
@@ -118,7 +119,7 @@ def _claims(found: Verification, names: Mapping[int, str]) -> Table:
 
 def _beside(found: Verification) -> list[RenderableType]:
     """How the claims stand to the other references; nothing of it is claimed."""
-    rows = [(claim, verification.against(found, claim)) for claim in found.claims if not claim.dropped]
+    rows = [(claim, of_references(found, claim)) for claim in found.claims if not claim.dropped]
     known = sorted({line.name for _, lines in rows for line in lines}, key=found.terms.beside.index)
     if not known:
         return []
@@ -133,7 +134,7 @@ def _beside(found: Verification) -> list[RenderableType]:
     return [Text("Beside the other references, each figure alone, none of them claimed:"), shown]
 
 
-def _gain(line: verification.Beside) -> str:
+def _gain(line: Beside) -> str:
     told = f"{line.bar - line.candidate:+.4f}"
     if line.interval is not None:
         low, high = line.interval

@@ -2,6 +2,7 @@
 
 import pytest
 
+from asi_lab.data.suites import SUITES
 from asi_lab.errors import ConfigError
 from asi_lab.lab import config
 
@@ -83,6 +84,28 @@ def test_paper_presets_hold_the_papers_numbers():
             "preset='micro'\n[evaluate]\nprobes=['probe_s3', 'probe_s3']\n",
             ["lab.toml:3", "evaluate.probes", "each once"],
         ),
+        (
+            "preset='micro'\n[evaluate]\ntasks=['suite:all']\n",
+            ["lab.toml:3", "evaluate.tasks", "suite:exploration, suite:generalization", "found 'suite:all'"],
+        ),
+        (
+            "preset='micro'\n[evaluate]\ntasks=['piqa', 'suite:generalization']\n",
+            ["lab.toml:3", "evaluate.tasks", "enter no fitness", "verify.tasks; found race, bbq, metabench"],
+        ),
+        ("preset='micro'\n[evaluate]\ntasks=['metabench_arc']\n", ["evaluate.tasks", "found metabench_arc"]),
+        (
+            "preset='micro'\n[evaluate]\ntasks=['piqa', 'suite:exploration']\n",
+            ["lab.toml:3", "evaluate.tasks", "each task once", "found piqa"],
+        ),
+        (
+            "preset='micro'\n[evaluate]\ntasks=['suite:probes']\n",
+            ["lab.toml:3", "evaluate.tasks", "probes in evaluate.probes", "probe_mqar"],
+        ),
+        (
+            "preset='20m'\n[verify]\ntasks=['sciq', 'piqa']\n",
+            ["lab.toml:3", "verify.tasks", "search chooses by", "found piqa in both"],
+        ),
+        ("preset='micro'\n[evaluate]\nmissing='skipp'\n", ["evaluate.missing", "'fail' | 'skip'"]),
         ("preset='micro'\n[data]\ntokenizer='bpe'\n", ["lab.toml:3", "byte, bpe:N or gpt2", "'bpe'"]),
         ("preset='micro'\n[data]\nsource='http:x'\n", ["lab.toml:3", "builtin, text:GLOB"]),
         ("preset=\n", ["lab.toml", "not valid TOML"]),
@@ -117,3 +140,26 @@ def test_removed_keys_come_from_the_preset():
 def test_missing_file_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(ConfigError, match="init"):
         config.load(tmp_path / "lab.toml")
+
+
+def test_suites_are_written_out_as_their_tasks():
+    settings = config.parse(
+        "preset='micro'\n[evaluate]\ntasks=['suite:offline']\nprobes=['suite:probes']\n"
+        "[verify]\ntasks=['suite:generalization']\n"
+    )
+    assert settings.evaluate.tasks == SUITES["offline"]
+    assert settings.evaluate.probes == SUITES["probes"]
+    assert settings.verify.tasks == SUITES["generalization"]
+    assert config.parse(config.render(settings)) == settings
+
+
+def test_the_papers_presets_measure_its_benchmarks_as_it_did():
+    """Appendix A.2: at most 500 samples in exploration, everything later; batches of 64, 4 and 8."""
+    presets = [config.from_preset(name) for name in ("20m", "340m", "1.3b")]
+    for settings in presets:
+        assert settings.evaluate.tasks == SUITES["exploration"]
+        assert settings.evaluate.max_length == 4096
+        assert settings.train.precision == "bf16"
+    assert [s.evaluate.batch for s in presets] == [64, 4, 8]
+    assert [s.evaluate.limit for s in presets] == [500, 100_000, 100_000]
+    assert [s.verify.tasks for s in presets] == [(), (), SUITES["generalization"]]

@@ -22,6 +22,7 @@ from asi_lab.records import (
     Terms,
 )
 from asi_lab.scoring import agreement, claims, verification
+from asi_lab.scoring.beside import of_references
 from asi_lab.scoring.verification import Verdict, Verification
 
 BAR = "mamba2"
@@ -221,7 +222,7 @@ def test_references_beside_the_claims_are_run_last_and_change_no_verdict():
     assert [run.who for run in runs[-3:]] == ["delta_net"] * verification.BESIDE
     found = world.assess(runs)
     assert found.claims == alone.assess(alone.all()).claims
-    (line,) = verification.against(found, found.claims[0])
+    (line,) = of_references(found, found.claims[0])
     assert (line.name, line.better) == ("delta_net", -1)
     assert line.candidate - line.bar == pytest.approx(-0.1, abs=0.02)
     low, high = line.interval

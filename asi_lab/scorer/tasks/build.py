@@ -25,6 +25,7 @@ import yaml
 from asi_lab.common import disk
 from asi_lab.data import tokenizer as data_tokenizer
 from asi_lab.data.manifest import HELD_OUT, file_sha256
+from asi_lab.data.suites import SUITES
 from asi_lab.errors import DataError, LabError
 from asi_lab.protocol import HeldOutText
 from asi_lab.scorer.tasks import probes, textual
@@ -120,7 +121,7 @@ _TASKS: dict[str, tuple[dict[str, Any], Callable[[_Source, Random], Rows]]] = {
     "asi_induction": (_CHOICE, lambda s, r: s.probe(probes.induction, r)),
 }
 
-TASK_NAMES = tuple(_TASKS)
+TASK_NAMES = SUITES["offline"]
 """Names of the offline tasks."""
 
 
