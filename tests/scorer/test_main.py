@@ -22,9 +22,11 @@ from torch import Tensor
 
 from asi_lab import protocol
 from asi_lab.common.wire import WireError, receive
+from asi_lab.data import suites
 from asi_lab.data.prepare import prepare
 from asi_lab.data.shards import held_out_windows
 from asi_lab.data.tokenizer import Tokenizer
+from asi_lab.errors import DataError
 from asi_lab.protocol import (
     Answered,
     Command,
@@ -43,6 +45,7 @@ from asi_lab.scorer.output import Output
 from asi_lab.scorer.tasks.build import TASK_NAMES, build_tasks
 from asi_lab.settings import Data, Evaluate
 from asi_lab.trial.answering import serve
+from tests.scorer import benchmarks
 from tests.scorer.conftest import of_width
 
 S = CandidateState
@@ -275,6 +278,24 @@ def test_an_honest_model_gives_the_same_record_whatever_is_drawn(run_here, lab_d
     )
     assert len(first) == len(second) == 50
     assert first != second
+
+
+def test_the_papers_benchmarks_are_scored_beside_claims_and_never_for_the_search(
+    run_here, lab_data: Path, trained, monkeypatch
+) -> None:
+    """Code and YAML are lm-eval's own, the items ours; metabench is one result of five parts."""
+    monkeypatch.setattr("asi_lab.scorer.harness.TaskManager", benchmarks.narrow)
+    monkeypatch.setattr("datasets.load_dataset", benchmarks.load_dataset)
+    names = (*suites.EXPLORATION, *suites.GENERALIZATION)
+    wanted = msgspec.structs.replace(job(lab_data, tasks=names), text="claims")
+    words = lines(wanted, *trained.whole(compare=Compare(50, 200)))
+    status, (*_, scored) = run_here(words, Process(trained.model), Process(trained.model))
+    assert status == 0
+    assert tuple(task.task for task in scored.evaluation.tasks) == names
+    assert all(tuple(task.figures) == suites.figures(task.task) for task in scored.evaluation.tasks)
+    assert scored.evaluation.result_of("metabench").samples == 5
+    status, reports = run_here(lines(job(lab_data, tasks=("boolq", "sciq"))), Process(None), Process(None))
+    assert (status, len(reports)) == (DataError.exit_code, 1)
 
 
 def lying(model, nats: float) -> Residual:
