@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -63,12 +64,11 @@ def server():
 
 
 def edit(lab: Lab, **values: str) -> None:
-    """Change keys of a lab.toml, whatever table they are in."""
-    lines = [
-        next((f"{key} = {value}" for key, value in values.items() if line.startswith(f"{key} = ")), line)
-        for line in lab.config.read_text().splitlines()
-    ]
-    lab.config.write_text("\n".join(lines) + "\n")
+    """Change keys of a lab.toml, in the first table that has each."""
+    text = lab.config.read_text()
+    for key, value in values.items():
+        text = re.sub(f"^{key} = .*$", lambda _, line=f"{key} = {value}": line, text, count=1, flags=re.M)
+    lab.config.write_text(text)
 
 
 @pytest.fixture
