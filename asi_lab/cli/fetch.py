@@ -10,6 +10,7 @@ from asi_lab.cli.shared import existing, lab_option
 
 if TYPE_CHECKING:
     from asi_lab.lab import Lab
+    from asi_lab.lab.rungs import Rung
     from asi_lab.protocol import TaskData
 
 
@@ -27,18 +28,23 @@ def fetch(ctx: click.Context, only_look: bool) -> None:
 
 
 def all_of(lab: Lab, *, download: bool) -> bool:
-    """Get or look at all that a lab takes from the network, a line for each; returns whether it is there.
+    """Get or look at all that a lab takes from the network, at all scales of its claims, a line for each;
+    returns whether it is there.
 
     Raises:
+        ConfigError: a scale that is named is none.
         DataError: lm-eval knows no task of a name.
     """
     from asi_lab.data import suites
-    from asi_lab.lab import choice
+    from asi_lab.lab import choice, rungs
     from asi_lab.view import tables
 
     settings = lab.settings()
-    whole = _text(lab, download)
-    names = suites.of_lm_eval((*settings.evaluate.tasks, *settings.verify.tasks))
+    found_rungs = rungs.of_lab(lab, settings)
+    texts = [_text(rung, download) for rung in found_rungs]
+    whole = all(texts)
+    wanted = [(*rung.settings.evaluate.tasks, *rung.settings.verify.tasks) for rung in found_rungs]
+    names = suites.of_lm_eval(tuple(dict.fromkeys(name for tasks in wanted for name in tasks)))
     for found in choice.look(names, choice.copies(settings, lab.path), _nothing, download=download):
         whole &= not found.why
         click.echo(_line(found))
@@ -50,29 +56,30 @@ def all_of(lab: Lab, *, download: bool) -> bool:
     return whole
 
 
-def _text(lab: Lab, download: bool) -> bool:
-    """Whether the lab's text is there in tokens, with its tokenizer."""
+def _text(rung: Rung, download: bool) -> bool:
+    """Whether the text of a scale is there in tokens, with its tokenizer."""
     import msgspec
 
     from asi_lab.common.process import run_module
     from asi_lab.data.manifest import MANIFEST_FILE
     from asi_lab.errors import DataError
 
-    data, why = lab.settings().data, ""
+    data, why = rung.settings.data, ""
+    what = f"text and tokenizer of {rung.title}: {data.source}, {data.tokenizer}"
     if download:
-        click.echo(f"Preparing data: {data.source}, {data.tokenizer}", err=True)
+        click.echo(f"Preparing data of {rung.title}: {data.source}, {data.tokenizer}", err=True)
         try:
-            arguments = [str(lab.data), msgspec.json.encode(data).decode()]
+            arguments = [str(rung.data), msgspec.json.encode(data).decode()]
             for warning in run_module("asi_lab.data.prepare", arguments, _nothing):
                 click.echo(warning, err=True)
         except DataError as error:
             why = str(error)
-    there = not why and (lab.data / MANIFEST_FILE).exists()
+    there = not why and (rung.data / MANIFEST_FILE).exists()
     if not (download or there or data.source.startswith("hf:") or data.tokenizer == "gpt2"):
-        click.echo(f"there    made here   text and tokenizer: {data.source}, {data.tokenizer}")
+        click.echo(f"there    made here   {what}")
         return True
-    size = sum(file.stat().st_size for file in lab.data.iterdir() if file.is_file()) if there else None
-    click.echo(f"{_verdict(there)}  {_size(size):>10}  text and tokenizer: {data.source}, {data.tokenizer}")
+    size = sum(file.stat().st_size for file in rung.data.iterdir() if file.is_file()) if there else None
+    click.echo(f"{_verdict(there)}  {_size(size):>10}  {what}")
     if why:
         click.echo(f"         {why}", err=True)
     return there

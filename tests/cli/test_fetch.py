@@ -20,6 +20,9 @@ THERE = TaskData("piqa", ("baber/piqa",), 4_000_000)
 MISSING = TaskData("boolq", ("aps/super_glue boolq",), None, "ConnectionError: no network")
 
 
+SETTINGS = "[baselines]\nseeds = 2\nmax_seeds = 2\n[verify]\nrungs = []\n"
+
+
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     """A lab with two benchmarks, of which one cannot be had; its text is prepared."""
@@ -31,7 +34,7 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(choice, "run_module", run_module)
     simulated = simulated_engine.SimulatedExecutor(0.0)
     monkeypatch.setattr(engine.Engine, "_executors", lambda self, settings, places: ([simulated], ()))
-    lab = simulated_engine.make_lab(tmp_path, "[baselines]\nseeds = 2\nmax_seeds = 2\n")
+    lab = simulated_engine.make_lab(tmp_path, SETTINGS)
     with_tasks(lab, 'tasks = ["asi_recall", "piqa", "boolq"]')
     return lab
 
@@ -39,6 +42,20 @@ def lab(tmp_path, monkeypatch):
 def with_tasks(lab, line: str) -> None:
     lines = lab.config.read_text().splitlines()
     lab.config.write_text("\n".join(line if old.startswith("tasks =") else old for old in lines) + "\n")
+
+
+def test_the_text_of_all_scales_is_fetched(run, lab):
+    with_tasks(lab, 'tasks = ["asi_recall"]')
+    big = lab.config.read_text().replace("rungs = []", "")
+    (lab.path / "big.toml").write_text(big)
+    lab.config.write_text(lab.config.read_text().replace("rungs = []", 'rungs = ["big.toml"]'))
+    result = run("--lab", lab.path, "fetch")
+    assert result.exit_code == 0, result.output
+    assert (lab.path / "rungs" / "big" / "data" / "manifest.json").exists()
+    assert [" of micro: " in line or " of big: " in line for line in result.stdout.splitlines()] == [
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(("size", "shown"), [(56_000_000, "56.0 MB"), (None, "size ?")])
@@ -71,8 +88,8 @@ def test_a_search_refuses_or_goes_on_with_the_rest(run, lab):
 
 def test_fresh_runs_are_measured_on_the_tasks_beside_claims_too(run, lab):
     with_tasks(lab, 'tasks = ["asi_recall"]')
-    text = lab.config.read_text() + '[verify]\ntasks = ["piqa"]\ntune = false\nbar_runs = 24\n'
-    lab.config.write_text(text)
+    more = '[verify]\ntasks = ["piqa"]\ntune = false\n'
+    lab.config.write_text(lab.config.read_text().replace("[verify]\n", more))
     assert run("--lab", lab.path, "--no-tui", "--experiments", 1).exit_code == 0
     result = run("--lab", lab.path, "verify", 1)
     assert result.exit_code == 0, result.output
