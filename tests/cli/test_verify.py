@@ -15,8 +15,10 @@ import tomlkit
 
 from asi_lab import engine
 from asi_lab.engineer.executor import Executor
+from asi_lab.engineer.trials import MANY
 from asi_lab.lab import Lab, Lineage, Store, fresh, rungs
 from asi_lab.lab.commits import VERDICTS
+from asi_lab.protocol import Compare
 from asi_lab.records import Terms
 from asi_lab.scoring import promotion, verification
 from asi_lab.view import verdicts
@@ -435,3 +437,24 @@ def test_a_scale_that_cannot_be_prepared_is_told_and_the_search_goes_on(run, tmp
     words = f"the search goes on without claims at big and beyond: Cannot read {manifest}"
     assert words in " ".join(result.stderr.split())
     assert len(claims_of(lab)) >= 1
+
+
+def test_the_first_counted_run_of_a_candidate_is_compared_strictly(run, lab, monkeypatch):
+    number, compared = scored(lab)[0], dict[str, int]()
+    start, tell = simulated_engine.SimulatedTrio.start, simulated_engine.SimulatedTrio.tell
+
+    def started(self, trial, score, files):
+        self.label = simulated_engine.file_name(files)
+        start(self, trial, score, files)
+
+    def told(self, order):
+        if isinstance(order, Compare):
+            compared[self.label] = order.loss_positions
+        tell(self, order)
+
+    monkeypatch.setattr(simulated_engine.SimulatedTrio, "start", started)
+    monkeypatch.setattr(simulated_engine.SimulatedTrio, "tell", told)
+    run("--lab", lab.path, "verify", number)
+    strict = {label for label, positions in compared.items() if positions == MANY}
+    assert strict == {f"{number:04d}-fresh0"}
+    assert {f"{number:04d}-fresh1", "mamba2-fresh0"} <= compared.keys()
