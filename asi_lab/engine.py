@@ -208,8 +208,8 @@ class Engine:
                     store.append_events(("warning", promotion.nobody(rung, below), {}))
                     continue
                 verifier = self._verifier(held, rung, slots, watch, lineage)
-                quota = own.settings.verify.quota
-                verifier.run(lambda: control.may_go_on(watch.tick), candidates, quota)
+                go_on, quota = functools.partial(control.may_go_on, watch.tick), own.settings.verify.quota
+                verifier.run(go_on, candidates, quota)
 
     def _verifier(
         self, held: _Held, rung: Rung, slots: Slots, watch: Pacemaker, lineage: Lineage
@@ -219,7 +219,7 @@ class Engine:
         Raises:
             LabError: its data or its settings do not do.
         """
-        store, own, path = held.store, held.own, self.lab.path
+        store, own, allocation = held.store, held.own, None
         below = rungs.below(self.lab, own, rung)
 
         def tick() -> None:
@@ -230,17 +230,9 @@ class Engine:
             rung = preparing.frozen(rung, store)
             allocation = share_out(rung.settings, visible_gpus(os.environ), physical_cores())
             rung = rung._replace(settings=allocation.settled(rung.settings))
-            executors, _ = self._executors(rung, allocation)
-            slots = slots.at(executors)
-            store.append_events(*preparing.data(rung, tick, self.view.say))
-            preparing.same_data(rung, meta.data_of(rung.name), store)
-            rung = rung._replace(
-                settings=choice.settled(rung.settings, store, "search", path, tick, rung.name)
-            )
-        else:
-            rung = own
-        rung = rung._replace(settings=choice.settled(rung.settings, store, "claims", path, tick, rung.name))
-        store.append_events(*preparing.tasks(rung, "claims", tick))
+        rung = preparing.ready(rung if rung.name else own, store, self.lab.path, tick, self.view.say)
+        if allocation:
+            slots = slots.at(self._executors(rung, allocation)[0])
         return Verifier(rung, below, store, lineage, Trials(self.lab, rung, store, slots, watch))
 
     def _ladder(self, held: _Held, slots: Slots, watch: Pacemaker, lineage: Lineage) -> Ladder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -10,12 +11,28 @@ from asi_lab.common.process import run_module
 from asi_lab.data.manifest import load_manifest
 from asi_lab.errors import DataError
 from asi_lab.events import NewEvent
-from asi_lab.lab import Store, config, meta
+from asi_lab.lab import Store, choice, config, meta
 from asi_lab.lab.directory import FIXED, check_unchanged
 from asi_lab.lab.meta import Key
 from asi_lab.lab.rungs import SUFFIX, Rung
 from asi_lab.protocol import HeldOutText
 from asi_lab.settings import Train
+
+
+def ready(rung: Rung, store: Store, lab: Path, tick: Callable[[], None], say: Callable[[str], None]) -> Rung:
+    """Prepare all that the fresh runs of a scale take; returns the scale with the tasks that are measured.
+
+    Raises:
+        ConfigError, DataError: they cannot be had, or are others than before.
+    """
+    if rung.name:
+        store.append_events(*data(rung, tick, say))
+        same_data(rung, meta.data_of(rung.name), store)
+        chosen = choice.settled(rung.settings, store, "search", lab, tick, rung.name)
+        rung = rung._replace(settings=chosen)
+    chosen = choice.settled(rung.settings, store, "claims", lab, tick, rung.name)
+    store.append_events(*tasks(rung, "claims", tick))
+    return rung._replace(settings=chosen)
 
 
 def data(rung: Rung, tick: Callable[[], None], say: Callable[[str], None]) -> list[NewEvent]:

@@ -19,8 +19,9 @@ from asi_lab.scoring.baselines import TITLES
 from asi_lab.scoring.beside import Beside, of_references
 from asi_lab.scoring.verification import Verdict, Verification
 from asi_lab.settings import Settings
+from asi_lab.view import tables
 
-NAME = 36
+NAME = 28
 STYLES = {Verdict.HOLDS: "bold green", Verdict.OPEN: "yellow", Verdict.NOT_SHOWN: "dim"}
 
 Everywhere = Mapping[str, Verification]
@@ -67,7 +68,8 @@ def verdicts(found: Everywhere, names: Mapping[int, str]) -> RenderableType:
             parts.append(Text(scale, style="bold underline"))
         parts += [*_scale(one, names), Text()]
     if any(one.claims for one in found.values()):
-        parts += [*_agreement(found), Text(NOTE, style="dim")]
+        agreed = list(_agreement(found))
+        parts += [*agreed, *([Text()] if agreed else []), Text(NOTE, style="dim")]
     return Group(*parts)
 
 
@@ -103,7 +105,8 @@ def _claims(found: Verification, names: Mapping[int, str]) -> Table:
     shown.add_column("id", justify="right", no_wrap=True)
     shown.add_column("name", overflow="fold")
     shown.add_column("verdict", no_wrap=True)
-    interval = f"{verification.confidence(found)} interval"
+    level = verification.confidence(found)
+    interval = f"{level} interval" if any(claim.interval for claim in found.claims) else "interval"
     for heading in ("gain", interval, "runs"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for claim in found.claims:
@@ -111,7 +114,9 @@ def _claims(found: Verification, names: Mapping[int, str]) -> Table:
         gain = "" if claim.gain is None else f"{claim.gain.gain:+.4f}"
         between = "" if claim.interval is None else "{:+.3f} to {:+.3f}".format(*claim.interval)
         runs = f"{claim.runs} {claim.failed}" if claim.failed else str(claim.runs)
-        name = plain(names.get(claim.candidate, ""), limit=NAME)
+        whole = names.get(claim.candidate, "")
+        own = whole.removeprefix(tables.PREFIX)
+        name = plain(own if own == whole else f"…{own}", limit=NAME)
         cells = (f"{claim.candidate:04d}", name, verdict, gain, between, runs)
         shown.add_row(*map(Text, cells), style=STYLES[claim.verdict])
     return shown
@@ -145,6 +150,8 @@ def _gain(line: Beside) -> str:
 def _agreement(found: Everywhere) -> Iterator[RenderableType]:
     for scale, one in found.items():
         hit = agreement.hits(scale, one)
+        if not hit.promoted + hit.drawn:
+            continue
         lot = f", of {hit.drawn} drawn by lot {hit.drawn_under}" if hit.drawn else ""
         words = f"mean loss under the bar's at {scale}: of {hit.promoted} promoted {hit.promoted_under}{lot}"
         yield Text(words)
@@ -155,7 +162,6 @@ def _agreement(found: Everywhere) -> Iterator[RenderableType]:
             words += f"; of the better half {_correlation(both.better_half)}"
         at_both = f" ({both.count} architectures at both)"
         yield Text(words + at_both)
-    yield Text()
 
 
 def _correlation(found: Correlation | None) -> str:
