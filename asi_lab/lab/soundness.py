@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from asi_lab.data import suites
 from asi_lab.records import (
     SEED_ID,
     Candidate,
@@ -126,6 +127,8 @@ def _of_evaluation(evaluation: Evaluation | None) -> str:
         return "there is no evaluation"
     if not _all_positive([evaluation.loss, *(task.score for task in evaluation.tasks)]):
         return "its evaluation has figures that cannot be"
+    if kept := suites.kept_for_claims(task.task for task in evaluation.tasks):
+        return f"its evaluation has {', '.join(kept)}, which are kept for claims and enter no fitness"
     return "" if evaluation.tasks else "no task was evaluated"
 
 

@@ -75,6 +75,10 @@ BROKEN = {
         but("evaluation", tasks=(msgspec.structs.replace(TASK, score=0.0),)),
         S.TRAINED,
     ),
+    "a task that is kept for claims": (
+        but("evaluation", tasks=(TASK, msgspec.structs.replace(TASK, task="sciq"))),
+        S.TRAINED,
+    ),
     "marks out of order": (
         msgspec.structs.replace(
             WHOLE, evidence=msgspec.structs.replace(EVIDENCE, held_out=(HeldOut(2, 4.0), HeldOut(1, 4.0)))
