@@ -100,15 +100,19 @@ def config_validate() -> None:
 @click.command()
 @lab_option()
 @json_option
+@preset_option
 @click.option("--pull", is_flag=True, help="First have Ollama pull the models that lab.toml names.")
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool, pull: bool) -> None:
-    """Check machine and lab, with a fix for each finding."""
+def doctor(ctx: click.Context, as_json: bool, preset: str | None, pull: bool) -> None:
+    """Check machine and lab, with a fix for each finding, and what a search will need.
+
+    With --preset: what a search in a new lab of that preset would need.
+    """
     from asi_lab.view import doctor, models, tables
 
     if pull:
         models.pull(existing(), lambda step: click.echo(step, err=True))
-    findings = doctor.examine(current_lab())
+    findings = doctor.examine(current_lab(), preset)
     if as_json:
         click.echo(tables.to_json({"ok": doctor.is_fit(findings), "checks": findings}))
     else:

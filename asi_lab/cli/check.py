@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asi_lab.cli.shared import DEFAULT_PRESET, current_lab, json_option, lab_option, preset_option
+from asi_lab.cli.shared import current_lab, json_option, lab_option, preset_option
 from asi_lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _scale(lab: Lab, preset: str | None) -> tuple[Settings, int]:
     from asi_lab.lab import config
 
     if preset is not None or not lab.exists:
-        settings = config.from_preset(preset or DEFAULT_PRESET)
+        settings = config.from_preset(preset or config.DEFAULT_PRESET)
         return settings, settings.data.vocabulary
     settings = lab.settings()
     if (lab.data / MANIFEST_FILE).exists():

@@ -13,7 +13,6 @@ from asi_lab.errors import UsageError
 if TYPE_CHECKING:
     from asi_lab.lab import Lab
 
-DEFAULT_PRESET = "micro"
 _LAB = "asi_lab.lab"
 
 
@@ -62,8 +61,10 @@ def create(lab: Lab, preset: str | None, seed: int | None) -> None:
     """Make a lab and say so."""
     from asi_lab.lab import config
 
-    lab.create(config.from_preset(preset or DEFAULT_PRESET, seed=seed or 0))
-    click.echo(f"Made a lab in {lab.path} (preset {preset or DEFAULT_PRESET}, seed {seed or 0}).", err=True)
+    lab.create(config.from_preset(preset or config.DEFAULT_PRESET, seed=seed or 0))
+    click.echo(
+        f"Made a lab in {lab.path} (preset {preset or config.DEFAULT_PRESET}, seed {seed or 0}).", err=True
+    )
 
 
 def create_from(lab: Lab, origin: Path, count: int, preset: str | None, seed: int | None) -> None:

@@ -22,6 +22,9 @@ from asi_lab.settings import Section, Settings
 
 FILE_NAME = "lab.toml"
 
+DEFAULT_PRESET = "micro"
+"""What a lab is made from where none is named."""
+
 RETIRED = (("evaluate", "prefix_tolerance"), ("judge", "timing"))
 """Keys of older labs, by section, that say nothing any more; they are passed over."""
 

@@ -146,8 +146,9 @@ class Ollama:
             return self._window
 
 
-def installed(host: str | None) -> list[str]:
-    """Return the names of the models that are pulled, sorted. `host` is as in `Ollama`.
+def installed(host: str | None) -> dict[str, int]:
+    """Return the models that are pulled by name, sorted, with the bytes of each on the server's disk, 0 where
+    it does not tell. `host` is as in `Ollama`.
 
     Raises:
         ConfigError: `host` is no address.
@@ -158,7 +159,8 @@ def installed(host: str | None) -> list[str]:
     address, line = _address(host), Connections()
     try:
         with _client(address, LIST_SECONDS, line) as client:
-            return sorted(entry.model for entry in client.list().models if entry.model)
+            found = {entry.model: int(entry.size or 0) for entry in client.list().models if entry.model}
+            return dict(sorted(found.items()))
     except Exception as error:
         fault = _explain(error, line, address, "", Call(timeout=LIST_SECONDS))
     raise fault
@@ -251,6 +253,16 @@ def _address(host: str | None) -> str:
     if network.split(f"{scheme if mark else 'http'}://{host_first}") is None:
         raise _wrong_address(address)
     return address
+
+
+def is_here(host: str | None) -> bool:
+    """Whether the server's address is one of this machine alone. `host` is as in `Ollama`.
+
+    Raises:
+        ConfigError: `host` is no address.
+    """
+    place = _address(host).rpartition("://")[2].removeprefix("[")
+    return place.startswith(("127.", "localhost", "0.0.0.0", "::1", ":"))
 
 
 def _wrong_address(address: str) -> ConfigError:

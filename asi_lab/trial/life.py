@@ -66,7 +66,7 @@ def live(description: str, kind: type[Job], work: Callable[[Job, Reporter, Ends]
     process.die_with_parent()
     process.tune_allocator()
     process.forget_packages(HIDDEN_PACKAGES)
-    _warm_up()
+    warm_up()
     report = Reporter(arguments.report_fd)
     report(protocol.Ready(gpu=torch.cuda.is_available()))
     line = sys.stdin.buffer.readline()
@@ -116,7 +116,7 @@ def _trace(error: BaseException) -> str:
     return "\n".join([*("\n".join(frames)[-protocol.MOST_TEXT // 2 :].splitlines()), message])
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Take one step with everything a trial uses, so that what torch imports late is there before the job."""
     parameter = nn.Parameter(torch.ones(2, 2))
     optimizer = torch.optim.AdamW([parameter], fused=True)

@@ -22,10 +22,11 @@ from asi_lab.common import cgroup
 from asi_lab.common.text import plain
 from asi_lab.data.corpus import files_of
 from asi_lab.data.manifest import load_manifest
-from asi_lab.errors import LabError
-from asi_lab.lab import Lab, Store
+from asi_lab.errors import ConfigError, LabError
+from asi_lab.lab import Lab, Store, config
 from asi_lab.researcher.index import annoy_available
-from asi_lab.view import models
+from asi_lab.settings import Settings
+from asi_lab.view import models, needs
 from asi_lab.view.diagnosis import Diagnosis, Verdict
 
 _TORCH_SECONDS = 120.0
@@ -38,8 +39,14 @@ print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "gpu
 """
 
 
-def examine(lab: Lab) -> list[Diagnosis]:
-    """Run every check. The lab need not exist."""
+def examine(lab: Lab, preset: str | None = None) -> list[Diagnosis]:
+    """Run every check. The lab need not exist; what a search needs is then found for a new one of a preset,
+    as it is where one is named.
+
+    Raises:
+        ConfigError: there is no preset of that name.
+    """
+    new = config.from_preset(preset or config.DEFAULT_PRESET) if preset or not lab.exists else None
     checks: dict[str, Callable[[], Sequence[Diagnosis]]] = {
         "python": lambda: [Diagnosis("python", "ok", f"{platform.python_version()} at {sys.executable}")],
         "torch": _torch,
@@ -51,6 +58,7 @@ def examine(lab: Lab) -> list[Diagnosis]:
         "models": lambda: models.examine(lab),
         "lab": lambda: [_lab(lab)],
         "data": lambda: [_data(lab)],
+        "needs": lambda: _needs(lab, new),
     }
     return [finding for name, check in checks.items() for finding in _findings(name, check)]
 
@@ -152,6 +160,14 @@ def _sandbox(lab: Lab) -> Diagnosis:
     except LabError:
         return Diagnosis("sandbox", "fail", f'{detail}\nlab.toml asks for sandbox = "{wanted}"', fix)
     return Diagnosis("sandbox", "warn", detail, fix)
+
+
+def _needs(lab: Lab, new: Settings | None) -> list[Diagnosis]:
+    """What a search needs, in this lab or a new one; what is wrong with lab.toml the check `lab` tells."""
+    try:
+        return needs.examine(lab if new is None else Lab(lab.path / "new"), new or lab.settings())
+    except ConfigError:
+        return []
 
 
 def _annoy() -> Diagnosis:

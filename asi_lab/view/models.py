@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from asi_lab.errors import ConfigError, LabError
 from asi_lab.lab import Lab
@@ -47,20 +47,38 @@ def pull(lab: Lab, say: Callable[[str], None]) -> None:
         pull(host, model, say)
 
 
+def beside(settings: AgentSettings) -> tuple[str, int] | None:
+    """The largest model that the settings want of an Ollama on this machine, with its bytes; None where there
+    is none, or the server does not say. Ollama unloads one model for another."""
+    wanted = _wanted(settings, "ollama:")
+    if not wanted:
+        return None
+    from asi_lab.llm.ollama import is_here
+
+    try:
+        there = _installed(settings) if is_here(settings.ollama_host or None) else {}
+    except LabError:  # the check of the server says so
+        return None
+    known = {name.removesuffix(":latest"): size for name, size in there.items()} | there
+    sizes = [(name, known[name]) for name in wanted if known.get(name)]
+    return max(sizes, key=lambda found: found[1], default=None)
+
+
 def _wanted(settings: AgentSettings, provider: str) -> list[str]:
     """The models of a provider that the settings name."""
     return [name.removeprefix(provider) for name in names_of(settings) if name.startswith(provider)]
 
 
-def _installed(settings: AgentSettings) -> list[str]:
+def _installed(settings: AgentSettings) -> dict[str, int]:
     from asi_lab.llm.ollama import installed
 
     return installed(settings.ollama_host or None)
 
 
-def _not_pulled(wanted: list[str], installed: list[str]) -> list[str]:
+def _not_pulled(wanted: list[str], installed: Iterable[str]) -> list[str]:
     """A name without a tag means the tag latest."""
-    there = {*installed, *(name.removesuffix(":latest") for name in installed)}
+    names = list(installed)
+    there = {*names, *(name.removesuffix(":latest") for name in names)}
     return [name for name in wanted if name not in there]
 
 

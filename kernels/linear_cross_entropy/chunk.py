@@ -52,17 +52,16 @@ def chunk_linear_cross_entropy(
         from asi_lab.kernels.linear_cross_entropy.triton import triton_loss_and_gradient as differentiate
     else:
         differentiate = loss_and_gradient
-    C = chunk_size or _fit_chunk(weight, dtype)
+    C = chunk_size or fit_chunk(len(weight), dtype, weight.device.type)
     wanted = [torch.is_grad_enabled() and p is not None and p.requires_grad for p in (x, weight, bias)]
     arguments = (counted, count, softcap, dtype, min(C, max(1, len(x))), differentiate, wanted)
     loss: Tensor = _LinearCrossEntropy.apply(x, weight, bias, target, *arguments)  # type: ignore[no-untyped-call]
     return loss
 
 
-def _fit_chunk(weight: Tensor, dtype: torch.dtype) -> int:
-    """Tokens of a chunk, a power of two."""
-    V = weight.shape[0]
-    if weight.device.type == "cpu":
+def fit_chunk(V: int, dtype: torch.dtype, device: str) -> int:
+    """Tokens of a chunk, a power of two; `device` is the type of one, `dtype` that of the products."""
+    if device == "cpu":
         fitting = min(512, max(128, CPU_LOGITS // V))
     else:
         fitting = max(128, GPU_BYTES // (V * dtype.itemsize))

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import threading
 
+import msgspec
 import pytest
 
 from asi_lab import sandbox
-from asi_lab.view import doctor
+from asi_lab.data.pace import TextPace
+from asi_lab.records.demand import Demand
+from asi_lab.view import doctor, needs
 
 NAMES = [
     "python",
@@ -26,17 +29,31 @@ NAMES = [
     "openai",
     "lab",
     "data",
+    "memory",
+    "storage",
+    "text",
 ]
 SECRET = "sk-secret-0123456789"
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Nothing is reached over the network, and importing torch is done by one test alone."""
+    """Nothing is reached over the network, importing torch is done by one test alone, and what a search needs
+    is counted and measured by the tests of that."""
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     report = json.dumps({"version": "2.13.0", "cuda": None, "gpus": []})
     monkeypatch.setattr(doctor, "_TORCH", f"print({report!r})")
+    gigabyte = 10**9
+    demand = Demand(
+        *("cpu", 10**6, 4 * 10**6, 0, 4 * 10**6, 8 * 10**6, gigabyte, gigabyte, gigabyte // 2, gigabyte // 4),
+        flops=6e6,
+        rate=60e9,
+    )
+    monkeypatch.setattr(needs, "demand", lambda settings: demand)
+    pace = msgspec.json.encode(TextPace(2.0, 1.0, 4.0)).decode()
+    monkeypatch.setattr(needs, "run_module", lambda module, arguments, tick: [pace])
+    monkeypatch.setattr(needs, "_ram", lambda: needs.Room(64 * needs.GB, 0.0))
 
 
 def found(lab, name: str) -> doctor.Finding:
@@ -234,3 +251,27 @@ def test_a_proxy_that_is_none_is_named_beside_all_other_findings(searched, monke
     ollama = next(finding for finding in findings if finding.name == "ollama")
     assert ollama.detail.startswith("HTTP_PROXY: expected a proxy")
     assert ollama.fix == "correct what the message names"
+
+
+def test_needs_are_told_for_the_lab_or_for_a_preset(run, searched, tmp_path):
+    assert found(searched, "memory").detail.startswith("micro, delta_net, 1,000,000 parameters")
+    assert found(searched, "text").detail == "tokenized already"
+    result = run("--lab", searched.path, "doctor", "--preset", "20m")
+    assert "20m, delta_net" in result.stdout
+    assert "compressed, and none of it is kept" in " ".join(result.stdout.split())
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    other = json.loads(run("--lab", tmp_path / "none", "doctor", "--json").stdout)["checks"]
+    assert next(one for one in other if one["name"] == "memory")["detail"].startswith("micro")
+
+
+def test_a_preset_that_cannot_fit_fails_before_the_night(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(needs, "_ram", lambda: needs.Room(1.6 * needs.GB, 0.0))
+    result = run("--lab", tmp_path / "none", "doctor", "--preset", "micro")
+    assert result.exit_code == 1
+    assert "fix: set search.slots below 2" in result.stdout
+
+
+def test_a_preset_that_is_none(run, tmp_path):
+    result = run("--lab", tmp_path / "none", "doctor", "--preset", "huge")
+    assert result.exit_code == 2
+    assert "expected one of micro" in result.stderr

@@ -20,8 +20,9 @@ from asi_lab.lab import Lab, Lineage, Store, fresh, rungs
 from asi_lab.lab.commits import VERDICTS
 from asi_lab.protocol import Compare
 from asi_lab.records import Terms
+from asi_lab.records.demand import Demand
 from asi_lab.scoring import promotion, verification
-from asi_lab.view import verdicts
+from asi_lab.view import needs, verdicts
 from tests import simulated_engine
 from tests.cli.conftest import ENGINE
 
@@ -255,19 +256,42 @@ def test_hours_are_planned_for_the_search_and_for_claims(run, lab):
     assert max(map(len, told.splitlines())) <= 80
     plan = json.loads(run("--lab", lab.path, "estimate", "--hours", 1, "--json").stdout)["plan"]
     assert plan["first"] == 24
-    assert plan["claims"] == int((plan["candidates"] - 24) / plan["runs"])
-    assert plan["candidates"] == int(3600 / plan["seconds"])
+    trials = int(3600 / plan["seconds"])
+    assert plan["claims"] == int((trials - 24) / plan["runs"])
+    assert plan["candidates"] + plan["before"] + plan["repeats"] <= trials
+    assert plan["candidates"] > 0
+    assert plan["guesses"] == []
     power = [plan["power"][gain] for gain in ("1", "1.5", "2", "3")]
     assert power == sorted(power)
     run("--lab", lab.path, "verify", scored(lab)[0])
     assert json.loads(run("--lab", lab.path, "estimate", "--hours", 1, "--json").stdout)["plan"]["first"] == 0
 
 
-def test_hours_cannot_be_planned_before_anything_was_measured(run, tmp_path):
-    lab = simulated_engine.make_lab(tmp_path, SETTINGS)
-    result = run("--lab", lab.path, "estimate", "--hours", 1)
-    assert result.exit_code == 0
-    assert "unknown before the lab's first candidates are measured" in result.stdout
+def test_hours_are_guessed_where_nothing_was_measured(run, tmp_path, monkeypatch):
+    seen = Demand("cpu", 10**6, 4 * 10**6, 0, 4 * 10**6, 8 * 10**6, 10**9, 10**9, 10**9, 10**9, 6e6, 60e9)
+    monkeypatch.setattr(needs, "demand", lambda settings: seen)
+    monkeypatch.setattr(needs, "slots", lambda settings: 2)
+    result = run("--lab", tmp_path / "none", "estimate", "--hours", 10, "--preset", "mini", "--json")
+    plan = json.loads(result.stdout)["plan"]
+    # 500 steps of 16 x 256 tokens, 6e6 operations each, at half of 60e9 a second, two at a time
+    assert plan["seconds"] == pytest.approx(500 * 16 * 256 * 6e6 / 30e9 / 2)
+    trials = int(36_000 / plan["seconds"])
+    assert plan["before"] == 9  # three references with three seeds each
+    assert plan["repeats"] == 3 * min(5, plan["candidates"] // 10)
+    assert plan["candidates"] + plan["before"] + plan["repeats"] in (trials, trials - 1, trials - 2)
+    assert plan["claims"] == int((trials - plan["first"]) / plan["runs"])
+    assert plan["guesses"] == ["the time", "power, as if the bar varied like a candidate"]
+    told = run("--lab", tmp_path / "none", "estimate", "--hours", 10, "--preset", "mini").stdout
+    assert max(map(len, told.splitlines())) <= 80
+    assert "training alone" in told
+
+
+def test_hours_too_few_for_the_references(run, tmp_path, monkeypatch):
+    seen = Demand("cpu", 10**6, 4 * 10**6, 0, 4 * 10**6, 8 * 10**6, 10**9, 10**9, 10**9, 10**9, 6e9, 60e9)
+    monkeypatch.setattr(needs, "demand", lambda settings: seen)
+    result = run("--lab", tmp_path / "none", "estimate", "--hours", 1, "--preset", "mini", "--json")
+    plan = json.loads(result.stdout)["plan"]
+    assert (plan["candidates"], plan["repeats"], plan["claims"]) == (0, 0, 0)
 
 
 def test_terms_are_those_of_the_first_promotion(run, lab):

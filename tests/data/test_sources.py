@@ -139,7 +139,7 @@ for module in MODULES:
     __import__(module)
 from asi_lab.trial import life
 life.process.forget_packages(HIDDEN)
-life._warm_up()
+life.warm_up()
 import importlib.util
 for name in HIDDEN:
     assert importlib.util.find_spec(name) is None

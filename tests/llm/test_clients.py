@@ -400,7 +400,7 @@ class TestOllama:
         )
 
     def test_installed(self, server: Any) -> None:
-        assert installed(server.address) == ["big:30b", "small:1b"]
+        assert list(installed(server.address)) == ["big:30b", "small:1b"]
         assert [seen.path for seen in server.requests] == ["/api/tags"]
 
     def test_installed_without_server(self) -> None:

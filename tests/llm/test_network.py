@@ -141,7 +141,7 @@ def test_a_server_here_is_asked_past_the_proxy(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     try:
-        assert installed(f"127.0.0.1:{server.server_port}") == ["big:30b"]
+        assert list(installed(f"127.0.0.1:{server.server_port}")) == ["big:30b"]
     finally:
         server.shutdown()
         server.server_close()

@@ -30,6 +30,29 @@ WRITES = "torch::autograd::CopySlices"
 KINDS = ("FLOPs", "bytes touched", "bytes saved for backward")
 
 
+class Alive:
+    """Bytes of the tensors that live, `now` and at most (`peak`); views share those of what they show. `peak`
+    may be set back at any time."""
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def see(self, x: Tensor) -> None:
+        """Count a tensor from now until the last one that shares its memory is gone."""
+        storage = x.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._sizes or not size:
+            return
+        self._sizes[key] = size
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._died, key)
+
+    def _died(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+
 class Counter(TorchDispatchMode):
     """Counts FLOPs, bytes and bytes saved for backward by place; on demand also the most bytes alive at once.
 
@@ -42,13 +65,16 @@ class Counter(TorchDispatchMode):
         self._path, self._peak = path, peak
         self._names: dict[Any, str] = {}
         self.counts: dict[str, dict[Place, float]] = {kind: defaultdict(float) for kind in KINDS}
-        self.peak_bytes = 0
-        self._alive_bytes = 0
-        self._alive: set[int] = set()
+        self._alive = Alive()
         self._saved: set[int] = set()
         self._line_of_node: dict[int, int | None] = {}
         self._writes: dict[int, float] = defaultdict(float)
         self._hooks = saved_tensors_hooks(self._save, lambda x: x)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes alive at once, of what was made meanwhile; 0 unless that was asked for."""
+        return self._alive.peak
 
     def __enter__(self) -> Counter:
         self._hooks.__enter__()
@@ -68,14 +94,14 @@ class Counter(TorchDispatchMode):
         place = self._place(func)
         self._note_write(place[0], func, args)
         inputs, outputs = list(tensors(args)) + list(tensors(kwargs)), list(tensors(result))
-        self.counts["FLOPs"][place] += _flops(func, args, kwargs, result)
+        self.counts["FLOPs"][place] += flops(func, args, kwargs, result)
         held = {_address(x) for x in inputs}
         is_view = not func._schema.is_mutable and bool(outputs) and all(_address(x) in held for x in outputs)
         if not is_view:
             self.counts["bytes touched"][place] += sum(_bytes(x) for x in (*inputs, *outputs))
         if self._peak:
             for output in outputs:
-                self._live(output)
+                self._alive.see(output)
         return result
 
     def _place(self, func: Any) -> Place:
@@ -101,20 +127,6 @@ class Counter(TorchDispatchMode):
             whole = args[0].untyped_storage().nbytes()
             self._writes[line] += whole if _bytes(args[0]) < whole else 0.0
 
-    def _live(self, output: Tensor) -> None:
-        storage = output.untyped_storage()
-        address, size = storage.data_ptr(), storage.nbytes()
-        if address in self._alive or not size:
-            return
-        self._alive.add(address)
-        self._alive_bytes += size
-        self.peak_bytes = max(self.peak_bytes, self._alive_bytes)
-        weakref.finalize(storage, self._died, address, size)
-
-    def _died(self, address: int, size: int) -> None:
-        self._alive.discard(address)
-        self._alive_bytes -= size
-
     def _save(self, x: Tensor) -> Tensor:
         address = _address(x)
         if address not in self._saved:
@@ -124,8 +136,8 @@ class Counter(TorchDispatchMode):
         return x
 
 
-def _flops(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> float:
-    """By torch's formula where there is one; fused attention has one on GPUs only."""
+def flops(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> float:
+    """Those of one operation, by torch's formula where there is one; fused attention has one on GPUs only."""
     formula = flop_registry.get(func._overloadpacket)
     if formula is not None:
         return float(formula(*args, **kwargs, out_val=result))
