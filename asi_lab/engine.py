@@ -209,7 +209,8 @@ class Engine:
                     continue
                 verifier = self._verifier(held, rung, slots, watch, lineage)
                 go_on, quota = functools.partial(control.may_go_on, watch.tick), own.settings.verify.quota
-                verifier.run(go_on, candidates, quota)
+                if not verifier.run(go_on, candidates, quota):
+                    break
 
     def _verifier(
         self, held: _Held, rung: Rung, slots: Slots, watch: Pacemaker, lineage: Lineage

@@ -29,11 +29,10 @@ class Ladder:
         return False
 
     def run(self, may_go_on: Callable[[], bool]) -> None:
-        """Promote and verify at one scale after the other, until all claims have ended or `may_go_on` says
-        no."""
+        """Promote and verify at one scale after the other, each once no claim is open at the one before."""
         for verifier in self.verifiers:
-            if verifier.is_of_use:
-                verifier.run(may_go_on, (), self.quota)
+            if verifier.is_of_use and not verifier.run(may_go_on, (), self.quota):
+                return
 
     @property
     def _are_behind(self) -> bool:

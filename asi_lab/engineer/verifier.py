@@ -71,9 +71,9 @@ class Verifier:
         self.trials.slots.begin(fresh.label(due[0], self.rung.name), functools.partial(self._make, due[0]))
         return True
 
-    def run(self, may_go_on: Callable[[], bool], candidates: Sequence[int], count: int) -> None:
+    def run(self, may_go_on: Callable[[], bool], candidates: Sequence[int], count: int) -> bool:
         """Promote as `promote` does, and make the runs that are due until all claims have ended or
-        `may_go_on` says no."""
+        `may_go_on` says no; returns whether no claim is open."""
         slots, asked = self.trials.slots, False
         while True:
             slots.settle()
@@ -84,7 +84,7 @@ class Verifier:
                 slots.wait_for_room()
             elif not self.begin(may_go_on):
                 if not slots.begun:
-                    return
+                    return not self._open
                 slots.wait_for_one()
 
     @property

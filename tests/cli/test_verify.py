@@ -344,6 +344,15 @@ def test_what_gained_goes_on_at_the_next_scale(run, lab, monkeypatch):
         assert any("big" in line for line in lines)
 
 
+def test_the_next_scale_waits_until_no_claim_is_open(run, lab):
+    with_a_rung(lab)
+    assert run("--lab", lab.path, "verify", "--hours", 1e-9).exit_code == 0
+    with Store.open_readonly(lab.store) as store:
+        assert fresh.promotions(store) != ()
+        assert fresh.rungs(store) == []
+    assert not (lab.path / "rungs").exists()
+
+
 def test_a_candidate_can_be_promoted_at_a_scale_by_hand(run, lab):
     with_a_rung(lab)
     number = scored(lab)[0]

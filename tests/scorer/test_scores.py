@@ -19,6 +19,7 @@ def choice_task(sums: list[list[float]], gold: list[int]) -> TaskScore:
     task = SimpleNamespace(
         task_name="pick",
         OUTPUT_TYPE="multiple_choice",
+        config=SimpleNamespace(process_results=None),
         doc_to_choice=lambda doc: choices,
         doc_to_target=lambda doc: doc["gold"],
     )
