@@ -12,6 +12,8 @@ import argparse
 import subprocess
 import sys
 import tarfile
+import tempfile
+import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +21,11 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from asi_lab.lab import Lab, Store, fresh, trial_label
+import lmdb
+import msgspec
+
+from asi_lab.events import Event
+from asi_lab.lab import Lab, Store, codec, fresh, trial_label
 from asi_lab.records import SEED_ID, Candidate, CandidateState
 from asi_lab.scoring import agreement, verification
 from asi_lab.scoring.baselines import TITLES, Baselines
@@ -29,7 +35,7 @@ from asi_lab.view import verdicts
 
 ARCHIVE = Path(__file__).parent / "results" / "findings.tar.xz"
 FINDINGS = Path(__file__).parents[1] / "docs" / "findings.md"
-KEPT = ("lab.toml", "store", "lineage_repo")
+WIDTH = 126
 
 
 def main() -> None:
@@ -46,8 +52,15 @@ def main() -> None:
     if not arguments.report:
         make(lab, arguments.experiments, arguments.hours)
     with Store.open_readonly(lab.store) as store:
-        FINDINGS.write_text("\n".join(report(lab, store)) + "\n")
+        FINDINGS.write_text("\n".join(map(wrapped, report(lab, store))) + "\n")
     pack(lab)
+
+
+def wrapped(line: str) -> str:
+    """A paragraph or an item in lines of the width of our pages; what is neither as it is."""
+    indent = "  " if line.startswith("- ") else ""
+    is_prose = line and line[0] not in "#| \n"
+    return textwrap.fill(line, WIDTH, subsequent_indent=indent) if is_prose else line
 
 
 def make(lab: Lab, experiments: int, hours: float) -> None:
@@ -64,10 +77,38 @@ def make(lab: Lab, experiments: int, hours: float) -> None:
 
 
 def pack(lab: Lab) -> None:
-    """Keep what the lab has found."""
-    with tarfile.open(ARCHIVE, "w:xz", preset=9) as archive:
-        for name in KEPT:
-            archive.add(lab.path / name, name)
+    """Keep what the lab has found, without the place where it lies."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw, kept = Path(folder, "raw"), Path(folder, "store")
+        for place in (raw, kept):
+            place.mkdir()
+        with lmdb.open(str(lab.store), readonly=True, lock=False, max_dbs=32) as full:
+            full.copy(str(raw), compact=True)
+        with lmdb.open(str(raw), max_dbs=32, map_size=2**30) as copy:
+            forget(str(lab.path), copy)
+            copy.copy(str(kept), compact=True)
+        with tarfile.open(ARCHIVE, "w:xz", preset=9) as archive:
+            archive.add(lab.config, lab.config.name, filter=nobody)
+            archive.add(lab.lineage, lab.lineage.name, filter=nobody)
+            archive.add(kept / "data.mdb", "store/data.mdb", filter=nobody)
+
+
+def forget(path: str, store: lmdb.Environment) -> None:
+    """Name no path in the events of a store."""
+    table = store.open_db(b"events")
+    with store.begin(write=True) as txn:
+        told = [(key, value) for key, value in txn.cursor(table) if path.encode() in value]
+        for key, value in told:
+            event = codec.unpack(msgspec.msgpack.Decoder(Event), value, "an event")
+            event = msgspec.structs.replace(event, message=event.message.replace(path, "lab"))
+            txn.put(key, codec.pack(event), db=table)
+
+
+def nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Files of nobody in particular."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
 
 
 def report(lab: Lab, store: Store) -> Iterator[str]:
@@ -152,8 +193,8 @@ def luck(lab: Lab, store: Store, found: Verification, candidates: dict[int, Cand
     yield (
         f"Over the {len(rows)} promoted candidates with fresh runs, the one run of the search lay "
         f"{fmean(row[0] for row in rows):+.4f} nats under the bar's mean there, fresh runs lie "
-        f"{fmean(row[1] for row in rows):+.4f} under its fresh mean. The search ranks by "
-        "what its candidates had of luck, too."
+        f"{fmean(row[1] for row in rows):+.4f} under its fresh mean, some of them at a learning rate of "
+        "their own. What is less is what they had of luck."
     )
 
 
@@ -161,6 +202,8 @@ def truth(found: dict[str, Verification]) -> Iterator[str]:
     yield "\n## Is the small scale telling the truth?\n"
     for scale, one in found.items():
         hit = agreement.hits(scale, one)
+        if not hit.promoted + hit.drawn:
+            continue
         yield (
             f"- At {scale} {hit.promoted_under} of {hit.promoted} promoted candidates with fresh runs have a "
             f"mean under the bar's, and {hit.drawn_under} of {hit.drawn} that were drawn by lot."
@@ -174,7 +217,7 @@ def truth(found: dict[str, Verification]) -> Iterator[str]:
                     f"- Spearman's rank correlation of {both.smaller} with {both.larger}, {who} "
                     f"({value.count} architectures): {value.value:.2f} ({low_end:.2f} to {high_end:.2f})."
                 )
-    if len(found) == 1:
+    if not any(one.bar_runs for one in [*found.values()][1:]):
         yield "- No larger scale was reached yet."
 
 
