@@ -358,7 +358,7 @@ def _ended_well(store: Store) -> bool:
 
 def _check_promotable(settings: Settings, store: Store, candidates: Sequence[int]) -> None:
     """Raises `UsageError` where one of them has no score, or nothing was searched yet."""
-    if verification.read(settings, store) is None or store.get(SEED_ID) is None:
+    if verification.first_terms(settings, store) is None or store.get(SEED_ID) is None:
         raise UsageError("verify: expected a lab that was searched. Start the search first.")
     for number in candidates:
         candidate = store.get(number)

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import lmdb
 import msgspec
+from record import nobody
 
 from asi_lab.events import Event
 from asi_lab.lab import Lab, Store, codec, fresh, trial_label
@@ -102,13 +103,6 @@ def forget(path: str, store: lmdb.Environment) -> None:
             event = codec.unpack(msgspec.msgpack.Decoder(Event), value, "an event")
             event = msgspec.structs.replace(event, message=event.message.replace(path, "lab"))
             txn.put(key, codec.pack(event), db=table)
-
-
-def nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Files of nobody in particular."""
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
 
 
 def report(lab: Lab, store: Store) -> Iterator[str]:

@@ -50,12 +50,12 @@ def main() -> None:
         copy.config.write_text(text)
         with tarfile.open(TUI / ARCHIVE, "w:xz", preset=9) as archive:
             for file in (copy.config, *sorted(copy.store.glob("data.mdb"))):
-                archive.add(file, str(file.relative_to(folder)), filter=_nobody)
+                archive.add(file, str(file.relative_to(folder)), filter=nobody)
     (TUI / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=2) + b"\n")
     print(about, f"{(TUI / ARCHIVE).stat().st_size / 1e6:.2f} MB")
 
 
-def _nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
     """Files of nobody in particular."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""

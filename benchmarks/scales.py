@@ -18,15 +18,14 @@ from statistics import fmean
 import numpy as np
 from measuring import Run, finished
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from asi_lab.data.probes import title_of
 from asi_lab.lab.config import from_preset
 from asi_lab.records import Evaluation, TaskResult
 from asi_lab.scoring import fitness
 from asi_lab.scoring.baselines import SEED_ARCHITECTURE, TITLES
+from asi_lab.scoring.statistics import redrawn, spearman
 
-DRAWS = 2000
 LEAST = 6
 """Architectures that a correlation is shown from."""
 
@@ -59,7 +58,7 @@ def main() -> None:
     for title, values in figures(*zip(scales, both, strict=True), names=names).items():
         for who, count in (("all", len(names)), ("better half", (len(names) + 1) // 2)):
             if count >= LEAST:
-                cells = [interval(values[:, :count], of) for of in (rank_correlation, decision_accuracy)]
+                cells = [interval(values[:, :count], of) for of in (spearman, decision_accuracy)]
                 print(f"| {title}, {who} | {count} | {' | '.join(cells)} |")
 
 
@@ -106,10 +105,6 @@ def _evaluation(run: Run) -> Evaluation:
     return Evaluation(run.loss, 0, tasks)
 
 
-def rank_correlation(pairs: Figures) -> float:
-    return float(spearmanr(pairs[0], pairs[1]).statistic)
-
-
 def decision_accuracy(pairs: Figures) -> float:
     """Pairs of one architecture with itself, as the bootstrap draws them, are none."""
     same = [
@@ -122,13 +117,7 @@ def decision_accuracy(pairs: Figures) -> float:
 
 def interval(pairs: Figures, of: Callable[[Figures], float]) -> str:
     """A figure with its interval over architectures drawn again."""
-    rng, count = np.random.default_rng(0), pairs.shape[1]
-    drawn = []
-    while len(drawn) < DRAWS:
-        chosen = rng.integers(count, size=count)
-        if len({*chosen}) >= 3:
-            drawn.append(of(pairs[:, chosen]))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    low, high = redrawn(pairs, of)
     return f"{of(pairs):.2f} ({low:.2f} to {high:.2f})"
 
 

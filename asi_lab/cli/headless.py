@@ -25,7 +25,7 @@ from asi_lab.events import Event
 from asi_lab.lab import Lab, Lineage, Store, fresh
 from asi_lab.protocol import Progress as TrainingProgress
 from asi_lab.records import Candidate, CandidateState
-from asi_lab.scoring import races, verification
+from asi_lab.scoring import races
 from asi_lab.scoring.baselines import Baselines, due, missing
 from asi_lab.scoring.verification import Verdict
 from asi_lab.settings import Settings
@@ -287,10 +287,8 @@ class VerificationView(ConsoleView):
     """Counts fresh runs."""
 
     def _count(self, store: Store) -> None:
-        scales = ["", *fresh.rungs(store)]
-        done = sum(len(fresh.runs(store, scale)) for scale in scales)
-        found = [verification.of_rung(store, scale) for scale in scales]
-        count = sum(one.count[Verdict.OPEN] for one in found if one)
+        found, done = judging.everywhere(self.settings, store), len(store.metas(fresh.RUNS))
+        count = sum(one.count[Verdict.OPEN] for one in found.values())
         self._bars.update(
             self._whole, description="fresh runs", completed=done, detail=f"{done}, {count} open"
         )

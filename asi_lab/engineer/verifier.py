@@ -134,18 +134,18 @@ class Verifier:
         """Note what is known on the commits of candidates, and tag what is shown for good, also where a note
         or a tag was lost."""
         found = verification.of_rung(self.store, self.rung.name)
-        for claim in found.claims if found else ():
-            if found is None or claim.verdict is Verdict.OPEN:
-                continue
+        if found is None:
+            return
+        for claim in (claim for claim in found.claims if claim.verdict is not Verdict.OPEN):
             sha, label = self.store.held(claim.candidate).sha, trial_label(claim.candidate)
             with self.lineage.publishing:
                 self._note(sha, claim, found)
-                name = "/".join(filter(None, ("verified", self.rung.name, label)))
-                if claim.tagged and self._tag(name, sha, claim, found):
-                    self.store.append_events(("note", f"{name} is tagged", {"sha": sha}))
+                if claim.tagged:
+                    self._tag("/".join(filter(None, ("verified", self.rung.name, label))), sha, claim, found)
 
-    def _tag(self, name: str, sha: str, claim: Claim, found: Verification) -> bool:
-        return self.lineage.tag(name, sha, verification.tag_text(claim, found, self.rung.title))
+    def _tag(self, name: str, sha: str, claim: Claim, found: Verification) -> None:
+        if self.lineage.tag(name, sha, verification.tag_text(claim, found, self.rung.title)):
+            self.store.append_events(("note", f"{name} is tagged", {"sha": sha}))
 
     def _note(self, sha: str, claim: Claim, found: Verification) -> None:
         """Put a verdict among those of a commit, one line for each scale."""

@@ -118,8 +118,8 @@ class _Examination:
     def _claims(self) -> None:
         """Promotions are of candidates that have a score, and fresh runs are sound."""
         try:
+            fresh.runs(self.store)
             for rung in ("", *fresh.rungs(self.store)):
-                fresh.runs(self.store, rung)
                 for promotion in fresh.promotions(self.store, rung):
                     candidate = self.store.get(promotion.candidate)
                     if candidate is None or candidate.state is not CandidateState.DONE:

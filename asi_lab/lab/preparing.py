@@ -98,8 +98,8 @@ def frozen(rung: Rung, store: Store) -> Rung:
     if text is None:
         key.write(store, config.render(now))
         return rung
-    if any(wanted.removesuffix(SUFFIX) == rung.name != wanted for wanted in now.verify.rungs):
-        check_unchanged(now, text, f"{rung.name}{SUFFIX}")
+    if (file := f"{rung.name}{SUFFIX}") in now.verify.rungs:
+        check_unchanged(now, text, file)
     then = config.parse(text, f"the first settings of {rung.name}")
     kept = {name: getattr(then, name) for name in (*FIXED, "baselines")}
     return rung._replace(settings=msgspec.structs.replace(now, **kept))

@@ -12,10 +12,15 @@ from __future__ import annotations
 import functools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean, pvariance
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 EXACT = 1e6
 """Degrees of freedom of a prior from which on it is as good as exact."""
@@ -165,16 +170,29 @@ def t_quantile(p: float, freedom: float) -> float:
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[float, tuple[float, float]]:
     """Spearman's rank correlation of pairs, and its 95 % interval over pairs drawn again."""
     import numpy as np
-    from scipy.stats import spearmanr
 
     pairs = np.array([first, second], dtype=np.float64)
+    return spearman(pairs), redrawn(pairs, spearman)
+
+
+def spearman(pairs: NDArray[np.float64]) -> float:
+    """Spearman's rank correlation of pairs `[2, N]`."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(pairs[0], pairs[1]).statistic)
+
+
+def redrawn(pairs: NDArray[np.float64], of: Callable[[NDArray[np.float64]], float]) -> tuple[float, float]:
+    """The 95 % interval of a figure of pairs `[2, N]`, over pairs drawn again."""
+    import numpy as np
+
     rng, count, drawn = np.random.default_rng(0), pairs.shape[1], list[float]()
     while len(drawn) < REDRAWN:
         chosen = rng.integers(count, size=count)
         if len(np.unique(chosen)) >= LEAST_REDRAWN:
-            drawn.append(float(spearmanr(pairs[0, chosen], pairs[1, chosen]).statistic))
+            drawn.append(of(pairs[:, chosen]))
     low, high = (float(bound) for bound in np.nanpercentile(drawn, [2.5, 97.5]))
-    return float(spearmanr(pairs[0], pairs[1]).statistic), (low, high)
+    return low, high
 
 
 def sd_interval(spread: Spread) -> tuple[float, float]:
